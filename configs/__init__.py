@@ -1,0 +1,1 @@
+"""Recipes: one short YAML each, stating only what differs from the defaults."""

@@ -1,0 +1,1 @@
+"""Contrastive methods: one file a method, their losses in `losses`."""

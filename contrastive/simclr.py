@@ -1,0 +1,49 @@
+"""SimCLR: two views of an image find each other among all views of the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssl_toolkit.augment import Views, simclr_views
+from ssl_toolkit.contrastive import losses
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.heads import mlp
+from ssl_toolkit.method import Method
+from ssl_toolkit.optim import OptimizerConfig
+
+
+class SimCLR(Method):
+    """A simple framework for contrastive learning of visual representations.
+
+    Args:
+        encoder: What is trained and kept.
+        views: Makes two views of a batch.
+        optimizer: How the weights are moved.
+        temperature: Divides the similarities, above 0.
+        hidden_dim: Width of the projection head's hidden layer.
+        projection_dim: Dimension in which views are compared.
+
+    Source: Chen et al. 2020, algorithm 1; the projection head is thrown away (section 4.2).
+    """
+
+    default_views = staticmethod(simclr_views)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: Views,
+        optimizer: OptimizerConfig | None = None,
+        temperature: float = 0.2,
+        hidden_dim: int = 512,
+        projection_dim: int = 128,
+    ) -> None:
+        super().__init__(encoder, views, optimizer)
+        self.projector = mlp(encoder.feature_dim, hidden_dim, projection_dim)
+        self.temperature = temperature
+
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Encode both views together, project, compare."""
+        z1, z2 = self.projector(self.encoder(torch.cat(views))).chunk(2)
+        return {"loss": losses.nt_xent(z1, z2, self.temperature)}

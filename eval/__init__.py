@@ -1,0 +1,1 @@
+"""How good is an encoder, and what does it find."""

@@ -1,0 +1,275 @@
+"""Features, extracted once: every probe, vote, index and plot reads what is written here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.files import write_atomic
+from ssl_toolkit.progress import progress_bar
+from ssl_toolkit.randomness import numpy_generator
+
+Encode: TypeAlias = Callable[[Tensor], Tensor]
+"""What is evaluated: images in [0, 1], (N, C, H, W) float32, to features (N, D)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """The features of one data set. A row is missing where an image could not be read; `index` says which are there.
+
+    Attributes:
+        x: (N, D) float32, finite; memory-mapped when it comes from a folder.
+        label: (N,) int64, -1 where there is no label.
+        index: (N,) int64, position of each image in its data set.
+        paths: N names of images, or None when they were not asked for.
+    """
+
+    x: NDArray[np.float32]
+    label: NDArray[np.int64]
+    index: NDArray[np.int64]
+    paths: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def select(self, rows: NDArray[np.int64]) -> Features:
+        """The rows at the given positions, copied into memory."""
+        paths = None if self.paths is None else [self.paths[row] for row in rows]
+        return Features(self.x[rows], self.label[rows], self.index[rows], paths)
+
+
+def extract(
+    encode: Encode,
+    loader: Iterable[Batch],
+    out: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+    *,
+    view: Encode | None = None,
+    paths: Callable[[int], str] | None = None,
+) -> Features:
+    """Run an encoder over a data set once, in float32 and without gradients.
+
+    Args:
+        encode: Images in [0, 1], (N, C, H, W) float32, to features (N, D). A module, or a method of one, is in eval
+            mode meanwhile and each of its submodules back in its own mode afterwards. It has to be on `device`.
+        loader: Gives batches of uint8 images; where it has a `total`, the progress bar counts up to it.
+        out: Folder for ``features.npy``, ``labels.npy``, ``index.npy`` and, with `paths`, ``paths.jsonl``. The
+            features pass through memory batch by batch and come back memory-mapped. What the folder held before stays
+            as it was until the last image is encoded. None: everything stays in memory.
+        device: Where images are encoded.
+        progress: Show a progress bar on stderr.
+        view: uint8 (N, C, H, W) to float in [0, 1] (N, C, h, w), such as `ssl_toolkit.augment.eval_view(size)`. None
+            scales the bytes and does no more.
+        paths: Name of the image at a position of the data set, such as `ImageSet.path`.
+
+    Raises:
+        ToolkitError: Features are not finite or not (N, D), or there is no image at all.
+    """
+    device = torch.device(device)
+
+    def one_pass(keep: Callable[[NDArray[np.float32]], object]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        labels, indices = [], []
+        total = getattr(loader, "total", None)
+        with evaluating(encode), progress_bar(total, "encoding", "image", progress) as bar:
+            for batch in loader:
+                keep(_encode(encode, view or _scale, batch, device, paths))
+                labels.append(batch.label.numpy())
+                indices.append(batch.index.numpy())
+                bar.update(len(batch.index))
+        if not labels:
+            raise ToolkitError("no image could be read, so there are no features")
+        return np.concatenate(labels), np.concatenate(indices)
+
+    if out is not None:
+        return _extract_to(Path(out), one_pass, paths)
+    blocks: list[NDArray[np.float32]] = []
+    label, index = one_pass(blocks.append)
+    return Features(np.concatenate(blocks), label, index, _names(paths, index))
+
+
+def load_features(folder: str | os.PathLike[str]) -> Features:
+    """The features that `extract` wrote to a folder, memory-mapped.
+
+    Raises:
+        UsageError: There are no features in the folder.
+        ToolkitError: A file is damaged or they do not belong together.
+    """
+    folder = Path(folder)
+    if not (folder / "features.npy").is_file():
+        raise UsageError(f"{folder} holds no features (no features.npy): write them with `ssl-toolkit embed`")
+    try:
+        x = np.load(folder / "features.npy", mmap_mode="r")
+        label, index = np.load(folder / "labels.npy"), np.load(folder / "index.npy")
+        names = folder / "paths.jsonl"
+        paths = [json.loads(line) for line in names.read_text().splitlines()] if names.exists() else None
+    except (OSError, ValueError, EOFError) as error:
+        raise ToolkitError(f"the features in {folder} are damaged ({error}): write them again") from error
+    lengths = {len(part) for part in (x, label, index, paths) if part is not None}
+    if x.ndim != 2 or x.dtype != np.float32 or len(lengths) != 1:
+        raise ToolkitError(
+            f"the features in {folder} are damaged ({x.dtype} {x.shape}, rows {lengths}): write them again"
+        )
+    return Features(x, label, index, paths)
+
+
+@contextlib.contextmanager
+def evaluating(encode: Encode) -> Iterator[None]:
+    """Put the module behind `encode`, if there is one, into eval mode, then each submodule back into its own mode."""
+    module = encode if isinstance(encode, nn.Module) else getattr(encode, "__self__", None)
+    if not isinstance(module, nn.Module):
+        yield
+        return
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode  # not .train(mode), which would take the submodules along
+
+
+def stratified_split(
+    label: NDArray[np.int64], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to fit on and positions to choose on: the same share of every class, drawn from `seed`.
+
+    Every class keeps at least one image to fit on, and gives at least one to choose on if it has two.
+
+    Args:
+        label: (N,) int64.
+        fraction: Share to choose on, in (0, 1).
+        seed: Equal seeds give equal splits.
+
+    Raises:
+        UsageError: No class has two images, so nothing can be chosen.
+    """
+    generator = numpy_generator(seed, "split")
+    held = []
+    for one in np.unique(label):
+        rows = generator.permutation(np.flatnonzero(label == one))
+        held.append(rows[: min(max(round(fraction * len(rows)), 1), len(rows) - 1)])
+    chosen = np.sort(np.concatenate(held))
+    if not len(chosen):
+        raise UsageError("no class has two labelled images, so there is no part of the training set to choose on")
+    return np.setdiff1d(np.arange(len(label)), chosen), chosen
+
+
+def check_labelled(train: Features, test: Features) -> None:
+    """Raise `UsageError` unless every image has a label, every test class can be learnt, and the widths agree."""
+    for name, part in (("training", train), ("test", test)):
+        if missing := int((part.label < 0).sum()):
+            raise UsageError(f"{missing} of {len(part)} images of the {name} set have no label: scores need them all")
+        if not len(part):
+            raise UsageError(f"the {name} set is empty")
+    if len(unknown := np.setdiff1d(test.label, train.label)):
+        listed = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        raise UsageError(f"{len(unknown)} classes are in the test set but not in the training set: labels {listed}")
+    if train.x.shape[1] != test.x.shape[1]:
+        raise UsageError(f"training features have {train.x.shape[1]} columns, test features {test.x.shape[1]}")
+
+
+def rank_of(score: NDArray[Any], target: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes come before the true one, (N,).
+
+    A class comes before another if its score is larger, or equal and its number lower.
+
+    Args:
+        score: (N, K), larger is better.
+        target: (N,) in [0, K): the true class.
+    """
+    own = np.take_along_axis(score, target[:, None], axis=1)
+    before = (score > own) | ((score == own) & (np.arange(score.shape[1]) < target[:, None]))
+    rank: NDArray[np.int64] = before.sum(axis=1)
+    return rank
+
+
+def _scale(image: Tensor) -> Tensor:
+    return image.float() / 255
+
+
+def _encode(
+    encode: Encode, view: Encode, batch: Batch, device: torch.device, paths: Callable[[int], str] | None
+) -> NDArray[np.float32]:
+    """The features of one batch, (N, D), checked."""
+    # no_grad and not inference_mode: a module may keep a tensor that it makes here (position tables), and autograd
+    # refuses inference tensors when training goes on.
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        x = encode(view(batch.image.to(device, non_blocking=True)))
+    if x.ndim != 2 or len(x) != len(batch.index):
+        raise ToolkitError(f"{len(batch.index)} images gave features of shape {tuple(x.shape)}, expected (N, D)")
+    block: NDArray[np.float32] = x.float().cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if len(bad):
+        first = int(batch.index[int(bad[0])])
+        name = f"position {first}" if paths is None else paths(first)
+        raise ToolkitError(
+            f"{len(bad)} of {len(block)} images in a batch have features that are not finite, first {name}: "
+            "the encoder has diverged, or its input is far from what it was trained on"
+        )
+    return block
+
+
+def _extract_to(
+    folder: Path,
+    one_pass: Callable[[Callable[[NDArray[np.float32]], object]], tuple[NDArray[np.int64], NDArray[np.int64]]],
+    paths: Callable[[int], str] | None,
+) -> Features:
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            rows = _RowFile(file)
+            label, index = one_pass(rows.append)
+            rows.finish()
+        # A folder is whole where features.npy is: it goes before the first of the others changes, and comes last.
+        (folder / "features.npy").unlink(missing_ok=True)
+        (folder / "paths.jsonl").unlink(missing_ok=True)
+        write_atomic(folder / "labels.npy", lambda path: np.save(path, label))
+        write_atomic(folder / "index.npy", lambda path: np.save(path, index))
+        if (names := _names(paths, index)) is not None:
+            # JSON, for a file name may hold a line break, or bytes that are no text.
+            text = "".join(json.dumps(name) + "\n" for name in names)
+            write_atomic(folder / "paths.jsonl", lambda path: path.write_text(text))
+
+    write_atomic(folder / "features.npy", write)
+    return load_features(folder)
+
+
+def _names(paths: Callable[[int], str] | None, index: NDArray[np.int64]) -> list[str] | None:
+    return None if paths is None else [paths(int(position)) for position in index]
+
+
+class _RowFile:
+    """A float32 .npy file that grows row by row: how many rows there are is known only at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.shape = (0, 0)
+
+    def append(self, block: NDArray[np.float32]) -> None:
+        if self.shape == (0, 0):
+            self.shape = (0, block.shape[1])
+            self._header()
+        self.shape = (self.shape[0] + len(block), self.shape[1])
+        self.file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
+
+    def finish(self) -> None:
+        self.file.seek(0)
+        self._header()
+
+    def _header(self) -> None:
+        # NumPy pads headers so that the number of rows may change in place.
+        np.lib.format.write_array_header_1_0(self.file, {"descr": "<f4", "fortran_order": False, "shape": self.shape})

@@ -1,0 +1,102 @@
+"""One protocol for every encoder: the trained one, random weights and raw pixels, by the same kNN and linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.eval.features import Encode, Features, extract
+from ssl_toolkit.eval.knn import knn, select_k
+from ssl_toolkit.eval.linear_probe import linear_probe
+
+Protocol: TypeAlias = Callable[[Features, Features], dict[str, Any]]
+
+
+def knn_protocol(train: Features, test: Features) -> dict[str, Any]:
+    """Vote of 20 neighbours, T = 0.1; under ``selected`` with the k and T that do best on a part of the training set."""
+    choice = select_k(train)
+    return {**knn(train, test), "selected": knn(train, test, k=choice.k, temperature=choice.temperature)}
+
+
+PROTOCOLS: dict[str, Protocol] = {"knn": knn_protocol, "linear": linear_probe}
+
+
+def check_protocols(names: Sequence[str]) -> None:
+    """Refuse names that are no protocol.
+
+    Raises:
+        UsageError: Naming the nearest right one.
+    """
+    for name in names:
+        if name not in PROTOCOLS:
+            raise unknown_name("protocol", name, PROTOCOLS)
+
+
+def match_labels(test: ImageSet, train: ImageSet) -> None:
+    """Give the test set the training set's numbers for its classes: two folders may not hold the same classes.
+
+    Raises:
+        UsageError: If either has no labels, or the test set has a class that the training set does not know.
+    """
+    for images in (train, test):
+        if images.classes is None:
+            raise UsageError(
+                f"'{images.word}' has no labels to score against: put each class into a subfolder of its own, "
+                "or give --labels folder, a .csv with a label column, or a labelled data set"
+            )
+    assert train.classes is not None
+    assert test.classes is not None
+    number = {name: label for label, name in enumerate(train.classes)}
+    missing = [name for name in test.classes if name not in number]
+    if missing:
+        raise UsageError(
+            f"class '{missing[0]}' of '{test.word}' is not in '{train.word}' ({len(missing)} such classes): "
+            "train and test must be parts of one data set"
+        )
+    lookup = torch.tensor([number[name] for name in test.classes]).numpy()
+    test.labels = lookup[test.labels]
+    test.classes = train.classes
+
+
+def score(
+    encoders: dict[str, Encode],
+    train: Iterable[Batch],
+    test: Iterable[Batch],
+    protocols: Sequence[str] = ("knn", "linear"),
+    *,
+    view: Encode | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Score encoders on one labelled data set.
+
+    Args:
+        encoders: Name to function, images in [0, 1] (N, C, H, W) to features (N, D).
+        train: The images that vote and train the probe.
+        test: The images that are classified.
+        protocols: Keys of `PROTOCOLS`.
+        view: See `extract`.
+        device: Where images are encoded.
+        progress: Shows progress bars.
+        say: Told what is being done.
+
+    Returns:
+        ``{encoder: {protocol: {"top1": ..., ...}}}``.
+    """
+    check_protocols(protocols)
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, encode in encoders.items():
+        say(f"{name}: features")
+        bank = extract(encode, train, device=device, progress=progress, view=view)
+        queries = extract(encode, test, device=device, progress=progress, view=view)
+        results[name] = {}
+        for protocol in protocols:
+            say(f"{name}: {protocol}")
+            results[name][protocol] = PROTOCOLS[protocol](bank, queries)
+    return results

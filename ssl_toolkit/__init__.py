@@ -1,0 +1,3 @@
+"""Pretrain image encoders without labels, score them honestly, search images with them."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,45 @@
+"""Augmentations: views made on the device, from the uint8 batch, as Kornia augmentations."""
+
+from ssl_toolkit.augment.blur import GaussianBlur
+from ssl_toolkit.augment.colour import ColourJitter
+from ssl_toolkit.augment.crop import ResizedCropFlip
+from ssl_toolkit.augment.erasing import Cutout, RandomErasing
+from ssl_toolkit.augment.mix import CutMix, Mixup
+from ssl_toolkit.augment.recipes import (
+    byol_views,
+    cifar_views,
+    eval_view,
+    moco_v1_views,
+    moco_v2_views,
+    moco_v3_views,
+    multicrop_views,
+    pretext_views,
+    simclr_views,
+    swav_views,
+)
+from ssl_toolkit.augment.solarize import Solarize
+from ssl_toolkit.augment.views import EvalView, View, Views
+
+__all__ = [
+    "ColourJitter",
+    "CutMix",
+    "Cutout",
+    "EvalView",
+    "GaussianBlur",
+    "Mixup",
+    "RandomErasing",
+    "ResizedCropFlip",
+    "Solarize",
+    "View",
+    "Views",
+    "byol_views",
+    "cifar_views",
+    "eval_view",
+    "moco_v1_views",
+    "moco_v2_views",
+    "moco_v3_views",
+    "multicrop_views",
+    "pretext_views",
+    "simclr_views",
+    "swav_views",
+]

@@ -1,0 +1,220 @@
+"""What all augmentations of the toolkit share: float32 draws, uint8 or float input, replay, nothing differentiated.
+
+They are Kornia augmentations, so they stand beside any other in `AugmentationSequential`, and differ in this:
+
+- Parameters are drawn on the CPU in float32, wherever the images are and whatever ``module.to(bfloat16)`` says. Equal
+  seeds give equal parameters on every device, and the host knows them without asking the device.
+- `generator` draws from a generator of your own; without it the global one is used, as everywhere in Kornia.
+- uint8 is taken as [0, 255]; floats outside [0, 1] are refused where the arithmetic would be wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from kornia.augmentation.random_generator import RandomGeneratorBase
+from torch import Generator, Tensor
+
+from ssl_toolkit.augment.workspace import take
+
+Params = dict[str, Tensor]
+Flags = dict[str, Any]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_RANGE_SLACK = 1e-3  # what resampling and blur may overshoot
+
+
+class Draws(RandomGeneratorBase):
+    """A Kornia parameter generator that stays on the CPU and in float32.
+
+    In bfloat16 a brightness factor takes 153 values; on the device, reading a crop box waits for the device.
+    """
+
+    def set_rng_device_and_dtype(
+        self, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Keep CPU and float32; both arguments are ignored."""
+        super().set_rng_device_and_dtype(torch.device("cpu"), torch.float32)
+
+    def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nothing to make: `uniform` draws from the ranges themselves."""
+
+
+class DeviceAugmentation:
+    """Mix-in before a Kornia 2D base class. A subclass implements `apply_transform` for (N, C, H, W) images.
+
+    `apply_transform` sees the probabilities itself (``params["batch_prob"]``), so that what is not applied is not
+    computed either.
+    """
+
+    p: float
+    same_on_batch: bool
+    keepdim: bool
+    _params: Params
+    _param_generator: Draws
+
+    def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep CPU and float32; both arguments are ignored."""
+        super().set_rng_device_and_dtype(torch.device("cpu"), torch.float32)  # type: ignore[misc]
+
+    def forward_parameters(
+        self, batch_shape: tuple[int, ...], generator: Generator | None = None, **place: Any
+    ) -> Params:
+        """Draw the parameters for a batch.
+
+        Args:
+            batch_shape: (N, C, H, W).
+            generator: CPU generator to draw from; the global one when None.
+            place: What the parameter generator needs besides (the crop's `box`).
+        """
+        gate = chance(batch_shape[0], self.p, self.same_on_batch, generator)
+        params: Params = dict(self._param_generator(batch_shape, self.same_on_batch, generator=generator, **place))
+        params["batch_prob"] = gate
+        params["forward_input_shape"] = torch.tensor(tuple(batch_shape))
+        return params
+
+    def forward(
+        self, input: Tensor, params: Params | None = None, generator: Generator | None = None, **kwargs: Any
+    ) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            input: uint8 in [0, 255] or float in [0, 1]; (N, C, H, W), (C, H, W) or (H, W).
+            params: Parameters of an earlier call, to repeat it (``augmentation._params``).
+            generator: CPU generator to draw the parameters from; the global one when None.
+            kwargs: Overrides of parameters and flags, as Kornia's containers pass them.
+
+        Returns:
+            (N, C, h, w), or the rank of the input with `keepdim`; the input's dtype, float32 for uint8 input.
+
+        Raises:
+            ValueError: `params` without ``batch_prob``: it does not come from a draw of this augmentation.
+        """
+        if params is None:
+            params = self.forward_parameters(tuple(self.transform_tensor(input).shape), generator)
+        elif "batch_prob" not in params:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name}: `params` holds no 'batch_prob' (which images to change); "
+                f"take the parameters from {name}.forward_parameters(image.shape) or from ._params of a call"
+            )
+        output: Tensor = super().forward(input, params=params, **kwargs)  # type: ignore[misc]
+        return output
+
+    def transform_tensor(self, input: Tensor, *, shape: Tensor | None = None, match_channel: bool = True) -> Tensor:
+        """(H, W) and (C, H, W) become (N, C, H, W); `shape` is Kornia's way to place masks."""
+        if shape is not None:
+            placed: Tensor = super().transform_tensor(input, shape=shape, match_channel=match_channel)  # type: ignore[misc]
+            return placed
+        if input.dtype != torch.uint8 and input.dtype not in _FLOATS:
+            raise TypeError(f"{type(self).__name__} takes uint8 or floating images, not {input.dtype}")
+        if not 2 <= input.dim() <= 4:
+            raise ValueError(f"{type(self).__name__} takes (N, C, H, W), (C, H, W) or (H, W), not {tuple(input.shape)}")
+        return input[(None,) * (4 - input.dim())]
+
+    def validate_tensor(self, input: Tensor) -> None:
+        """Nothing more to check: `transform_tensor` did."""
+
+    def identity_matrix(self, input: Tensor) -> Tensor:
+        """(N, 3, 3) identity; float also for uint8 images."""
+        dtype = output_dtype(input)
+        return torch.eye(3, device=input.device, dtype=dtype).expand(input.shape[0], 3, 3)
+
+    @torch.no_grad()
+    def transform_inputs(
+        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """Apply to images, in float32 under autocast too, and without a gradient."""
+        params, flags = self._process_kwargs_to_params_and_flags(  # type: ignore[attr-defined]
+            self._params if params is None else params, flags, **kwargs
+        )
+        image = self.transform_tensor(input)
+        with torch.autocast(image.device.type, enabled=False):
+            output = self.apply_transform(image, params, flags, transform)
+        if self.keepdim:
+            output = self.transform_output_tensor(output, tuple(input.shape))  # type: ignore[attr-defined]
+        return output
+
+    def apply_transform(
+        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
+    ) -> Tensor:
+        """Augment (N, C, H, W) images by `params`."""
+        raise NotImplementedError
+
+
+def uniform(
+    shape: tuple[int, ...], low: float, high: float, same: bool = False, generator: Generator | None = None
+) -> Tensor:
+    """Float32 draws from [low, high) on the CPU; one for the whole first axis when `same`."""
+    drawn = (1, *shape[1:]) if same else shape
+    unit = torch.rand(drawn, generator=generator, dtype=torch.float32, device="cpu")
+    return unit.mul_(high - low).add_(low).expand(shape)
+
+
+def chance(count: int, p: float, same: bool = False, generator: Generator | None = None) -> Tensor:
+    """(count,) float32 of 1 with probability `p`, else 0. Always draws, so that `p` never shifts later draws."""
+    return (uniform((count,), 0.0, 1.0, same, generator) < p).to(torch.float32)
+
+
+def output_dtype(image: Tensor) -> torch.dtype:
+    """Floats keep their type, uint8 becomes float32."""
+    return image.dtype if image.is_floating_point() else torch.float32
+
+
+def unit_range_error(image: Tensor, name: str) -> ValueError | None:
+    """The error for a float image that leaves [0, 1], or None. Reads the image: on an accelerator this waits."""
+    if not image.is_floating_point() or image.numel() == 0:
+        return None
+    low, high = (float(bound) for bound in image.aminmax())
+    if low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK:
+        return None
+    return ValueError(
+        f"{name} takes uint8 images or floats in [0, 1]; these range over [{low:.4g}, {high:.4g}]. "
+        "Pass uint8, divide by 255, or normalise after the augmentations"
+    )
+
+
+class RangeGuard:
+    """Refuses floats outside [0, 1]: every batch on the CPU, the first one on an accelerator.
+
+    A look at every batch would make the host wait for the device at each step.
+    """
+
+    def __init__(self) -> None:
+        self.trusted: set[torch.device] = set()
+
+    def __call__(self, image: Tensor, name: str) -> None:
+        if image.device in self.trusted:
+            return
+        if error := unit_range_error(image, name):
+            raise error
+        if image.device.type != "cpu" and image.is_floating_point():
+            self.trusted.add(image.device)
+
+
+def to_planes(image: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 or float -> the working layout: float32 (C, N, H, W) in [0, 1], in working memory."""
+    planes = take("planes", (image.shape[1], image.shape[0], *image.shape[2:]), image.device)
+    planes.copy_(image.transpose(0, 1))
+    return planes if image.is_floating_point() else planes.mul_(1 / 255)
+
+
+def like(planes: Tensor, image: Tensor) -> Tensor:
+    """(C, N, h, w) planes -> (N, C, h, w) in the dtype and memory format that `image` asks for."""
+    channels, count, height, width = planes.shape
+    shape = (count, channels, height, width)
+    output = torch.empty(shape, dtype=output_dtype(image), device=planes.device, memory_format=memory_format(image))
+    return output.copy_(planes.transpose(0, 1))
+
+
+def memory_format(image: Tensor) -> torch.memory_format:
+    """channels_last for images that lie so in memory, else contiguous."""
+    if image.dim() == 4 and not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def rows(gate: Tensor) -> list[int]:
+    """Indices of the rows that `gate` (N,) selects; known to the host without asking a device."""
+    return [row for row, on in enumerate((gate > 0.5).tolist()) if on]

@@ -1,0 +1,198 @@
+"""Gaussian blur, one standard deviation an image."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from kornia.augmentation import IntensityAugmentationBase2D
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, rows, uniform
+from ssl_toolkit.augment.engine import run_steps
+from ssl_toolkit.augment.workspace import take
+from ssl_toolkit.errors import UsageError
+
+# Beyond so many standard deviations a kernel's weights sum to less than 1e-5.
+_CUT = 4.5
+# Longer sides blur in bands of rows on a CPU: a dense matrix would be mostly zeros.
+_DENSE_SIDE = 112
+_BAND = 32
+
+
+class SigmaDraws(Draws):
+    """Standard deviations, uniform within a range, pixels."""
+
+    def __init__(self, sigma: tuple[float, float]) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def __repr__(self) -> str:
+        return f"sigma={self.sigma}"
+
+    def forward(
+        self, batch_shape: tuple[int, ...], same_on_batch: bool = False, generator: Generator | None = None
+    ) -> Params:
+        """``sigma``, (N,)."""
+        return {"sigma": uniform((batch_shape[0],), *self.sigma, same_on_batch, generator)}
+
+
+@dataclass
+class _Plan:
+    blurred: list[int]
+    sigma: list[float]
+    sigma_or_none: Tensor  # on the device; 0 where nothing is blurred
+
+
+class GaussianBlur(DeviceAugmentation, IntensityAugmentationBase2D):
+    """Gaussian blur with its own standard deviation for each image; edges are reflected.
+
+    `sigma` is the standard deviation of the Gaussian in pixels of the image at hand, as in torchvision. (Pillow's
+    ``GaussianBlur(radius)``, which MoCo and BYOL call, means the same number but approximates by box filters.)
+
+    Args:
+        sigma: Least and largest standard deviation, pixels.
+        p: Probability.
+        kernel: Length of the kernel, pixels, odd. None: a tenth of the longer side, made odd, at least 3 (SimCLR). A
+            kernel longer than the image is cut to it.
+        same_on_batch: One draw for the whole batch.
+        keepdim: Return the rank of the input.
+
+    Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix A.
+    """
+
+    _compute_matrix_lazily = False
+
+    def __init__(
+        self,
+        sigma: tuple[float, float] = (0.1, 2.0),
+        p: float = 0.5,
+        kernel: int | None = None,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
+    ) -> None:
+        super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
+        if not 0 < sigma[0] <= sigma[1]:
+            raise UsageError(f"blur sigma {sigma}: two rising standard deviations above 0 are needed")
+        if kernel is not None and (kernel < 1 or kernel % 2 == 0):
+            raise UsageError(f"blur kernel {kernel}: an odd number of pixels is needed")
+        self._param_generator = SigmaDraws(sigma)
+        self.kernel = kernel
+
+    def apply_transform(
+        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
+    ) -> Tensor:
+        """Blur (N, C, H, W) by `params`."""
+        return run_steps(input, [(self, params)])
+
+    def sort_key(self, params: Params) -> list[int] | None:
+        """The order makes no difference."""
+        return None
+
+    def plan(self, params: Params, channels: int, device: torch.device) -> _Plan:
+        """Which images are blurred, and by how much."""
+        sigma = params["sigma"]
+        chosen = torch.where(params["batch_prob"] > 0.5, sigma, torch.zeros(()))
+        return _Plan(rows(params["batch_prob"]), sigma.tolist(), chosen.to(device, non_blocking=True))
+
+    def run(self, planes: Tensor, plan: _Plan, first: int, last: int) -> Tensor:
+        """Blur those of the planes' images that were drawn, in place."""
+        chosen = [row for row in plan.blurred if first <= row < last]
+        if not chosen:
+            return planes
+        radius = self.radius(planes.shape[2], planes.shape[3])
+        if planes.device.type == "cpu" and max(planes.shape[2:]) > _DENSE_SIDE:
+            for row in chosen:
+                blur_bands(planes[:, row - first], plan.sigma[row], radius)
+            return planes
+        if 2 * len(chosen) >= last - first:  # picking and putting back costs as much as it saves
+            return blur_dense(planes, plan.sigma_or_none[first:last], radius)
+        index = torch.tensor(chosen).to(planes.device, non_blocking=True)
+        sigma = plan.sigma_or_none.index_select(0, index)
+        index = index - first
+        return planes.index_copy_(1, index, blur_dense(planes.index_select(1, index), sigma, radius))
+
+    def radius(self, height: int, width: int) -> int:
+        """Half the kernel, pixels."""
+        kernel = max(3, max(height, width) // 10) if self.kernel is None else self.kernel
+        return kernel // 2
+
+
+def blur_matrix(sigma: Tensor, radius: int, size: int) -> Tensor:
+    """The blur of one axis as a matrix, one a sample; pixels beyond an edge are its mirror image.
+
+    Args:
+        sigma: (N,) standard deviations, pixels; 0 leaves the image as it is.
+        radius: Half the kernel, pixels; cut to `size` - 1.
+        size: Pixels along the axis.
+
+    Returns:
+        (N, size, size); each row sums to one.
+    """
+    radius = min(radius, size - 1)
+    taps = torch.arange(radius + 1, dtype=torch.float32, device=sigma.device)
+    # The smallest sigma is far below where the neighbours' weight vanishes in float32.
+    weight = torch.exp(-taps.square() / (2 * sigma[:, None].clamp(min=0.01).square()))  # (N, radius + 1), by distance
+    weight = weight / (2 * weight.sum(-1, keepdim=True) - 1)
+    times = _times(radius, size).to(sigma.device, non_blocking=True)
+    return (weight @ times).view(len(sigma), size, size)
+
+
+@functools.lru_cache(maxsize=32)
+def _times(radius: int, size: int) -> Tensor:
+    """How often an input pixel stands at each distance from an output pixel, itself and as a mirror image.
+
+    Returns:
+        (radius + 1, size * size) float32: distance; output pixel, input pixel.
+    """
+    pixel = torch.arange(size)
+    ahead = (pixel - pixel[:, None]).abs()  # (out, in)
+    near = (pixel + pixel[:, None]).where(pixel > 0, size)  # beyond the near edge
+    far = (2 * (size - 1) - pixel - pixel[:, None]).where(pixel < size - 1, size)  # beyond the far edge
+    distance = torch.stack([ahead, near, far])
+    taps = torch.arange(radius + 1)[:, None, None, None]
+    return (distance == taps).sum(dim=1).to(torch.float32).flatten(1)
+
+
+def blur_dense(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Blur planes (C, n, h, w) in place, each image by its `sigma` (n,), as two batched matrix products."""
+    channels, count, height, width = planes.shape
+    device = planes.device
+    along_x = blur_matrix(sigma, radius, width)
+    along_y = along_x if height == width else blur_matrix(sigma, radius, height)
+    lines = take("lines", (count, height, channels, width), device).copy_(planes.permute(1, 2, 0, 3))
+    smooth = take("narrow", (count, height * channels, width), device)
+    torch.bmm(lines.view(count, height * channels, width), along_x.transpose(1, 2), out=smooth)
+    done = take("lines", (count, height, channels * width), device)
+    torch.bmm(along_y, smooth.view(count, height, channels * width), out=done)
+    return planes.copy_(done.view(count, height, channels, width).permute(2, 0, 1, 3))
+
+
+def blur_bands(image: Tensor, sigma: float, radius: int) -> Tensor:
+    """Blur one image (C, h, w) in place: a small dense matrix slides over bands of rows, then of columns."""
+    channels, height, width = image.shape
+    radius = min(radius, math.ceil(_CUT * sigma), height - 1, width - 1)
+    tap = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    weight = torch.exp(-tap.square() / (2 * sigma**2))
+    band = min(_BAND, height, width)
+    matrix = torch.zeros(band, band + 2 * radius)
+    matrix.as_strided((band, len(tap)), (band + 2 * radius + 1, 1)).copy_(weight / weight.sum())
+    padded = F.pad(image[None], (radius, radius, radius, radius), mode="reflect")[0]
+    smooth = take("narrow", (channels, height, width + 2 * radius), image.device)
+    for start in _starts(height, band):
+        smooth[:, start : start + band] = torch.matmul(matrix, padded[:, start : start + band + 2 * radius])
+    lines = smooth.view(channels * height, width + 2 * radius)
+    output = image.view(channels * height, width) if image.is_contiguous() else take("lines", image.shape, image.device)
+    for start in _starts(width, band):
+        output.view(channels * height, width)[:, start : start + band] = (
+            lines[:, start : start + band + 2 * radius] @ matrix.t()
+        )
+    return image if image.is_contiguous() else image.copy_(output.view(image.shape))
+
+
+def _starts(size: int, band: int) -> list[int]:
+    """First pixels of bands that cover the axis; the last one may overlap its neighbour."""
+    return [*range(0, size - band, band), size - band]

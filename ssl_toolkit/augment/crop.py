@@ -1,0 +1,231 @@
+"""Random resized crop and horizontal flip in one operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from kornia.augmentation import GeometricAugmentationBase2D
+from kornia.augmentation import random_generator as rg
+from kornia.constants import Resample
+from kornia.geometry.transform import warp_affine
+from torch import Generator, Tensor
+
+from ssl_toolkit.augment.base import (
+    DeviceAugmentation,
+    Draws,
+    Flags,
+    Params,
+    RangeGuard,
+    chance,
+    like,
+    output_dtype,
+    uniform,
+)
+from ssl_toolkit.augment.resample import Boxes, Mode, resample
+from ssl_toolkit.errors import UsageError
+
+_TRIES = 10  # as torchvision
+
+
+class CropDraws(Draws, rg.ResizedCropGenerator):
+    """Crop boxes as torchvision draws them: area, then ratio, ten tries, else the centre.
+
+    Kornia's generator, with each image's own valid box, and the fallback in the centre.
+
+    Args:
+        size: Height and width of the output.
+        scale: Least and largest share of the image's area.
+        ratio: Least and largest width over height.
+        flip_p: Probability of a horizontal flip.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], flip_p: float
+    ) -> None:
+        if not 0 < scale[0] <= scale[1]:
+            raise UsageError(f"crop scale {scale}: two rising shares of the area, above 0, are needed")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise UsageError(f"crop ratio {ratio}: two rising ratios of width to height, above 0, are needed")
+        super().__init__(size, scale, ratio)
+        self.flip_p = flip_p
+
+    def forward(
+        self,
+        batch_shape: tuple[int, ...],
+        same_on_batch: bool = False,
+        generator: Generator | None = None,
+        box: Tensor | None = None,
+    ) -> Params:
+        """Draw N boxes.
+
+        Args:
+            batch_shape: (N, C, H, W).
+            same_on_batch: One draw for all images; only for images of one size.
+            generator: CPU generator; the global one when None.
+            box: (N, 2) heights and widths of the valid top left part of each image; None for all of it.
+
+        Returns:
+            ``src`` and ``dst``, (N, 4, 2), the corners (x, y) of the box and of the output as Kornia writes them
+            (inclusive, clockwise from the top left), and ``flip``, (N,) bool.
+        """
+        count, image_height, image_width = batch_shape[0], batch_shape[-2], batch_shape[-1]
+        if box is None:
+            full_height = torch.full((count, 1), float(image_height))
+            full_width = torch.full((count, 1), float(image_width))
+        else:
+            full_height, full_width = box.to("cpu", torch.float32).split(1, dim=1)
+        shape = (count, _TRIES)
+        area = uniform(shape, *self.scale, same_on_batch, generator) * full_height * full_width
+        log_ratio = uniform(shape, math.log(self.ratio[0]), math.log(self.ratio[1]), same_on_batch, generator)
+        ratio = log_ratio.exp()
+        place = uniform((count, 2), 0.0, 1.0, same_on_batch, generator)
+        flip = chance(count, self.flip_p, same_on_batch, generator) > 0.5
+
+        width, height = (area * ratio).sqrt_().round_(), (area / ratio).sqrt_().round_()
+        fits = (width > 0) & (height > 0) & (width <= full_width) & (height <= full_height)
+        found, first = fits.max(dim=1, keepdim=True)  # the first try that fits
+        central_height, central_width = self._central(full_height, full_width)
+        height = torch.where(found, height.gather(1, first), central_height)[:, 0]
+        width = torch.where(found, width.gather(1, first), central_width)[:, 0]
+        room_y, room_x = full_height[:, 0] - height, full_width[:, 0] - width
+        top = torch.where(found[:, 0], (place[:, 0] * (room_y + 1)).floor(), (room_y / 2).round())
+        left = torch.where(found[:, 0], (place[:, 1] * (room_x + 1)).floor(), (room_x / 2).round())
+        out_height, out_width = (torch.full((count,), float(side)) for side in self.output_size)
+        zero = torch.zeros(count)
+        return {
+            "src": _corners(top, left, height, width),
+            "dst": _corners(zero, zero, out_height, out_width),
+            "flip": flip,
+        }
+
+    def _central(self, full_height: Tensor, full_width: Tensor) -> tuple[Tensor, Tensor]:
+        """Where no try fits: the whole image, cut to the nearest allowed ratio."""
+        low, high = self.ratio
+        height = torch.minimum(full_height, (full_width / low).round())
+        width = torch.minimum(full_width, (full_height * high).round())
+        return height.clamp(min=1), width.clamp(min=1)
+
+
+class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
+    """Random resized crop, antialiased as torchvision's, and random horizontal flip, in one resampling.
+
+    Args:
+        size: Height and width of the output, pixels.
+        scale: Least and largest share of the image's area in the crop.
+        ratio: Least and largest width over height of the crop.
+        flip_p: Probability of the flip. The crop itself always happens: a batch has one size.
+        resample: Interpolation: "bilinear" or "bicubic", both antialiased when they shrink; "nearest".
+        same_on_batch: One draw for the whole batch.
+        keepdim: Return the rank of the input.
+
+    Masks are resampled to the nearest pixel; boxes and keypoints follow `transform_matrix`, which maps pixel centres.
+
+    Source: Szegedy et al. 2015, Going Deeper with Convolutions, section 6 (the crop).
+    """
+
+    _compute_matrix_lazily = False  # Kornia would hold the batch until the matrix is read
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_p: float = 0.5,
+        resample: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
+        same_on_batch: bool = False,
+        keepdim: bool = False,
+    ) -> None:
+        super().__init__(p=1.0, same_on_batch=same_on_batch, keepdim=keepdim)
+        self._param_generator = CropDraws(size, scale, ratio, flip_p)
+        self.flags = {"size": size, "resample": Resample.get(resample), "padding_mode": "zeros", "align_corners": True}
+        self._guard = RangeGuard()
+
+    def forward(
+        self,
+        input: Tensor,
+        params: Params | None = None,
+        generator: Generator | None = None,
+        box: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Crop and flip a batch.
+
+        Args:
+            input: uint8 in [0, 255] or float; (N, C, H, W), (C, H, W) or (H, W).
+            params: Parameters of an earlier call, to repeat it.
+            generator: CPU generator to draw from; the global one when None.
+            box: (N, 2) heights and widths of the valid top left part of each image of a padded batch: crops are drawn
+                inside it and no pixel beyond it is read.
+            kwargs: Overrides of flags, as Kornia's containers pass them.
+
+        Returns:
+            (N, C, h, w); the input's dtype, float32 in [0, 1] for uint8 input.
+        """
+        if params is None:
+            params = self.forward_parameters(tuple(self.transform_tensor(input).shape), generator, box=box)
+        return super().forward(input, params, generator, **kwargs)
+
+    def apply_transform(
+        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
+    ) -> Tensor:
+        """Crop, resize and flip (N, C, H, W) by `params`."""
+        return like(self.planes(input, boxes_of(params), flags), input)
+
+    def planes(
+        self, image: Tensor, boxes: Boxes, flags: Flags | None = None, sources: Sequence[int] | None = None
+    ) -> Tensor:
+        """The crops as float32 planes (C, N, h, w); `sources` as in `resample`."""
+        flags = self.flags if flags is None else flags
+        mode: Mode = flags["resample"].name.lower()
+        if mode == "bicubic":
+            self._guard(image, type(self).__name__)  # its overshoot is clipped at 0 and 1
+        return resample(image, boxes, flags["size"], mode, sources)
+
+    def compute_transformation(self, input: Tensor, params: Params, flags: Flags) -> Tensor:
+        """(N, 3, 3): input to output pixel coordinates (x, y, 1), pixel centres at integers."""
+        boxes = boxes_of(params)
+        out_height, out_width = flags["size"]
+        zoom_x, zoom_y = out_width / boxes.width, out_height / boxes.height
+        shift_x = (0.5 - boxes.left) * zoom_x - 0.5
+        shift_y = (0.5 - boxes.top) * zoom_y - 0.5
+        matrix = torch.zeros(len(zoom_x), 3, 3)
+        matrix[:, 0, 0] = torch.where(boxes.flip, -zoom_x, zoom_x)
+        matrix[:, 0, 2] = torch.where(boxes.flip, out_width - 1 - shift_x, shift_x)
+        matrix[:, 1, 1], matrix[:, 1, 2] = zoom_y, shift_y
+        matrix[:, 2, 2] = 1
+        return matrix.to(input.device, output_dtype(input))
+
+    def inverse_transform(
+        self, input: Tensor, flags: Flags, transform: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Lay the crop back onto a canvas of `size`; zeros around it."""
+        if transform is None or size is None:
+            raise TypeError("the inverse needs the matrix and the size of the input")
+        back: Tensor = warp_affine(
+            input.to(output_dtype(input)),
+            transform[:, :2],
+            size,
+            mode="nearest" if flags["resample"] == Resample.NEAREST else "bilinear",
+            padding_mode=flags["padding_mode"],
+            align_corners=True,  # pixel centres, as `transform` counts them
+        )
+        return back
+
+
+def boxes_of(params: Params) -> Boxes:
+    """Kornia's corner points and our flips as boxes."""
+    src = params["src"].to("cpu", torch.float32)
+    left, top = src[:, 0, 0], src[:, 0, 1]
+    right, bottom = src[:, 2, 0], src[:, 2, 1]
+    return Boxes(top, left, bottom - top + 1, right - left + 1, params["flip"].to("cpu") > 0.5)
+
+
+def _corners(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """(N, 4, 2): inclusive corners (x, y), clockwise from the top left."""
+    right, bottom = left + width - 1, top + height - 1
+    x = torch.stack([left, right, right, left], dim=1)
+    y = torch.stack([top, top, bottom, bottom], dim=1)
+    return torch.stack([x, y], dim=2)

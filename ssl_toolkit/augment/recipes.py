@@ -1,0 +1,422 @@
+"""The papers' augmentation recipes, as small functions that return `Views`.
+
+Every number is an argument, with the paper's value as its default. Sizes are in pixels of the view; the blur's kernel
+follows them (a tenth, odd, at least 3).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from ssl_toolkit.augment.blur import GaussianBlur
+from ssl_toolkit.augment.colour import ColourJitter
+from ssl_toolkit.augment.crop import ResizedCropFlip
+from ssl_toolkit.augment.solarize import Solarize
+from ssl_toolkit.augment.views import EvalView, View, Views
+from ssl_toolkit.errors import UsageError
+
+Strength = tuple[float, float, float, float]
+Interpolation = Literal["bilinear", "bicubic"]
+Hue = Literal["exact", "linear"]
+
+
+def simclr_views(
+    size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: float = 0.5,
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    hue: Literal["exact", "linear"] = "exact",
+    count: int = 2,
+) -> Views:
+    """SimCLR's views: crop, flip, strong colour jitter, greyscale, blur.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        interpolation: How crops are resized; both are antialiased.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+        count: Number of views.
+
+    Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix A.
+    """
+    return Views(
+        [
+            _view(
+                size, channels, crop_scale, crop_ratio, flip_p, interpolation, jitter, jitter_p, grey_p, hue,
+                blur_p=blur_p, blur_sigma=blur_sigma,
+            )
+            for _ in range(count)
+        ]
+    )  # fmt: skip
+
+
+def cifar_views(
+    size: int = 32,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    hue: Literal["exact", "linear"] = "exact",
+    count: int = 2,
+) -> Views:
+    """SimCLR's views for CIFAR-10: half the jitter, no blur.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+        count: Number of views.
+
+    Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix B.9.
+    """
+    views = [
+        _view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", jitter, jitter_p, grey_p, hue)
+        for _ in range(count)
+    ]
+    return Views(views)
+
+
+def moco_v1_views(
+    size: int = 224,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.4),
+    jitter_p: float = 1.0,
+    grey_p: float = 0.2,
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """MoCo v1's two views: crop, greyscale, colour jitter on every image, flip.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale, which comes before the jitter.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: He et al. 2020, Momentum Contrast, section 3.3; the authors' ``main_moco.py``.
+    """
+    return Views(
+        [
+            _view(
+                size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, "bilinear", jitter, jitter_p, grey_p, hue,
+                grey_first=True,
+            )
+            for _ in range(2)
+        ]
+    )  # fmt: skip
+
+
+def moco_v2_views(
+    size: int = 224,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: float = 0.5,
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """MoCo v2's two views: SimCLR's with milder jitter and larger crops.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Chen et al. 2020, Improved Baselines with Momentum Contrastive Learning, section 3; ``main_moco.py``.
+    """
+    return simclr_views(
+        size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, jitter, jitter_p, grey_p, blur_p, blur_sigma, hue=hue
+    )
+
+
+def byol_views(
+    size: int = 224,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: tuple[float, float] = (1.0, 0.1),
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    solarize_p: tuple[float, float] = (0.0, 0.2),
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic",
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """BYOL's two views, which differ: the first is always blurred, the second rarely, and sometimes solarised.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur in the first and in the second view.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        solarize_p: Probability of solarisation in the first and in the second view.
+        interpolation: How crops are resized; both are antialiased.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Grill et al. 2020, Bootstrap Your Own Latent, appendix B, table 6.
+    """
+    return Views(
+        [
+            _view(
+                size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, interpolation, jitter, jitter_p, grey_p, hue,
+                blur_p=blur_p[view], blur_sigma=blur_sigma, solarize_p=solarize_p[view],
+            )
+            for view in range(2)
+        ]
+    )  # fmt: skip
+
+
+def moco_v3_views(
+    size: int = 224,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: tuple[float, float] = (1.0, 0.1),
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    solarize_p: tuple[float, float] = (0.0, 0.2),
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """MoCo v3's two views: BYOL's with bilinear crops.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur in the first and in the second view.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        solarize_p: Probability of solarisation in the first and in the second view.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Chen et al. 2021, An Empirical Study of Training Self-Supervised Vision Transformers; ``main_moco.py``.
+    """
+    return byol_views(
+        size, channels, crop_scale, flip_p, jitter, jitter_p, grey_p, blur_p, blur_sigma, solarize_p, "bilinear", hue
+    )
+
+
+def multicrop_views(
+    size: int = 224,
+    local_size: int = 96,
+    channels: int = 3,
+    global_count: int = 2,
+    local_count: int = 8,
+    global_scale: tuple[float, float] = (0.4, 1.0),
+    local_scale: tuple[float, float] = (0.05, 0.4),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    global_blur_p: tuple[float, float] = (1.0, 0.1),
+    local_blur_p: float = 0.5,
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    solarize_p: float = 0.2,
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic",
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """DINO's multi-crop: a few large views and many small ones of the same decoded image, the large ones first.
+
+    Args:
+        size: Height and width of a global view, pixels.
+        local_size: Height and width of a local view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        global_count: Number of global views.
+        local_count: Number of local views.
+        global_scale: Least and largest share of the image's area in a global crop.
+        local_scale: Least and largest share of the image's area in a local crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        global_blur_p: Probability of the Gaussian blur in the first and in every other global view.
+        local_blur_p: Probability of the Gaussian blur in a local view.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        solarize_p: Probability of solarisation in every global view but the first.
+        interpolation: How crops are resized; both are antialiased.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Caron et al. 2021, Emerging Properties in Self-Supervised Vision Transformers, section 3.1;
+        ``main_dino.py``, ``DataAugmentationDINO``. The idea: Caron et al. 2020 (SwAV), section 3.3.
+    """
+    colour = (flip_p, interpolation, jitter, jitter_p, grey_p, hue)
+    ratio = (3 / 4, 4 / 3)
+    views = []
+    for number in range(global_count):
+        blur_p = global_blur_p[min(number, 1)]
+        solarized = solarize_p if number else 0.0
+        views.append(
+            _view(
+                size, channels, global_scale, ratio, *colour,
+                blur_p=blur_p, blur_sigma=blur_sigma, solarize_p=solarized,
+            )
+        )  # fmt: skip
+    for _ in range(local_count):
+        views.append(
+            _view(local_size, channels, local_scale, ratio, *colour, blur_p=local_blur_p, blur_sigma=blur_sigma)
+        )
+    return Views(views)
+
+
+def swav_views(
+    size: int = 224,
+    local_size: int = 96,
+    channels: int = 3,
+    global_count: int = 2,
+    local_count: int = 6,
+    global_scale: tuple[float, float] = (0.14, 1.0),
+    local_scale: tuple[float, float] = (0.05, 0.14),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: float = 0.5,
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """SwAV's multi-crop: SimCLR's colours, the same for global and local views.
+
+    Args:
+        size: Height and width of a global view, pixels.
+        local_size: Height and width of a local view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        global_count: Number of global views.
+        local_count: Number of local views.
+        global_scale: Least and largest share of the image's area in a global crop.
+        local_scale: Least and largest share of the image's area in a local crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Caron et al. 2020, Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, section 3.3
+        and appendix A; ``multicropdataset.py``.
+    """
+    return multicrop_views(
+        size, local_size, channels, global_count, local_count, global_scale, local_scale, flip_p, jitter, jitter_p,
+        grey_p, (blur_p, blur_p), blur_p, blur_sigma, 0.0, "bilinear", hue,
+    )  # fmt: skip
+
+
+def pretext_views(
+    size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.5, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+    count: int = 1,
+) -> Views:
+    """Crop and flip only: for pretext tasks, whose labels colour changes would not serve.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+        count: Number of views.
+    """
+    none = (0.0, 0.0, 0.0, 0.0)
+    return Views(
+        [
+            _view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", none, 0.0, 0.0, "exact")
+            for _ in range(count)
+        ]
+    )
+
+
+def eval_view(
+    size: int, resize: int | None = None, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+) -> nn.Module:
+    """The one view that evaluation sees: short side resized, centre crop.
+
+    Args:
+        size: Height and width of the view, pixels.
+        resize: Length that the short side is resized to first; None: `size`. ImageNet's protocol is 256 for 224.
+        interpolation: How it is resized; both are antialiased.
+    """
+    return EvalView(size, resize, interpolation)
+
+
+def _view(
+    size: int,
+    channels: int,
+    crop_scale: tuple[float, float],
+    crop_ratio: tuple[float, float],
+    flip_p: float,
+    interpolation: Interpolation,
+    jitter: Strength,
+    jitter_p: float,
+    grey_p: float,
+    hue: Hue,
+    grey_first: bool = False,
+    blur_p: float = 0.0,
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    solarize_p: float = 0.0,
+) -> View:
+    """One view; what cannot happen is left out."""
+    if size < 1 or channels < 1:
+        raise UsageError(f"view of size {size} with {channels} channels: both are at least 1")
+    steps: list[nn.Module] = []
+    if (jitter_p > 0 and any(jitter)) or grey_p > 0:
+        steps.append(ColourJitter(jitter, jitter_p, grey_p, grey_first, hue=hue))
+    if blur_p > 0:
+        steps.append(GaussianBlur(blur_sigma, blur_p))
+    if solarize_p > 0:
+        steps.append(Solarize(0.5, solarize_p))
+    return View(ResizedCropFlip((size, size), crop_scale, crop_ratio, flip_p, interpolation), steps)

@@ -1,0 +1,168 @@
+"""Crop, resize and flip as one linear map along each axis.
+
+Three ways to the same pixels, by what measured fastest (`docs/performance.md`):
+
+- small images on the CPU and everything on an accelerator: a dense (out, in) matrix an axis and a sample, two batched
+  matrix products for the whole batch;
+- larger images on the CPU: PyTorch's antialiased resize of the crop itself, an image at a time; for uint8 it works in
+  integers and equals Pillow and torchvision bit for bit;
+- nearest neighbour (masks): a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_toolkit.augment.workspace import take
+
+Mode = Literal["bilinear", "bicubic", "nearest"]
+
+# The longer side, of input or output, up to which the dense products are the faster way on a CPU.
+DENSE_SIDE = 48
+
+
+class Boxes(NamedTuple):
+    """What to cut from each image; (N,) tensors on the CPU, integers in float32 except `flip`."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor  # bool
+
+    def pick(self, rows: Tensor | slice) -> Boxes:
+        """The boxes of some of the images."""
+        return Boxes(*(field[rows] for field in self))
+
+
+def resample(
+    image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, sources: Sequence[int] | None = None
+) -> Tensor:
+    """Cut `boxes` out of a batch, resize to `size`, flip.
+
+    Args:
+        image: uint8 or float (M, C, H, W).
+        boxes: N boxes inside the images.
+        size: Height and width of the output.
+        mode: "bilinear" and "bicubic" are antialiased when they shrink, as in Pillow; "nearest" never mixes pixels.
+        sources: Which image each box is cut from; None: the first from the first, and so on.
+
+    Returns:
+        Contiguous float32 planes (C, N, h, w): in [0, 1] for uint8 input, else in the scale of the input. On a CPU they
+        are working memory, valid until the next call.
+    """
+    if mode != "nearest" and not is_dense(image, size):
+        planes = _one_by_one(image, boxes, size, mode, range(len(image)) if sources is None else sources)
+    else:
+        if sources is not None:
+            image = image.index_select(0, torch.tensor(sources).to(image.device, non_blocking=True))
+        planes = _nearest(image, boxes, size) if mode == "nearest" else _dense(image, boxes, size, mode)
+    # Pillow clips the overshoot of a bicubic kernel at the ends of uint8.
+    return planes.clamp_(0, 1) if mode == "bicubic" else planes
+
+
+def is_dense(image: Tensor, size: tuple[int, int]) -> bool:
+    """Whether a batch is resampled whole, by matrix products, and not image by image."""
+    return image.device.type != "cpu" or max(*image.shape[2:], *size) <= DENSE_SIDE
+
+
+def axis_matrix(
+    start: Tensor,
+    length: Tensor,
+    flip: Tensor | None,
+    size_in: int,
+    size_out: int,
+    mode: Mode = "bilinear",
+    gain: float = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The linear map of an antialiased resize of one axis, one a sample.
+
+    Row i holds the kernel centred at ``start + (i + 1/2) length / size_out`` (from the far end when flipped), as wide
+    as the larger of an input and an output pixel, cut at the box's ends and normalised.
+
+    Args:
+        start: (N,) first input pixel of the box.
+        length: (N,) length of the box, input pixels.
+        flip: (N,) bool, or None for never.
+        size_in: Input pixels along the axis.
+        size_out: Output pixels along the axis.
+        mode: "bilinear" (triangle) or "bicubic" (Keys' kernel with a = -1/2, as in Pillow).
+        gain: What each row sums to.
+        out: (N, size_out, size_in) memory for the result.
+
+    Returns:
+        (N, size_out, size_in).
+    """
+    column = torch.arange(size_in, dtype=torch.float32, device=start.device) + 0.5
+    row = torch.arange(size_out, dtype=torch.float32, device=start.device) + 0.5
+    start, length = start[:, None], length[:, None]
+    scale = length / size_out  # (N, 1)
+    away = row if flip is None else torch.where(flip[:, None], size_out - row, row)
+    centre = start + away * scale  # (N, out)
+    narrow = scale.clamp(min=1).reciprocal()
+    inside = (column > start) & (column < start + length)
+    column = (column * narrow).where(inside, torch.inf)  # (N, in); too far away outside the box
+    weight = torch.sub(column[:, None, :], (centre * narrow)[:, :, None], out=out).abs_()
+    if mode == "bilinear":
+        weight.sub_(1).clamp_(max=0)  # the triangle upside down: normalising turns it
+    else:
+        weight = weight.copy_(_cubic(weight.clamp_(max=2)))
+    return weight.div_(weight.sum(-1, keepdim=True).mul_(1 / gain))
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys 1981 with a = -1/2, of distances from 0 to 2."""
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, far)
+
+
+def _dense(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode) -> Tensor:
+    count, channels, height, width = image.shape
+    device = image.device
+    top, left, box_height, box_width, flip = (field.to(device, non_blocking=True) for field in boxes)
+    gain = 1.0 if image.is_floating_point() else 1 / 255
+    along_y = take("along_y", (count, size[0], height), device)
+    along_x = take("along_x", (count, size[1], width), device)
+    axis_matrix(top, box_height, None, height, size[0], mode, out=along_y)
+    axis_matrix(left, box_width, flip, width, size[1], mode, gain, out=along_x)
+    # Rows first, then channels: both products run over whole (matrix x matrix) blocks of a sample.
+    lines = take("lines", (count, height, channels, width), device).copy_(image.permute(0, 2, 1, 3))
+    narrow = take("narrow", (count, height * channels, size[1]), device)
+    torch.bmm(lines.view(count, height * channels, width), along_x.transpose(1, 2), out=narrow)
+    done = take("lines", (count, size[0], channels * size[1]), device)
+    torch.bmm(along_y, narrow.view(count, height, channels * size[1]), out=done)
+    planes = take("planes", (channels, count, *size), device)
+    return planes.copy_(done.view(count, size[0], channels, size[1]).permute(2, 0, 1, 3))
+
+
+def _one_by_one(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, sources: Sequence[int]) -> Tensor:
+    planes = take("planes", (image.shape[1], len(sources), *size), image.device)
+    columns = zip(sources, *(field.tolist() for field in boxes), strict=True)
+    for row, (source, top, left, height, width, flip) in enumerate(columns):
+        y, x = int(top), int(left)
+        crop = image[source : source + 1, :, y : y + int(height), x : x + int(width)]
+        if crop.is_floating_point():
+            crop = crop.to(torch.float32)
+        view = F.interpolate(crop, size, mode=mode, antialias=True, align_corners=False)[0]
+        planes[:, row] = view.flip(-1) if flip else view
+    return planes if image.is_floating_point() else planes.mul_(1 / 255)
+
+
+def _nearest(image: Tensor, boxes: Boxes, size: tuple[int, int]) -> Tensor:
+    top, left, height, width, flip = (field.to(image.device, non_blocking=True) for field in boxes)
+    row = torch.arange(size[0], device=image.device) + 0.5
+    column = torch.arange(size[1], device=image.device) + 0.5
+    away = torch.where(flip[:, None], size[1] - column, column)
+    y = (top[:, None] + row * (height / size[0])[:, None]).long()  # (N, h)
+    x = (left[:, None] + away * (width / size[1])[:, None]).long()  # (N, w)
+    sample = torch.arange(len(image), device=image.device)
+    picked = image[sample[:, None, None], :, y[:, :, None], x[:, None, :]]  # (N, h, w, C)
+    planes = picked.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    return planes if image.is_floating_point() else planes.mul_(1 / 255)

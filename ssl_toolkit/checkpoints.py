@@ -1,0 +1,140 @@
+"""Checkpoints that survive a kill at any moment, and runs that stop politely."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from ssl_toolkit.errors import ToolkitError
+from ssl_toolkit.files import write_atomic
+
+
+class Interrupted(ToolkitError):  # noqa: N818 - it is no error
+    """The run was asked to stop by a signal, and has saved what it needs to go on."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint file, whole or not at all, read without executing anything in it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write beside, sync and rename."""
+        write_atomic(path, lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> Any:
+        """The checkpoint at `path`, every part checked against its checksum first.
+
+        Raises:
+            ToolkitError: If the file is damaged.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch.load itself does not look at the checksums
+            if damaged is None:
+                return torch.load(path, map_location, weights_only=True)
+        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
+            raise ToolkitError(f"checkpoint {path} cannot be read: {error}") from error
+        raise ToolkitError(f"checkpoint {path} is damaged in '{damaged}'")
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` that loads; None if there has never been one.
+
+    Raises:
+        ToolkitError: If there are checkpoints and none of them loads.
+    """
+    paths = sorted(folder.glob("step-*.ckpt"), reverse=True)
+    for path in paths:
+        try:
+            AtomicCheckpointIO().load_checkpoint(path)
+        except ToolkitError as error:
+            warnings.warn(f"{error}; falling back to the one before", stacklevel=2)
+        else:
+            return path
+    if paths:
+        raise ToolkitError(f"none of the {len(paths)} checkpoints in {folder} loads: start again with --overwrite")
+    return None
+
+
+@contextlib.contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Whatever listens for Ctrl-C and SIGTERM meanwhile, those who listened before do so again afterwards."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class Checkpoints(pl.Callback):
+    """Saves the run every so often, at its end and when a signal asks it to stop; keeps the last two.
+
+    A checkpoint is only taken right after an optimiser step, never between accumulated ones: gradients are not saved.
+
+    Args:
+        folder: Where they go, as ``step-00000120.ckpt``.
+        every: Optimiser steps between checkpoints; None takes one every five minutes.
+        also: Called after each checkpoint, to bring what is derived from the run up to date.
+    """
+
+    KEEP = 2
+    SECONDS = 300.0
+
+    def __init__(self, folder: Path, every: int | None = None, also: Callable[[], object] = lambda: None) -> None:
+        self.folder, self.every, self.also = folder, every, also
+        self._signum = 0
+        self._saved_step, self._saved_at = -1, time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen for Ctrl-C and SIGTERM (Lightning's own handlers would leave with nothing saved)."""
+        self._saved_step = trainer.global_step
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save where it is due; stop if asked to."""
+        step = trainer.global_step
+        if step == self._saved_step:
+            return  # nothing new, or in the middle of accumulation
+        if self._signum:
+            self.save(trainer)
+            name = signal.Signals(self._signum).name
+            raise Interrupted(f"stopped by {name} at step {step}; go on with --resume", self._signum)
+        due = step % self.every == 0 if self.every else time.monotonic() - self._saved_at > self.SECONDS
+        if due:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end."""
+        if trainer.global_step != self._saved_step:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Take a checkpoint now and drop the oldest beyond the last two."""
+        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
+        if trainer.is_global_zero:
+            for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.KEEP]:
+                old.unlink()
+            self.also()
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum:  # asked twice: no more waiting for the end of the step
+            raise Interrupted(f"stopped at once by {signal.Signals(signum).name}", signum)
+        self._signum = signum

@@ -1,0 +1,94 @@
+"""The command line: one file a command, each around one importable, typed function.
+
+Nothing heavy is imported here: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from ssl_toolkit import __version__
+from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
+
+COMMANDS = {
+    "pretrain": "images -> a run folder with an encoder",
+    "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
+    "embed": "encoder + images -> features on disk",
+    "index": "encoder + images -> a search index",
+    "search": "search index + image -> its nearest neighbours",
+    "report": "run folder -> one self-contained HTML page",
+    "methods": "the methods that are installed",
+    "demo": "all of the above, offline, in minutes",
+}
+
+
+def usage() -> str:
+    """The text of ``ssl-toolkit --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ssl-toolkit COMMAND [options]",
+            "",
+            "Pretrain image encoders without labels, score them honestly, search images with them.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "ssl-toolkit COMMAND --help lists a command's options; ssl-toolkit --version the version.",
+        ]
+    )
+
+
+def dispatch(argv: Sequence[str]) -> None:
+    """Run one command.
+
+    Args:
+        argv: Command and options, without the program's name.
+
+    Raises:
+        UsageError: If what was asked for cannot be done as asked.
+        ToolkitError: If it failed while running.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if argv[0] == "--version":
+        print(f"ssl-toolkit {__version__}")
+        return
+    if argv[0] not in COMMANDS:
+        raise unknown_name("command", argv[0], COMMANDS)
+    from importlib import import_module
+
+    import_module(f"ssl_toolkit.cli.{argv[0]}").main(list(argv[1:]))
+
+
+def main() -> NoReturn:
+    """Entry point of ``ssl-toolkit``: exits 0 when done, 1 when it failed while running, 2 on wrong usage."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except ToolkitError as error:
+        signum = getattr(error, "signum", 0)  # a run that a signal asked to stop
+        print(f"ssl-toolkit: {'' if signum else 'error: '}{error}", file=sys.stderr)
+        sys.exit(128 + signum if signum else 2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("ssl-toolkit: stopped by SIGINT", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has closed it (`| head`): nothing is wrong, and nothing more can be said.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> Any:
+    sys.exit(128 + signum)

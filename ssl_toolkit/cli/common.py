@@ -1,0 +1,77 @@
+"""What several commands do in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ssl_toolkit.augment import eval_view
+from ssl_toolkit.data.loader import BadImages, ImageLoader, cached
+from ssl_toolkit.data.sources import Labels, open_images
+from ssl_toolkit.encoders import Encoder, encoder_file, encoder_metadata, load_encoder
+from ssl_toolkit.eval.features import Features, extract
+from ssl_toolkit.eval.search import EmbeddingIndex
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `name` stands for; ``auto`` takes a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def open_loader(
+    encoder: Encoder,
+    data: str,
+    *,
+    data_root: str,
+    labels: Labels,
+    workers: int,
+    max_bad_rate: float,
+    progress: bool,
+    bad_images_file: Path | None = None,
+    cache: str = "none",
+) -> ImageLoader:
+    """The images of `data` in their order, as `encoder` wants them."""
+    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    size = encoder.config.load_size
+    bad = BadImages(images, bad_images_file, max_bad_rate)
+    images = cached(images, size, bad, cache, workers, progress)
+    return ImageLoader(images, size, workers=workers, bad=bad)
+
+
+def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: bool, out: Path | None = None) -> Features:
+    """Features of all images of a loader, with their paths."""
+    place = pick_device(device)
+    return extract(
+        encoder.to(place),
+        loader,
+        out=out,
+        device=place,
+        progress=progress,
+        view=eval_view(encoder.config.image_size),
+        paths=loader.images.path,
+    )
+
+
+def index_of(
+    encoder_path: str | Path, loader: ImageLoader, features: Features, metric: str = "cosine"
+) -> EmbeddingIndex:
+    """A search index over the features of a loader's images."""
+    labelled = loader.images.classes is not None
+    return EmbeddingIndex.build(
+        features.x,
+        features.paths or [],
+        features.label if labelled else None,
+        loader.images.classes,
+        metric,
+        encoder_file=encoder_file(encoder_path),
+        encoder_sha256=encoder_metadata(encoder_path)["sha256"],
+        data=loader.images.word,
+    )
+
+
+def load_run_encoder(path: str | Path) -> tuple[Encoder, dict[str, str]]:
+    """The encoder of a run, and its metadata."""
+    return load_encoder(path), encoder_metadata(path)

@@ -1,0 +1,61 @@
+"""``ssl-toolkit embed``: features of images, on disk."""
+
+from pathlib import Path
+from typing import Literal
+
+from ssl_toolkit.cli.parser import Parser, plain
+from ssl_toolkit.errors import UsageError
+
+
+def embed(
+    run: str,
+    data: str,
+    out: str,
+    overwrite: bool = False,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    workers: int = 2,
+    data_root: str = "data",
+    max_bad_rate: float = 0.01,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    progress: bool = True,
+) -> Path:
+    """Write the features of images to a folder: features.npy, labels.npy, index.npy, paths.jsonl.
+
+    Args:
+        run: Run folder or encoder file.
+        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
+        out: The folder to make.
+        overwrite: Whether features in `out` may be replaced.
+        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        workers: Processes that read images.
+        data_root: Folder of torchvision's data sets.
+        max_bad_rate: Share of images that may be unreadable, in [0, 1]; they are listed in bad_images.csv.
+        device: Where images are encoded.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: If the encoder or the data do not exist, or `out` holds features already.
+    """
+    from ssl_toolkit.cli.common import encode_all, load_run_encoder, open_loader
+
+    folder = Path(out)
+    if (folder / "features.npy").exists() and not overwrite:
+        raise UsageError(f"--out {out} holds features already: name another folder, or give --overwrite")
+    encoder, _ = load_run_encoder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    loader = open_loader(
+        encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
+        progress=progress, bad_images_file=folder / "bad_images.csv",
+    )  # fmt: skip
+    encode_all(encoder, loader, device, progress, folder)
+    return folder
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    settings = Parser("embed", embed, positional=("run",)).parse(argv)
+    if settings is not None:
+        print(embed(**plain(settings)))

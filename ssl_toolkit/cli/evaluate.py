@@ -1,0 +1,119 @@
+"""``ssl-toolkit evaluate``: how good is an encoder, beside random weights and raw pixels?"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from ssl_toolkit.cli.parser import Parser, plain, say
+
+
+def evaluate(
+    run: str,
+    train: str,
+    test: str,
+    protocol: str = "knn,linear",
+    out: str | None = None,
+    baselines: bool = True,
+    seed: int = 0,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    workers: int = 2,
+    data_root: str = "data",
+    max_bad_rate: float = 0.01,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score an encoder on labelled images, by kNN and linear probe on frozen features.
+
+    Args:
+        run: Run folder or encoder file.
+        train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train).
+        test: Labelled images that are classified, once.
+        protocol: Scores, separated by commas: knn, linear.
+        out: JSON file for the results; a run folder also keeps them in results.json.
+        baselines: Whether random weights and raw pixels are scored too.
+        seed: Decides the random weights.
+        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        workers: Processes that read images.
+        data_root: Folder of torchvision's data sets.
+        max_bad_rate: Share of images that may be unreadable, in [0, 1].
+        device: Where images are encoded.
+        progress: Whether progress bars are shown.
+
+    Returns:
+        The results: encoder, protocol, and for each encoder the scores, accuracies in [0, 1].
+
+    Raises:
+        UsageError: If the encoder or the data do not exist or have no labels.
+    """
+    from ssl_toolkit.augment import eval_view
+    from ssl_toolkit.cli.common import load_run_encoder, open_loader, pick_device
+    from ssl_toolkit.encoders import versions
+    from ssl_toolkit.eval.baselines import pixels
+    from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
+    from ssl_toolkit.files import write_atomic
+    from ssl_toolkit.runs import RunFolder
+
+    started = time.time()
+    protocols = [name.strip() for name in protocol.split(",")]
+    check_protocols(protocols)
+    encoder, metadata = load_run_encoder(run)
+    common: dict[str, Any] = {
+        "data_root": data_root, "labels": labels, "workers": workers, "max_bad_rate": max_bad_rate,
+        "progress": progress, "cache": "auto",
+    }  # fmt: skip
+    bank, queries = (open_loader(encoder, data, **common) for data in (train, test))
+    match_labels(queries.images, bank.images)
+    place = pick_device(device)
+    encoders: dict[str, Any] = {"trained": encoder.to(place)}
+    if baselines:
+        encoders |= {"random": encoder.reinitialized(seed), "pixels": pixels()}
+    results = score(
+        encoders, bank, queries, protocols, view=eval_view(encoder.config.image_size), device=place,
+        progress=progress, say=say,
+    )  # fmt: skip
+    summary = {
+        "encoder": {
+            "path": str(run),
+            "name": encoder.config.name,
+            "method": metadata["method"],
+            "sha256": metadata["sha256"],
+            "image_size": encoder.config.image_size,
+        },
+        "protocol": {
+            "names": protocols,
+            "train": {"data": train, "images": bank.total, "bad": len(bank.bad)},
+            "test": {"data": test, "images": queries.total, "bad": len(queries.bad)},
+            "classes": len(bank.images.classes or []),
+        },
+        "results": results,
+        "seed": seed,
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(time.time() - started, 1),
+    }
+    text = json.dumps(summary, indent=2) + "\n"
+    files = [Path(out)] if out else []
+    files += [RunFolder(run).results_file] if Path(run).is_dir() else []
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, lambda temporary: temporary.write_text(text))
+    return summary
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The results as lines of text, accuracies in percent."""
+    names = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
+    protocols = summary["protocol"]["names"]
+    titles = {"knn": "kNN", "linear": "linear probe"}
+    lines = [f"{'top-1, %':<16}" + "".join(f"{titles[p]:>14}" for p in protocols)]
+    for key, scores in summary["results"].items():
+        lines.append(f"{names[key]:<16}" + "".join(f"{100 * scores[p]['top1']:>14.1f}" for p in protocols))
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    settings = Parser("evaluate", evaluate, positional=("run",)).parse(argv)
+    if settings is not None:
+        print(table(evaluate(**plain(settings))))

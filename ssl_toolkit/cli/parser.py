@@ -1,0 +1,196 @@
+"""The parser that all commands share: jsonargparse over a typed function, with the conveniences of this project.
+
+- Options are written with hyphens or underscores, and never abbreviated.
+- A name alone stands for a group with that name: ``--method simclr`` is ``--method.name simclr``.
+- ``--config FILE`` gives settings that options override; ``--print-config`` prints what would be run.
+- What does not exist is answered with the nearest thing that does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.runs import flatten
+
+
+class Parser(ArgumentParser):
+    """A parser for one command.
+
+    Args:
+        command: The command's name.
+        function: What it runs: docstring and signature give description, options, types and defaults.
+        positional: Parameters that are given without a name; the last may take many values.
+        skip: Parameters that are no options of their own.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        function: Callable[..., Any],
+        positional: Sequence[str] = (),
+        skip: Iterable[str] = (),
+    ) -> None:
+        description = (function.__doc__ or "").split("\n\n")[0].replace("\n    ", " ")
+        super().__init__(
+            prog=f"ssl-toolkit {command}",
+            description=description,
+            allow_abbrev=False,
+            exit_on_error=False,
+            print_config=None,
+        )
+        self.groups_with_name: list[str] = []
+        self.flags = {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
+        self.function = function
+        self.add_argument("--config", type=str, help="YAML file with settings; options override it", metavar="FILE")
+        self.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
+        self.add_function_arguments(function, as_positional=False, skip=set(skip) | set(positional))
+        for name in positional:
+            self.add_positional(name)
+
+    def add_positional(self, name: str) -> None:
+        """Add a parameter of the function that is given by its place."""
+        many = str(self.function.__annotations__[name]).startswith("list")
+        documented = re.search(rf"^ +{name}: (.+)$", self.function.__doc__ or "", re.MULTILINE)
+        self.add_argument(
+            name, type=str, help=documented.group(1) if documented else None, **({"nargs": "+"} if many else {})
+        )
+
+    def add_named_group(self, group: str) -> None:
+        """Let the name alone stand for the group: ``--encoder resnet18`` for ``--encoder.name resnet18``."""
+        self.groups_with_name.append(group)
+
+    def parse(self, argv: Sequence[str]) -> Namespace | None:
+        """Settings from `argv` and the config file that it names; None if the user only wanted to look.
+
+        Raises:
+            UsageError: If an option does not exist or has a wrong value.
+        """
+        argv = normalize(argv, self.groups_with_name)
+        # A flag alone says yes.
+        follows = [*argv[1:], "--"]
+        argv = [f"{t}=true" if t in self.flags and n.startswith("-") else t for t, n in zip(argv, follows, strict=False)]
+        known = {s for action in self._actions for s in action.option_strings}
+        for token in argv:
+            option = token.split("=")[0]
+            if option.startswith("--") and option not in known:
+                raise _hyphenated(unknown_name("option", option, (k for k in known if k.startswith("--"))))
+        try:
+            settings = None
+            config = config_file(argv)
+            if config is not None:
+                keys = {action.dest for action in self._actions}
+                values = read_config(config, self.groups_with_name)
+                for key in flatten(values):
+                    if not any(key == k or key.startswith(f"{k}.") for k in keys):
+                        raise unknown_name(f"setting in {config}", key, keys - {"help", "config", "print_config"})
+                settings = self.parse_object(values, defaults=True, _skip_validation=True)
+            parsed = self.parse_args(argv, namespace=settings)
+        except argparse.ArgumentError as error:
+            raise UsageError(_shorten(str(error))) from error
+        if parsed.pop("print_config"):
+            parsed.pop("config", None)
+            print(yaml.safe_dump(plain(parsed), sort_keys=False), end="")
+            return None
+        parsed.pop("config", None)
+        return parsed
+
+    def format_help(self, *args: Any) -> str:
+        """The help text, with options as users write them."""
+        for action in self._actions:
+            if action.dest in self.groups_with_name or action.dest == "views":
+                action.help = argparse.SUPPRESS  # jsonargparse's option for a group as one YAML text
+        text = re.sub(r"--[a-z][\w.]*", lambda name: name.group().replace("_", "-"), super().format_help(*args))
+        text = text.replace("{true,false}", "[{true,false}]")
+        return re.sub(rf"--({'|'.join(self.groups_with_name) or ' '})\.name", r"--\1", text)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        raise UsageError(_shorten(message)) from ex
+
+
+def normalize(argv: Sequence[str], groups_with_name: Iterable[str] = ()) -> list[str]:
+    """Options with underscores, and a group's bare name spelled out."""
+    out = []
+    for token in argv:
+        if token.startswith("--"):
+            option, equals, value = token.partition("=")
+            option = "--" + option[2:].replace("-", "_")
+            if option[2:] in groups_with_name:
+                option += ".name"
+            token = option + equals + value
+        out.append(token)
+    return out
+
+
+def option_value(argv: Sequence[str], option: str) -> str | None:
+    """The last value of ``--option VALUE`` or ``--option=VALUE`` in `argv`."""
+    value = None
+    for position, token in enumerate(argv):
+        if token == f"--{option}" and position + 1 < len(argv):
+            value = argv[position + 1]
+        elif token.startswith(f"--{option}="):
+            value = token.split("=", 1)[1]
+    return value
+
+
+def config_file(argv: Sequence[str]) -> str | None:
+    """The file that ``--config`` names."""
+    return option_value(argv, "config")
+
+
+def read_config(path: str, groups_with_name: Iterable[str] = ()) -> dict[str, Any]:
+    """A YAML file of settings.
+
+    Raises:
+        UsageError: If it cannot be read or is no mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path} must hold 'name: value' lines")
+    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    for group in groups_with_name:
+        if isinstance(values.get(group), str):
+            values[group] = {"name": values[group]}
+    return values
+
+
+def plain(namespace: Namespace | dict[str, Any]) -> dict[str, Any]:
+    """Settings as nested dictionaries of plain values, as YAML holds them."""
+    values = namespace.as_dict() if isinstance(namespace, Namespace) else namespace
+    return {k: _plain_value(v) for k, v in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, dict | Namespace):
+        return plain(value)
+    if isinstance(value, list | tuple):
+        return [_plain_value(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _hyphenated(error: UsageError) -> UsageError:
+    return UsageError(re.sub(r"--[\w.]+", lambda m: m.group().replace("_", "-"), str(error)))
+
+
+def _shorten(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return "\n  ".join(lines[:8])
+
+
+def say(text: str) -> None:
+    """Tell the user what is happening, on stderr: stdout is for results."""
+    print(text, file=sys.stderr, flush=True)

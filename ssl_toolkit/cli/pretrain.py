@@ -1,0 +1,309 @@
+"""``ssl-toolkit pretrain``: images in, a run folder with an encoder out."""
+
+# No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value, plain, read_config, say
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.methods import installed_methods, method_class
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.runs import RunFolder, flatten, start_run
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.encoders import Encoder
+    from ssl_toolkit.method import Method
+
+GROUPS = ("method", "encoder", "optimizer")
+NOT_STORED = ("resume", "overwrite", "progress")
+
+
+def pretrain(
+    method: str | dict[str, Any],
+    data: str,
+    out: str,
+    encoder: str | dict[str, Any] = "resnet18",
+    views: dict[str, Any] | None = None,
+    optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+    image_size: int | None = None,
+    load_size: int | None = None,
+    channels: int | None = None,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    epochs: int = 100,
+    batch_size: int = 256,
+    seed: int = 0,
+    workers: int = 2,
+    cache: Literal["auto", "memory", "none"] = "auto",
+    data_root: str = "data",
+    max_bad_rate: float = 0.01,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    accumulate: int = 1,
+    clip_gradient: float = 0.0,
+    compile: bool = False,
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    devices: int = 1,
+    checkpoint_every: int | None = None,
+    knn_every: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Pretrain an encoder without labels.
+
+    Args:
+        method: Name of an installed method (see ``ssl-toolkit methods``) or class path, or a dictionary of that
+            ``name`` and the method's own options.
+        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train.
+        out: The run folder to make.
+        encoder: Name of a timm architecture or ``convnet``, or a run folder or encoder file to start from, or a
+            dictionary of that ``name`` and ``stem``.
+        views: Options of the method's recipe of views.
+        optimizer: How the weights are moved.
+        image_size: Side of the views in pixels; if not given, what the images have, at most 224.
+        load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
+            above.
+        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
+        labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
+        epochs: Passes over the images.
+        batch_size: Images a batch and device.
+        seed: Decides everything that is random.
+        workers: Processes that read images.
+        cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
+        data_root: Folder of torchvision's data sets, to which they are downloaded.
+        max_bad_rate: Share of images that may be unreadable before the run fails, in [0, 1].
+        precision: Arithmetic of the training.
+        accumulate: Batches an optimiser step.
+        clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        compile: Whether torch.compile is applied to the encoder.
+        accelerator: Type of device.
+        devices: Number of devices.
+        checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
+        knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
+        resume: Whether to go on with the run in `out`, if there is one.
+        overwrite: Whether a run in `out` may be deleted.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: If something asked for does not exist or does not fit.
+        ToolkitError: If the training fails.
+
+    Example:
+        >>> pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet", epochs=10)  # doctest: +SKIP
+    """
+    given = {k: v for k, v in locals().items() if v is not None}
+    given |= {group: {"name": given[group]} for group in GROUPS if isinstance(given.get(group), str)}
+    given["optimizer"] = vars(optimizer)
+    parser = make_parser(given["method"].get("name"))
+    return run(plain(parser.parse_object(given)))
+
+
+def make_parser(method: str | None) -> Parser:
+    """The command's parser, with the options of `method` and of its views; without one, only the common options."""
+    parser = Parser("pretrain", pretrain, skip=("method", "encoder", "views", "optimizer"))
+    names = ", ".join(installed_methods())
+    about = f"the method: {names}, or a class path; with it, --help also lists the method's own options"
+    parser.add_argument("--method.name", type=str, required=True, metavar="NAME", help=about)
+    parser.add_argument(
+        "--encoder.name",
+        type=str,
+        default="resnet18",
+        metavar="NAME",
+        help="a timm architecture, convnet (small, for CPUs), or a run folder or encoder file to start from",
+    )
+    parser.add_argument(
+        "--encoder.stem",
+        type=Literal["auto", "small", "standard"],
+        default="auto",
+        help="small: a 3x3 first layer and no max-pool in ResNets; auto: so under 64 px",
+    )
+    parser.add_class_arguments(OptimizerConfig, "optimizer")
+    if method is not None:
+        found = method_class(method)
+        parser.add_class_arguments(found, "method", skip={"encoder", "views", "optimizer"})
+        parser.add_function_arguments(found.default_views, "views", skip={"size", "channels"})
+    for group in GROUPS:
+        parser.add_named_group(group)
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    argv = normalize(argv, GROUPS)
+    out = option_value(argv, "out")
+    if "--resume" in argv and out and config_file(argv) is None and RunFolder(out).config_file.is_file():
+        argv = ["--config", str(RunFolder(out).config_file), *argv]
+    method = option_value(argv, "method.name")
+    config = config_file(argv)
+    if method is None and config is not None:
+        method = read_config(config, GROUPS).get("method", {}).get("name")
+    if method is None and not {"-h", "--help"} & set(argv):
+        raise UsageError(f"--method is missing: one of {', '.join(installed_methods())}, or a class path")
+    settings = make_parser(method).parse(argv)
+    if settings is not None:
+        path = run(plain(settings))
+        say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
+        print(path)
+
+
+def run(config: dict[str, Any]) -> Path:
+    """Train what `config` says, all of it resolved (see `pretrain`)."""
+    import torch
+
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
+    from ssl_toolkit.data.sources import open_images
+    from ssl_toolkit.randomness import derive_seed
+    from ssl_toolkit.training import fit
+
+    check_numbers(config)
+    images = open_images(config["data"], root=config["data_root"], labels=config["labels"], channels=config["channels"])
+    full_batches(images, config["batch_size"], config["devices"])
+    torch.manual_seed(derive_seed(config["seed"], "init"))
+    encoder = build_encoder(config, images)
+    method = build_method(config, encoder)
+    folder = start_run(
+        config["out"],
+        {k: v for k, v in config.items() if k not in NOT_STORED},
+        overwrite=config["overwrite"],
+        resume=config["resume"],
+    )
+    size = encoder.config.load_size
+    say(
+        f"{config['method']['name']}: {len(images)} images of '{images.word}', {size} px, views of "
+        f"{encoder.config.image_size} px, {encoder.config.name} with {encoder.feature_dim} features"
+    )
+    bad = BadImages(images, folder.bad_images_file, config["max_bad_rate"])
+    images = cached(images, size, bad, config["cache"], config["workers"], config["progress"])
+    loader = ImageLoader(
+        images,
+        size,
+        batch_size=config["batch_size"],
+        shuffle=True,
+        seed=config["seed"],
+        workers=config["workers"],
+        bad=bad,
+        rank=int(os.environ.get("LOCAL_RANK", 0)),
+        world_size=config["devices"],
+    )
+    fit(
+        method,
+        loader,
+        folder,
+        callbacks=online_knn(config, images, encoder),
+        compile_encoder=config["compile"],
+        **{
+            k: config[k]
+            for k in (
+                "epochs",
+                "seed",
+                "precision",
+                "accumulate",
+                "clip_gradient",
+                "accelerator",
+                "devices",
+                "checkpoint_every",
+                "resume",
+                "progress",
+            )
+        },
+    )
+    return folder.path
+
+
+# Least and largest value of each number a user may give.
+LIMITS: dict[str, tuple[float, float]] = {
+    "image_size": (8, 4096),
+    "load_size": (8, 4096),
+    "channels": (1, 4096),
+    "epochs": (1, 10**6),
+    "batch_size": (2, 10**6),
+    "workers": (0, 256),
+    "max_bad_rate": (0, 1),
+    "accumulate": (1, 10**4),
+    "clip_gradient": (0, float("inf")),
+    "devices": (1, 1024),
+    "checkpoint_every": (1, 10**9),
+    "knn_every": (0, 10**6),
+    "optimizer.lr": (1e-12, 1e6),
+    "optimizer.weight_decay": (0, 10),
+    "optimizer.momentum": (0, 1),
+    "optimizer.warmup": (0, 0.99),
+}
+
+
+def check_numbers(config: dict[str, Any]) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        UsageError: Naming the option, its value and its range.
+    """
+    for key, value in flatten(config).items():
+        if key not in LIMITS or value is None:
+            continue
+        low, high = LIMITS[key]
+        if not low <= value <= high:
+            limits = f"at least {low:g}" if high >= 10**4 else f"from {low:g} to {high:g}"
+            raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {limits}")
+
+
+def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
+    """A new encoder, or the one that ``--encoder`` points to."""
+    from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
+
+    name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
+    if Path(name).exists():
+        return load_encoder(name, image_size=size, load_size=load_size).train()
+    size = size or natural_size(images)
+    load_size = load_size or (size if size < 64 else round(size * 8 / 7))
+    if load_size < size:
+        raise UsageError(
+            f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
+        )
+    return Encoder(EncoderConfig(name, images.channels, size, load_size, config["encoder"]["stem"]))
+
+
+def natural_size(images: "ImageSet") -> int:
+    """The short side that most images have, rounded down to a multiple of 8, from 16 to 224 px."""
+    import numpy as np
+
+    from ssl_toolkit.data.images import BadImageError
+
+    sides = []
+    for index in np.linspace(0, len(images) - 1, 16).astype(int):
+        with contextlib.suppress(BadImageError):
+            sides.append(min(images.load(int(index), None).shape[1:]))
+    return int(min(224, max(16, np.median(sides) // 8 * 8))) if sides else 224
+
+
+def build_method(config: dict[str, Any], encoder: "Encoder") -> "Method":
+    """The method around its encoder, with its views and optimiser."""
+    options = {k: v for k, v in config["method"].items() if k != "name"}
+    found = method_class(config["method"]["name"])
+    views = found.default_views(encoder.config.image_size, encoder.config.channels, **config.get("views", {}))
+    return found(encoder, views, OptimizerConfig(**config["optimizer"]), **options)
+
+
+def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> list["pl.Callback"]:
+    """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
+    if not config["knn_every"]:
+        return []
+    from ssl_toolkit.augment import eval_view
+    from ssl_toolkit.data.loader import ImageLoader, Subset
+    from ssl_toolkit.eval.callbacks import OnlineKNN
+    from ssl_toolkit.randomness import numpy_generator
+
+    if (images.labels < 0).any():
+        raise UsageError(f"--knn-every needs labels, and '{images.word}' has none: leave it out")
+    order = numpy_generator(0, "online-knn").permutation(len(images))[:6000]
+    test = max(1, len(order) // 6)
+    bank, queries = (
+        ImageLoader(Subset(images, part), encoder.config.load_size) for part in (order[test:], order[:test])
+    )
+    return [OnlineKNN(bank, queries, config["knn_every"], view=eval_view(encoder.config.image_size))]

@@ -1,0 +1,321 @@
+"""From image sets to uint8 batches, in an order and with contents that never depend on the number of workers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.images import BadImageError
+from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.progress import progress_bar
+from ssl_toolkit.randomness import numpy_generator
+
+Transform: TypeAlias = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+
+# What a worker hands over: pixels, positions of the images that were read, reasons for those that could not be.
+_Fetched: TypeAlias = tuple[NDArray[np.uint8], list[int], dict[int, str]]
+
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+
+def center_crop(image: Pixels, size: int) -> Pixels:
+    """The central (C, size, size) part of an image (C, H, W) whose sides are at least `size`."""
+    top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2
+    return image[:, top : top + size, left : left + size]
+
+
+class BadImages:
+    """The list of images that could not be read, on disk as it grows, and the limit to it.
+
+    Args:
+        images: The image set that is being read.
+        file: CSV file with a path and a reason a line; existing lines are kept. None keeps the list in memory.
+        max_rate: Share of the image set that may be bad, in [0, 1].
+    """
+
+    def __init__(self, images: ImageSet, file: Path | None = None, max_rate: float = 0.01) -> None:
+        self.images, self.file, self.max_rate = images, file, max_rate
+        self.reasons: dict[str, str] = {}
+        if file is not None and file.exists():
+            with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+                self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(lines)}
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def record(self, bad: dict[int, str]) -> None:
+        """Add images by position, with the reason; each is listed once.
+
+        Raises:
+            ToolkitError: If more than `max_rate` of the image set is bad.
+        """
+        new = {self.images.path(index): reason for index, reason in bad.items()}
+        new = {path: reason for path, reason in new.items() if path not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        if self.file is not None:
+            fresh = not self.file.exists()
+            with self.file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as lines:
+                writer = csv.writer(lines)
+                writer.writerows(([("path", "reason")] if fresh else []) + list(new.items()))
+        if len(self) > self.max_rate * len(self.images):
+            path, reason = next(iter(self.reasons.items()))
+            raise ToolkitError(
+                f"{len(self)} of the {len(self.images)} images of '{self.images.word}' cannot be read, more than "
+                f"{self.max_rate:.1%}; the first is {path}: {reason}. Mend or remove them, or raise --max-bad-rate"
+                + (f"; all are listed in {self.file}" if self.file else "")
+            )
+
+
+class InMemory(ImageSet):
+    """An image set whose pixels have all been read: `load` is a look-up.
+
+    Args:
+        images: What to read.
+        size: Side to which images are resized and cropped.
+        bad: Receives the images that cannot be read.
+        workers: Processes that read.
+        progress: Shows a progress bar.
+    """
+
+    def __init__(self, images: ImageSet, size: int, bad: BadImages, workers: int = 0, progress: bool = False) -> None:
+        self.word, self.classes, self.labels = images.word, images.classes, images.labels
+        self.channels = images.channels
+        self.images, self.size = images, size
+        self.pixels = np.empty((len(images), images.channels, size, size), np.uint8)
+        missing = np.ones(len(images), bool)
+        loader = ImageLoader(images, size, workers=workers, bad=bad)
+        with progress_bar(len(images), "reading images", "image", progress) as bar:
+            for batch in loader:
+                self.pixels[batch.index.numpy()] = batch.image.numpy()
+                missing[batch.index.numpy()] = False
+                bar.update(len(batch.index))
+        self.reasons = {int(i): bad.reasons[images.path(int(i))] for i in missing.nonzero()[0]}
+
+    def path(self, index: int) -> str:
+        """Where the image came from."""
+        return self.images.path(index)
+
+    def load(self, index: int, size: int | None) -> Pixels:
+        """The pixels (C, size, size) of image `index`; `size` must be the one that was read."""
+        if index in self.reasons:
+            raise BadImageError(self.path(index), self.reasons[index])
+        if size != self.size:
+            raise ValueError(f"images were read at {self.size} px, asked for {size}")
+        pixels: Pixels = self.pixels[index]
+        return pixels
+
+
+CACHE_LIMIT = 2 * 2**30  # bytes
+
+
+def cached(
+    images: ImageSet, size: int, bad: BadImages, cache: str = "auto", workers: int = 0, progress: bool = False
+) -> ImageSet:
+    """The images decoded once and kept in memory, or as they are.
+
+    Args:
+        images: What to read.
+        size: Side to which images are resized and cropped, pixels.
+        bad: Receives the images that cannot be read.
+        cache: ``memory`` keeps them, ``none`` does not, ``auto`` keeps up to 2 GiB.
+        workers: Processes that read.
+        progress: Shows a progress bar.
+    """
+    fits = len(images) * images.channels * size * size <= CACHE_LIMIT
+    if cache == "memory" or (cache == "auto" and fits):
+        return InMemory(images, size, bad, workers, progress)
+    return images
+
+
+def full_batches(images: ImageSet, batch_size: int, world_size: int = 1) -> int:
+    """Batches in an epoch of training, incomplete ones left out.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    batches = len(images) // (batch_size * world_size)
+    if not batches:
+        raise UsageError(
+            f"'{images.word}' has {len(images)} images, too few for one batch of {batch_size * world_size}: "
+            f"give --batch-size {max(1, len(images) // world_size)} or less, or more images"
+        )
+    return batches
+
+
+class Subset(ImageSet):
+    """A part of an image set, in the order given.
+
+    Args:
+        images: The whole.
+        rows: Positions in it, (n,) int64.
+    """
+
+    def __init__(self, images: ImageSet, rows: NDArray[np.int64]) -> None:
+        self.word, self.classes, self.channels = images.word, images.classes, images.channels
+        self.images, self.rows, self.labels = images, rows, images.labels[rows]
+
+    def path(self, index: int) -> str:
+        """Where the image came from."""
+        return self.images.path(int(self.rows[index]))
+
+    def load(self, index: int, size: int | None) -> Pixels:
+        """Pixels (C, H, W) of the part's image `index`."""
+        return self.images.load(int(self.rows[index]), size)
+
+
+class ImageLoader:
+    """Iterates over an image set as `Batch`es of uint8 images on the CPU.
+
+    For training (`shuffle`), the order is a function of (seed, epoch), each iteration is the next epoch, incomplete
+    batches are left out, and an image that cannot be read is replaced by the next one that can, so that a batch is
+    always full. For evaluation, images come in their order, all of them, and those that cannot be read are left out.
+
+    The loader knows its position and resumes from it (`state_dict`, `load_state_dict`).
+
+    Args:
+        images: What to read.
+        size: Side in pixels of the square images handed out: the short side is resized to it, the rest is cropped.
+        batch_size: Images a batch (and rank).
+        shuffle: Training if true, evaluation if not.
+        seed: With the epoch, decides the order.
+        workers: Processes that read; 0 reads in this one.
+        bad: Receives the images that cannot be read; None makes a list with the default limit.
+        transform: Applied to each image (C, size, size) in the worker, with a generator of its own that depends on
+            (seed, epoch, index) alone.
+        rank: Which part of each global batch is ours.
+        world_size: How many parts there are.
+
+    Raises:
+        UsageError: If training is left with no batch at all.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        size: int,
+        *,
+        batch_size: int = 256,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        bad: BadImages | None = None,
+        transform: Transform | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images, self.batch_size, self.shuffle = images, batch_size, shuffle
+        self.total = len(images)
+        self.bad = bad if bad is not None else BadImages(images)
+        self.position = 0  # batches handed out so far, over all epochs
+        self._length = full_batches(images, batch_size, world_size) if shuffle else -(-self.total // batch_size)
+        # An image set in memory gains nothing from processes that copy it about.
+        workers = 0 if isinstance(images, InMemory) else workers
+        self._order = _Order(self.total, batch_size, shuffle, seed, rank, world_size)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Fetch(images, size, substitute=shuffle, seed=seed, transform=transform, limit=self.bad.max_rate),
+            batch_size=None,  # the sampler's items are whole batches
+            sampler=self._order,
+            num_workers=workers,
+            collate_fn=_as_is,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._order.epoch, self._order.start = divmod(self.position, len(self)) if self.shuffle else (0, 0)
+        for pixels, indices, bad in self._loader:
+            self.bad.record(bad)
+            self.position += self.shuffle
+            if indices:
+                index = np.asarray(indices, np.int64)
+                yield Batch(
+                    torch.from_numpy(pixels), torch.from_numpy(self.images.labels[index]), torch.from_numpy(index)
+                )
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, for a checkpoint."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a position that `state_dict` gave."""
+        self.position = state["position"]
+
+
+class _Order(Sampler[tuple[int, list[int]]]):
+    """(epoch, positions of a batch's images) for each batch of the current epoch, from batch `start` on."""
+
+    def __init__(self, total: int, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+        self.total, self.batch_size, self.shuffle, self.seed = total, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        if self.shuffle:
+            order = numpy_generator(self.seed, "order", self.epoch).permutation(self.total)
+            step = self.batch_size * self.world_size
+            firsts = [b * step + self.rank * self.batch_size for b in range(self.start, self.total // step)]
+        else:
+            order, firsts = np.arange(self.total), list(range(0, self.total, self.batch_size))
+        for first in firsts:
+            yield self.epoch, order[first : first + self.batch_size].tolist()
+
+
+class _Fetch(Dataset[_Fetched]):
+    """Reads the images of a batch; runs in the workers."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        size: int,
+        *,
+        substitute: bool,
+        seed: int,
+        transform: Transform | None,
+        limit: float,
+    ) -> None:
+        self.images, self.size, self.substitute, self.seed, self.transform = images, size, substitute, seed, transform
+        # More bad images than this end the run, so no search for a substitute need go further.
+        self.tries = int(limit * len(images)) + 2
+
+    def __getitem__(self, item: tuple[int, list[int]]) -> _Fetched:
+        epoch, indices = item
+        bad: dict[int, str] = {}
+        read: list[int] = []
+        pixels: list[Pixels] = []
+        for index in indices:
+            for candidate in range(index, index + (self.tries if self.substitute else 1)):
+                candidate %= len(self.images)
+                try:
+                    pixels.append(self._read(candidate, epoch))
+                except BadImageError as error:
+                    bad[candidate] = error.reason
+                else:
+                    read.append(candidate)
+                    break
+        shape = (self.images.channels, self.size, self.size)
+        return (np.stack(pixels) if pixels else np.empty((0, *shape), np.uint8)), read, bad
+
+    def _read(self, index: int, epoch: int) -> Pixels:
+        image = center_crop(self.images.load(index, self.size), self.size)
+        if self.transform is not None:
+            image = self.transform(image, numpy_generator(self.seed, "sample", epoch, index))
+        return image
+
+
+def _as_is(fetched: Any) -> Any:
+    return fetched

@@ -1,0 +1,349 @@
+"""Encoders: any timm network behind its own normalisation, saved as one safetensors file that rebuilds itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from timm.layers import SelectAdaptivePool2d
+from torch import Tensor, nn
+
+from ssl_toolkit import __version__
+from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
+from ssl_toolkit.files import write_atomic
+
+FORMAT = "ssl-toolkit-encoder-1"
+SMALL_STEM_BELOW = 64  # px: under this a 7x7 stride-2 stem with max-pool leaves too few positions
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ConvNet(nn.Module):
+    """Five 3x3 convolutions with batch norm, 0.54 M parameters: learns on a CPU in minutes.
+
+    A stride-2 stem and two max-pools leave a feature map of 1/8 of the image's side.
+
+    Args:
+        in_chans: Channels of the image.
+        widths: Channels of the five layers.
+        num_classes: Must be 0; timm passes it to every network.
+    """
+
+    def __init__(
+        self, in_chans: int = 3, widths: tuple[int, ...] = (32, 64, 128, 128, 256), num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        if num_classes:
+            raise UsageError("ConvNet is an encoder: it has no classifier, num_classes must be 0")
+        self.num_features = self.head_hidden_size = widths[-1]
+        layers: list[nn.Module] = []
+        for depth, (c_in, c_out) in enumerate(zip((in_chans, *widths), widths, strict=False)):
+            layers += [
+                nn.Conv2d(c_in, c_out, 3, stride=2 if depth == 0 else 1, padding=1, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(inplace=True),
+            ]
+            if depth in (1, 3):
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.global_pool = SelectAdaptivePool2d(pool_type="avg", flatten=True)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Feature map (N, 256, H/8, W/8)."""
+        out: Tensor = self.features(x)
+        return out
+
+    def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
+        """Global average of the feature map, (N, 256)."""
+        out: Tensor = self.global_pool(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled features (N, 256)."""
+        return self.forward_head(self.forward_features(x))
+
+
+OWN_ARCHITECTURES = {"convnet": ConvNet}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """All that is needed to build an encoder again.
+
+    Attributes:
+        name: A timm architecture, or ``convnet`` (see `ConvNet`).
+        channels: Channels of the images.
+        image_size: Side of the images that it is trained on, in pixels; evaluation uses the same.
+        load_size: Short side to which images are resized when read, before the centre crop to `image_size`.
+        stem: ``small`` replaces a ResNet's 7x7 stride-2 stem and max-pool by a 3x3 convolution; ``auto`` does so for
+            ResNets under 64 px.
+        mean: Mean of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.5.
+        std: Standard deviation of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.25.
+    """
+
+    name: str
+    channels: int = 3
+    image_size: int = 224
+    load_size: int = 256
+    stem: Literal["auto", "small", "standard"] = "auto"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def resolved(self) -> EncoderConfig:
+        """The same with the automatic choices made."""
+        rgb = self.channels == 3
+        stem = self.stem
+        if stem == "auto":
+            small = self.image_size < SMALL_STEM_BELOW and self.name.startswith(("resnet", "resnext", "wide_resnet"))
+            stem = "small" if small else "standard"
+        mean = self.mean or (IMAGENET_MEAN if rgb else (0.5,) * self.channels)
+        std = self.std or (IMAGENET_STD if rgb else (0.25,) * self.channels)
+        if len(mean) != self.channels or len(std) != self.channels:
+            raise UsageError(f"mean {mean} and std {std} must have one value for each of the {self.channels} channels")
+        return replace(self, stem=stem, mean=tuple(mean), std=tuple(std))
+
+
+class Encoder(nn.Module):
+    """A network from images to features, with the normalisation as its first layer.
+
+    Args:
+        config: What to build.
+
+    Raises:
+        UsageError: If timm does not know the name, or the small stem is asked of something that is no ResNet.
+
+    Example:
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> encoder(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 256])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config = config.resolved()
+        self.backbone = _build_backbone(config).to(memory_format=torch.channels_last)
+        self.feature_dim = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
+        # Not part of the state: the weights' names stay timm's own.
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1), persistent=False)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] with each channel centred and scaled.
+
+        Raises:
+            UsageError: If the images do not have the channels that the encoder was built for.
+        """
+        if image.ndim != 4 or image.shape[1] != self.config.channels:
+            raise UsageError(
+                f"the encoder takes images (N, {self.config.channels}, H, W), got {tuple(image.shape)}: "
+                "read the images with as many channels, or build the encoder for them"
+            )
+        return (image.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to pooled features (N, D)."""
+        features: Tensor = self.backbone(self.normalize(image))
+        return features
+
+    def feature_map(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to the last feature map (N, D, h, w), patch tokens of a ViT included."""
+        features: Tensor = self.backbone.forward_features(self.normalize(image))
+        if features.ndim == 4:
+            return features.permute(0, 3, 1, 2) if str(_output_format(self.backbone)) == "NHWC" else features
+        tokens = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]  # (N, T, D)
+        height, width = self.backbone.patch_embed.dynamic_feat_size(image.shape[-2:])
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to a token a position (N, T, D), row by row, without class tokens."""
+        return self.feature_map(image).flatten(2).transpose(1, 2)
+
+    def reinitialized(self, seed: int) -> Encoder:
+        """The same architecture with fresh random weights, on the same device; the caller's draws are not disturbed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Encoder(self.config).to(self.mean.device)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the encoder: a hash of its configuration and of every weight."""
+        return _hash(self.config, _weights(self))
+
+
+def _build_backbone(config: EncoderConfig) -> Any:
+    if config.name in OWN_ARCHITECTURES:
+        if config.stem == "small":
+            raise UsageError(f"--encoder.stem small is for ResNets; {config.name} has one stem: leave it out")
+        return OWN_ARCHITECTURES[config.name](in_chans=config.channels)
+    name = config.name.split(".")[0]  # a timm name may carry the tag of its pretrained weights
+    if not timm.is_model(name):
+        raise unknown_name("encoder", name, architectures())
+    kwargs: dict[str, Any] = {"in_chans": config.channels, "num_classes": 0}
+    if "vit" in name or "deit" in name:
+        kwargs |= {"img_size": config.image_size, "dynamic_img_size": True}
+    try:
+        backbone = timm.create_model(name, **kwargs)
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"timm cannot build '{name}' for {config.image_size} px images with {config.channels} channels: {error}"
+        ) from error
+    if config.stem == "small":
+        if not isinstance(getattr(backbone, "conv1", None), nn.Conv2d) or not hasattr(backbone, "maxpool"):
+            raise UsageError(f"--encoder.stem small is for ResNets; {name} has another stem: leave it out")
+        backbone.conv1 = nn.Conv2d(
+            config.channels, backbone.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+        )
+        nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
+        backbone.maxpool = nn.Identity()
+    return backbone
+
+
+def _output_format(backbone: nn.Module) -> Any:
+    return getattr(backbone, "output_fmt", "NCHW")
+
+
+def architectures() -> list[str]:
+    """Names of all architectures that `EncoderConfig` takes."""
+    return [*OWN_ARCHITECTURES, *timm.list_models()]
+
+
+def _weights(encoder: Encoder) -> dict[str, Tensor]:
+    """The backbone's state under timm's own names, on the CPU and contiguous."""
+    return {k: v.detach().cpu().contiguous() for k, v in encoder.backbone.state_dict().items()}
+
+
+def _hash(config: EncoderConfig, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide what an encoder computes."""
+    return {
+        "ssl-toolkit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+    }
+
+
+def save_encoder(encoder: Encoder, path: str | Path, method: str = "") -> str:
+    """Write `encoder` to one safetensors file that `load_encoder` rebuilds it from.
+
+    The metadata holds the configuration, the method that trained it, library versions and a sha256 of it all.
+
+    Returns:
+        The encoder's sha256.
+
+    Raises:
+        ToolkitError: If a weight is not finite.
+    """
+    weights = _weights(encoder)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ToolkitError(f"weight '{name}' is not finite: the training diverged, {path} is not written")
+    sha256 = _hash(encoder.config, weights)
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(asdict(encoder.config)),
+        "method": method,
+        "versions": json.dumps(versions()),
+        "sha256": sha256,
+    }
+    write_atomic(path, lambda temporary: save_file(weights, temporary, metadata))
+    return sha256
+
+
+def encoder_file(path: str | Path) -> Path:
+    """The encoder's file at `path`, which may be the file itself or the run folder that holds it.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    path = Path(path)
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"no encoder at {path}: give a run folder or an encoder.safetensors file")
+    return file
+
+
+def encoder_metadata(path: str | Path) -> dict[str, str]:
+    """Metadata of a saved encoder (see `save_encoder`), read without its weights.
+
+    Raises:
+        ToolkitError: If the file is not one of ours.
+    """
+    file = encoder_file(path)
+    try:
+        with safe_open(file, "pt") as handle:
+            metadata: dict[str, str] = handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ToolkitError(f"{file} is not a readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ToolkitError(f"{file} is a safetensors file, but not an encoder saved by ssl-toolkit ({FORMAT})")
+    return metadata
+
+
+def load_encoder(path: str | Path, image_size: int | None = None, load_size: int | None = None) -> Encoder:
+    """Rebuild an encoder from a run folder or an ``encoder.safetensors`` file, in eval mode.
+
+    Args:
+        path: The folder or file.
+        image_size: Size of the images to go on with, pixels; None keeps the encoder's own.
+        load_size: Short side of the images when read, pixels; None keeps the encoder's own.
+
+    Raises:
+        UsageError: If there is no such file.
+        ToolkitError: If it is not an encoder, a weight is missing, unexpected or of another shape (named), or its
+            sha256 does not match what is in it.
+    """
+    file = encoder_file(path)
+    metadata = encoder_metadata(file)
+    stored: dict[str, Any] = json.loads(metadata["config"])
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    config = EncoderConfig(**values)
+    with safe_open(file, "pt") as handle:
+        weights = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+    if _hash(config, weights) != metadata["sha256"]:
+        raise ToolkitError(f"{file}: its sha256 does not match its contents: it is damaged, copy or train it again")
+    encoder = Encoder(
+        replace(config, image_size=image_size or config.image_size, load_size=load_size or config.load_size)
+    )
+    check_weights(encoder, weights, str(file))
+    encoder.backbone.load_state_dict(weights)
+    return encoder.eval()
+
+
+def check_weights(encoder: Encoder, weights: dict[str, Tensor], source: str) -> None:
+    """Refuse weights that are not those of the encoder's architecture.
+
+    Raises:
+        ToolkitError: Naming the first weight that is missing, unexpected or of another shape.
+    """
+    own, name_of = encoder.backbone.state_dict(), encoder.config.name
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights:
+            raise ToolkitError(f"{source}: weight '{name}' of {name_of} is missing")
+        if name not in own:
+            raise ToolkitError(f"{source}: weight '{name}' does not belong to {name_of}")
+        shape, needed = tuple(weights[name].shape), tuple(own[name].shape)
+        if shape != needed:
+            raise ToolkitError(f"{source}: weight '{name}' has shape {shape}, {name_of} needs {needed}")

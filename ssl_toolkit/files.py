@@ -1,0 +1,72 @@
+"""Files that are whole or absent: written beside, synced, renamed; and the hash that says which bytes they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A fresh name in the folder of `path` for its next content; what is left there at the end is deleted.
+
+    The name starts with a dot, holds ``.tmp-`` and ends in the suffix of `path`, since many writers go by it. It lies
+    in the same folder because a rename is atomic only within one file system. A process that is killed outright may
+    leave it behind; nothing ever reads it.
+    """
+    temporary = path.with_name(f".{path.stem[:100]}.tmp-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder down to the disk (folders: the names in it; a no-op for folders off POSIX)."""
+    folder = path.is_dir()
+    if folder and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object]) -> None:
+    """Write a file such that its name never stands for half of it, whatever happens meanwhile.
+
+    Args:
+        path: The file to make or replace. Its folder must exist.
+        writer: Writes the content to the path that it is given: a temporary one in the same folder, same suffix.
+
+    Raises:
+        OSError: The folder is missing or read-only, or the disk is full. Whatever `writer` raises passes through. In
+            either case `path` is as it was before and nothing is left beside it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomic(Path(folder) / "a.txt", lambda temporary: temporary.write_text("whole"))
+        ...     (Path(folder) / "a.txt").read_text()
+        'whole'
+    """
+    path = Path(path)
+    with temporary_beside(path) as temporary:
+        writer(temporary)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits; constant memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""What a run writes down while it trains: ``metrics.csv`` and a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from ssl_toolkit.errors import ToolkitError
+from ssl_toolkit.files import write_atomic
+from ssl_toolkit.progress import progress_bar
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a ``metrics.csv``; none if it does not exist yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class CsvLog(Logger):
+    """One row a logged step, one column a metric; a resumed run goes on in the same file.
+
+    Args:
+        path: The CSV file.
+        resume_step: Rows of later steps are dropped: the resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self._rows = [row for row in read_metrics(path) if int(row["step"]) <= resume_step]
+        self._columns = list(self._rows[0]) if self._rows else ["step", "epoch"]
+        self._write_all()
+
+    @property
+    def name(self) -> str:
+        """Lightning's name for the log."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Lightning's version of the log: a run has one."""
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder holds the whole configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row, or fill up the last one if it is of the same step.
+
+        Args:
+            metrics: Name to value.
+            step: Lightning's, which counts from 0; the file says how many steps have been done.
+
+        Raises:
+            ToolkitError: If the loss is not finite.
+        """
+        step = (step or 0) + 1
+        row = {"step": str(step), **{k: f"{v:.6g}" for k, v in metrics.items()}}
+        row["epoch"] = str(int(metrics.get("epoch", 0)))
+        same = bool(self._rows) and self._rows[-1]["step"] == row["step"]
+        new = [name for name in row if name not in self._columns]
+        if same:
+            self._rows[-1] |= row
+        else:
+            self._rows.append(row)
+        self._columns += new
+        if new or same:
+            self._write_all()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+        if not math.isfinite(metrics.get("loss", 0.0)):
+            raise ToolkitError(
+                f"the loss is {metrics['loss']} at step {step}: lower --optimizer.lr, lengthen --optimizer.warmup, "
+                "or set --clip-gradient 1"
+            )
+
+    def _write_all(self) -> None:
+        lines = [self._columns, *([row.get(name, "") for name in self._columns] for row in self._rows)]
+        text = "".join(",".join(line) + "\n" for line in lines)
+        write_atomic(self.path, lambda temporary: temporary.write_text(text))
+
+
+class Progress(pl.Callback):
+    """One bar over the whole run, with loss, speed and time left; also logs the learning rate and images a second.
+
+    Args:
+        steps: Batches of the whole run.
+        every: Optimiser steps between logged ones.
+        show: Whether the bar is shown.
+    """
+
+    def __init__(self, steps: int, every: int, show: bool = True) -> None:
+        self.steps, self.every, self.show = steps, every, show
+        self._bar: Any = None
+        self._images, self._since, self._logged = 0, 0.0, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar where the run stands."""
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        self._bar = progress_bar(self.steps, "training", "step", self.show, done)
+        self._images, self._since, self._logged = 0, time.perf_counter(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Count, and measure at the steps that are logged."""
+        batch = args[1]
+        self._bar.update()
+        self._images += len(batch.image) * trainer.world_size
+        step = trainer.global_step
+        if step == self._logged or step % self.every:
+            return
+        now = time.perf_counter()
+        rate = self._images / (now - self._since)
+        self._images, self._since, self._logged = 0, now, step
+        pl_module.log_dict({"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate})
+        loss = float(trainer.callback_metrics["loss"])
+        self._bar.set_postfix(loss=f"{loss:.3f}", images_s=f"{rate:.0f}", refresh=False)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()

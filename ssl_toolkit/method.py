@@ -1,0 +1,75 @@
+"""`Method`: the base class of everything that trains an encoder."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ssl_toolkit.augment import Views
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor
+from ssl_toolkit.randomness import seed_device
+
+
+class Method(pl.LightningModule, ABC):
+    """An encoder, the views it is shown and the loss that trains it.
+
+    A method implements `step`, names its recipe in `default_views`, and overrides `after_update` if it has state that
+    follows the weights.
+
+    Args:
+        encoder: What is trained and kept.
+        views: Makes the views of a batch, on the device.
+        optimizer: How the weights are moved.
+    """
+
+    def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
+        super().__init__()
+        self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
+        # Set by whoever trains the method, before training starts.
+        self.seed, self.total_steps, self.images_per_step = 0, 1, 256
+
+    @staticmethod
+    @abstractmethod
+    def default_views(size: int, channels: int = 3) -> Views:
+        """The method's recipe of views for images of `size` pixels; its keyword arguments are the user's options."""
+
+    @abstractmethod
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The method itself: views, each (N, C, H, W) in [0, 1], to ``{"loss": scalar, ...}``; all of it is logged."""
+
+    def after_update(self) -> None:
+        """Runs once after each optimiser step, and not in steps that only accumulate: the place of momentum updates."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to features (N, D): all that evaluation ever sees."""
+        features: Tensor = self.encoder(image)
+        return features
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Views, then `step`; the draws of both depend on (seed, step, rank) alone."""
+        seed_device(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
+        with torch.no_grad():
+            views = self.views(batch.image)
+        scalars = self.step(views, batch)
+        self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image))
+        return scalars["loss"]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's step, then `after_update`."""
+        super().optimizer_step(*args, **kwargs)
+        self.after_update()
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimiser with its schedule, moved on at every optimiser step."""
+        config = self.optimizer_config
+        optimizer = build_optimizer(self, config, self.images_per_step)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule_factor(config.schedule, step, self.total_steps, config.warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

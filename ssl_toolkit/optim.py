@@ -1,0 +1,108 @@
+"""Optimisers and learning-rate schedules, by name."""
+
+# No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # torch comes when an optimiser is built: the command line reads only the signature
+    from torch import nn
+    from torch.optim import Optimizer
+
+ScheduleName = Literal["cosine", "step", "linear", "inverse_sqrt", "constant"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the weights are moved.
+
+    Attributes:
+        name: The optimiser.
+        lr: Peak learning rate, before `lr_scaling`.
+        weight_decay: Weight decay of everything but norms and biases.
+        momentum: Momentum of sgd, lars and rmsprop.
+        schedule: Course of the learning rate after the warm-up. ``step`` divides by ten at 60 % and 80 % of training.
+        warmup: Share of training over which the learning rate rises linearly from zero, in [0, 1).
+        lr_scaling: Multiply `lr` by batch size / 256 (``linear``) or by its square root (``sqrt``); the batch counts
+            all devices and accumulated steps.
+    """
+
+    name: Literal["adamw", "adam", "sgd", "lars", "rmsprop", "adagrad"] = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    schedule: ScheduleName = "cosine"
+    warmup: float = 0.05
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+
+
+def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step` of `total`.
+
+    The factor rises linearly over the warm-up and reaches 1 at its last step; ``cosine`` and ``linear`` then fall to
+    0 at `total`, ``inverse_sqrt`` falls with one over the square root of the step (Vaswani et al. 2017, section 5.3).
+
+    Args:
+        name: The course after the warm-up.
+        step: Optimiser steps done, from 0.
+        total: Optimiser steps of the whole run.
+        warmup: Share of the run that is warm-up, in [0, 1).
+    """
+    warmup_steps = round(warmup * total)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
+    if name == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if name == "linear":
+        return 1 - progress
+    if name == "step":
+        return 0.1 ** ((step >= 0.6 * total) + (step >= 0.8 * total))
+    if name == "inverse_sqrt":
+        return math.sqrt(max(1, warmup_steps) / max(1, step + 1, warmup_steps))
+    return 1.0
+
+
+def scaled_lr(config: OptimizerConfig, batch_size: int) -> float:
+    """Peak learning rate for `batch_size` images an optimiser step (Goyal et al. 2017; Krizhevsky 2014)."""
+    ratio = batch_size / 256
+    return config.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.lr_scaling]
+
+
+def parameter_groups(module: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: the trained weights, decayed, and norms and biases (at most one dimension), not decayed.
+
+    timm's LARS does not adapt a group whose weight decay is zero, so norms and biases also keep the plain step there.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(module: "nn.Module", config: OptimizerConfig, batch_size: int) -> "Optimizer":
+    """The optimiser that `config` names, over the trained parameters of `module`.
+
+    Args:
+        module: Parameters with ``requires_grad`` are trained.
+        config: Name, learning rate, weight decay, momentum.
+        batch_size: Images an optimiser step, for `OptimizerConfig.lr_scaling`.
+    """
+    import torch
+    from timm.optim import Lars
+
+    groups = parameter_groups(module, config.weight_decay)
+    lr = scaled_lr(config, batch_size)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr)
+    if config.name == "adam":
+        return torch.optim.Adam(groups, lr)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=config.momentum)
+    if config.name == "lars":
+        lars: Optimizer = Lars(groups, lr, momentum=config.momentum)
+        return lars
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr, momentum=config.momentum)
+    return torch.optim.Adagrad(groups, lr)

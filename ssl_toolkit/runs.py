@@ -1,0 +1,98 @@
+"""A run is a folder: configuration, metrics, checkpoints, encoder, list of bad images, report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.files import write_atomic
+
+# What may differ between a run and its resumption: these change how it is done, never what comes out.
+FREE_ON_RESUME = {"out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate"}
+
+
+class RunFolder:
+    """Names of what lies in a run's folder.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.encoder_file = self.path / "encoder.safetensors"
+        self.bad_images_file = self.path / "bad_images.csv"
+        self.results_file = self.path / "results.json"
+        self.report_file = self.path / "report.html"
+
+    def config(self) -> dict[str, Any]:
+        """The run's whole configuration.
+
+        Raises:
+            UsageError: If the folder holds no run.
+        """
+        if not self.config_file.is_file():
+            raise UsageError(f"{self.path} is not a run folder: it has no config.yaml")
+        loaded: dict[str, Any] = yaml.safe_load(self.config_file.read_text())
+        return loaded
+
+
+def start_run(path: str | Path, config: dict[str, Any], *, overwrite: bool = False, resume: bool = False) -> RunFolder:
+    """Make the folder of a new run, or open that of a run to resume, and never lose one on the way.
+
+    Args:
+        path: The folder.
+        config: The whole configuration, plain values only.
+        overwrite: Whether a run that lies there may be deleted.
+        resume: Whether a run that lies there is to be continued; without one, a new run starts.
+
+    Raises:
+        UsageError: If something lies there and neither is allowed, if what lies there is no run, or if the
+            configuration of the run to resume is another one (the setting is named).
+    """
+    run = RunFolder(path)
+    if run.path.is_file():
+        raise UsageError(f"--out {path} is a file: name a folder")
+    if run.path.is_dir() and any(run.path.iterdir()):
+        if not run.config_file.is_file():
+            raise UsageError(f"--out {path} is not empty and not a run: name a new folder")
+        if resume:
+            _check_same(run.config(), config, run.path)
+            return run
+        if not overwrite:
+            raise UsageError(f"--out {path} holds a run already: name another folder, or give --resume or --overwrite")
+        shutil.rmtree(run.path)
+    try:
+        run.checkpoints.mkdir(parents=True)
+        write_atomic(run.config_file, lambda temporary: temporary.write_text(yaml.safe_dump(config, sort_keys=False)))
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
+    return run
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    before, now = flatten(old), flatten(new)
+    for key in sorted(before.keys() | now.keys()):
+        if key not in FREE_ON_RESUME and before.get(key) != now.get(key):
+            raise UsageError(
+                f"--{key.replace('_', '-')} is {now.get(key)}, but the run in {path} has {before.get(key)}: resume it "
+                f"as it was, or start a new run from its encoder with --encoder {path}"
+            )

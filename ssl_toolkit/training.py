@@ -1,0 +1,120 @@
+"""Training a method in a run folder: Lightning's loop, our checkpoints, the same weights however often stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers.logger import Logger
+
+from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.encoders import save_encoder
+from ssl_toolkit.logs import CsvLog, Progress
+from ssl_toolkit.method import Method
+from ssl_toolkit.runs import RunFolder
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+def fit(
+    method: Method,
+    loader: ImageLoader,
+    run: RunFolder,
+    *,
+    epochs: int,
+    seed: int = 0,
+    precision: Precision = "32-true",
+    accumulate: int = 1,
+    clip_gradient: float = 0.0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    compile_encoder: bool = False,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[pl.Callback] = (),
+) -> None:
+    """Train `method` on `loader` and leave everything in `run`.
+
+    Args:
+        method: What is trained.
+        loader: Shuffling loader of the images.
+        run: Where configuration, metrics, checkpoints and encoder go.
+        epochs: Passes over the images.
+        seed: Decides every draw on the device, with step and rank.
+        precision: Lightning's name of the arithmetic.
+        accumulate: Batches an optimiser step.
+        clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        accelerator: Lightning's name of the device type.
+        devices: Number of devices.
+        compile_encoder: Whether ``torch.compile`` is applied to the encoder.
+        checkpoint_every: Optimiser steps between checkpoints; None takes one every five minutes.
+        resume: Whether to go on from the newest checkpoint that loads.
+        progress: Whether a progress bar is shown.
+        callbacks: More Lightning callbacks.
+
+    Raises:
+        Interrupted: If a signal asked the run to stop; everything is saved.
+        ToolkitError: If the loss is not finite, or too many images cannot be read.
+    """
+    batches = len(loader) * epochs
+    method.seed = seed
+    method.total_steps = math.ceil(len(loader) / accumulate) * epochs
+    method.images_per_step = loader.batch_size * accumulate * devices
+    if compile_encoder:
+        method.encoder.compile()
+    checkpoint = latest_checkpoint(run.checkpoints) if resume else None
+    name = type(method).__name__
+    # Short runs are logged more often, so that there is a curve to look at.
+    log_every = max(1, min(10, method.total_steps // 50))
+
+    with _quiet(), signals_given_back():
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=clip_gradient or None,
+            log_every_n_steps=log_every,
+            logger=_loggers(run, resume_step=int(checkpoint.stem.split("-")[1]) if checkpoint else 0),
+            plugins=[AtomicCheckpointIO()],
+            callbacks=[
+                Progress(batches, log_every, show=progress),
+                *callbacks,
+                Checkpoints(
+                    run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.encoder, run.encoder_file, name)
+                ),
+            ],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the loader knows its rank
+        )
+        trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+
+
+def _loggers(run: RunFolder, resume_step: int) -> list[Logger]:
+    loggers: list[Logger] = [CsvLog(run.metrics_file, resume_step)]
+    if importlib.util.find_spec("tensorboard"):
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(run.path, name="tensorboard", version=""))
+    return loggers
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb
+    """Silences what Lightning says to its own developers; what concerns the user is ours to say."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|smaller than the logging interval).*")
+        return entered

@@ -1,0 +1,86 @@
+"""What several tests need: small images, a small encoder, and training in two lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.encoders import Encoder, EncoderConfig
+
+# Several processes that each spin two threads on two cores take minutes for what one thread does in seconds.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+class Arrays(ImageSet):
+    """An image set out of an array; images whose position is in `broken` cannot be read."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray | None = None, broken: tuple[int, ...] = ()) -> None:
+        self.word = "arrays"
+        self.pixels, self.broken = pixels, broken
+        self.labels = np.full(len(pixels), -1) if labels is None else labels
+        self.classes = None if labels is None else [str(c) for c in range(int(labels.max()) + 1)]
+        self.channels = pixels.shape[1]
+
+    def load(self, index: int, size: int | None) -> np.ndarray:
+        from ssl_toolkit.data.images import BadImageError
+
+        if index in self.broken:
+            raise BadImageError(self.path(index), "broken on purpose")
+        return self.pixels[index]
+
+    def path(self, index: int) -> str:
+        return f"arrays#{index}"
+
+
+@pytest.fixture
+def noise_images() -> Callable[..., Arrays]:
+    """``noise_images(count, broken=(...))``: labelled 16 px images of noise; image i has i in its first pixel."""
+
+    def make(count: int = 20, broken: tuple[int, ...] = ()) -> Arrays:
+        pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 16, 16), dtype=np.uint8)
+        pixels[:, 0, 0, 0] = np.arange(count)
+        return Arrays(pixels, np.arange(count) % 4, broken)
+
+    return make
+
+
+@pytest.fixture
+def small_encoder() -> Encoder:
+    """The small network for 16 px images, the same weights each time."""
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig("convnet", image_size=16, load_size=16))
+
+
+@pytest.fixture
+def train_quickly(tmp_path: Path) -> Callable[..., Any]:
+    """``train_quickly(method_class, images, epochs=...)``: the trained method, in a run folder of its own."""
+
+    def train(
+        found: Any, images: ImageSet, *, size: int = 16, out: str = "run", epochs: int = 2, **options: Any
+    ) -> Any:
+        from ssl_toolkit.optim import OptimizerConfig
+        from ssl_toolkit.runs import start_run
+        from ssl_toolkit.training import fit
+
+        batch_size, seed = options.pop("batch_size", 8), options.pop("seed", 0)
+        torch.manual_seed(seed)
+        method = found(
+            Encoder(EncoderConfig("convnet", image_size=size, load_size=size)),
+            found.default_views(size),
+            options.pop("optimizer", OptimizerConfig()),
+        )
+        run = start_run(tmp_path / out, {"epochs": epochs}, resume=options.get("resume", False))
+        loader = ImageLoader(images, size, batch_size=batch_size, shuffle=True, workers=options.pop("workers", 0))
+        fit(method, loader, run, epochs=epochs, seed=seed, progress=False, accelerator="cpu", **options)
+        return method
+
+    return train

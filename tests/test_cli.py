@@ -1,0 +1,234 @@
+"""The command line as its users meet it: every command end to end, and bad input answered in a few lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ssl_toolkit.cli import COMMANDS
+
+TINY = [
+    "--method", "simclr", "--data", "shapes:train:64", "--encoder", "convnet", "--image-size", "16",
+    "--batch-size", "16", "--epochs", "2", "--workers", "0",
+]  # fmt: skip
+
+
+def ssl_toolkit(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ssl_toolkit.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def succeed(*args: object) -> str:
+    done = ssl_toolkit(*args)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small run, and images of two classes beside it."""
+    folder = tmp_path_factory.mktemp("cli")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for label, colour in (("red", 0), ("blue", 2)):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 80, (20, 24, 3), dtype=np.uint8)
+                pixels[..., colour] += 150
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+    succeed("pretrain", *TINY, "--out", folder / "run")
+    return folder
+
+
+def test_run_folder(folder: Path) -> None:
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors"} <= names
+    config = yaml.safe_load((folder / "run" / "config.yaml").read_text())
+    assert config["method"]["name"] == "simclr"
+    assert config["method"]["temperature"] == 0.2
+    assert config["views"]["flip_p"] == 0.5
+
+
+def test_evaluate(folder: Path) -> None:
+    table = succeed(
+        "evaluate", folder / "run", "--train", folder / "train", "--test", folder / "test",
+        "--protocol", "knn,linear", "--out", folder / "results.json",
+    )  # fmt: skip
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results) >= {"encoder", "protocol", "results"}
+    assert set(results["results"]) == {"trained", "random", "pixels"}
+    for scores in results["results"].values():
+        assert 0 <= scores["knn"]["top1"] <= 1
+        assert 0 <= scores["linear"]["top1"] <= 1
+    assert results["results"]["pixels"]["linear"]["top1"] == 1  # red and blue
+    for word in ("trained", "random weights", "raw pixels", "kNN", "linear probe"):
+        assert word in table
+
+
+def test_embed(folder: Path) -> None:
+    succeed("embed", folder / "run", "--data", folder / "test", "--out", folder / "features")
+    features = np.load(folder / "features" / "features.npy")
+    assert features.shape == (8, 256)
+    assert features.dtype == np.float32
+    assert np.load(folder / "features" / "labels.npy").tolist() == [0] * 4 + [1] * 4
+
+
+def test_index_and_search(folder: Path) -> None:
+    succeed("index", folder / "run", "--data", folder / "train", "--out", folder / "index")
+    queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue" / "0.png"]
+    found = json.loads(
+        succeed("search", folder / "index", *queries, "-k", "5", "--json", "--grid", folder / "hits.png")
+    )
+    assert [len(hits) for hits in found] == [5, 5]
+    assert found[0][0] == {
+        "rank": 1, "path": str(queries[0]), "score": pytest.approx(1, abs=1e-4), "label": "red",
+    }  # fmt: skip
+    assert [hit["rank"] for hit in found[1]] == [1, 2, 3, 4, 5]
+    assert Image.open(folder / "hits.png").format == "PNG"
+    assert "red" in succeed("search", folder / "index", queries[0], "-k3")
+
+
+def test_report(folder: Path) -> None:
+    succeed("report", folder / "run")
+    page = (folder / "run" / "report.html").read_text()
+    assert "SimCLR" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_methods_lists_what_is_installed() -> None:
+    lines = succeed("methods").splitlines()
+    assert {line.split()[0] for line in lines} >= {"simclr", "rotation"}
+
+
+def test_print_config_can_be_run_again(folder: Path) -> None:
+    text = succeed("pretrain", *TINY, "--out", folder / "again", "--method.temperature", "0.3", "--print_config")
+    (folder / "recipe.yaml").write_text(text)
+    again = succeed("pretrain", "--config", folder / "recipe.yaml", "--seed", "4", "--print-config")
+    first, second = yaml.safe_load(text), yaml.safe_load(again)
+    assert first["method"]["temperature"] == 0.3
+    assert second == {**first, "seed": 4}
+
+
+def test_start_from_a_given_encoder(folder: Path) -> None:
+    options = [*TINY[:4], "--epochs", "1", "--batch-size", "16", "--workers", "0"]
+    succeed("pretrain", *options, "--encoder", folder / "run", "--out", folder / "tuned")
+    config = yaml.safe_load((folder / "tuned" / "config.yaml").read_text())
+    assert config["encoder"]["name"] == str(folder / "run")
+
+
+def test_resume_alone_continues_a_run_to_the_same_encoder(folder: Path) -> None:
+    options = [*TINY, "--epochs", "30", "--checkpoint-every", "4"]
+    succeed("pretrain", *options, "--out", folder / "whole")
+    command = [sys.executable, "-m", "ssl_toolkit.cli", "pretrain", *options, "--out", str(folder / "killed")]
+    for signum, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        before = len(list((folder / "killed" / "checkpoints").glob("*.ckpt"))) and newest(folder / "killed")
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda before=before: newest(folder / "killed") > before, process)
+        process.send_signal(signum)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == code, stderr
+        command = [sys.executable, "-m", "ssl_toolkit.cli", "pretrain", "--out", str(folder / "killed"), "--resume"]
+    succeed("pretrain", "--out", folder / "killed", "--resume")
+    ours, theirs = ((folder / name / "encoder.safetensors").read_bytes() for name in ("killed", "whole"))
+    assert ours == theirs
+
+
+def newest(run: Path) -> int:
+    """Step of the newest checkpoint, -1 if there is none."""
+    return max((int(path.stem.split("-")[1]) for path in (run / "checkpoints").glob("step-*.ckpt")), default=-1)
+
+
+def wait_for(condition, process: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys; from ssl_toolkit.cli import dispatch\n"
+        f"try: dispatch({[*command.split(), '--help']!r})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'faiss', 'kornia', 'timm'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ssl-toolkit")
+
+
+# Arguments, and what the answer names: the place, and the value or the nearest right name.
+BAD = [
+    (["pretrian"], ["pretrian", "pretrain"]),
+    (["pretrain", "--method", "simclar", "--data", "shapes:train", "--out", "x"], ["simclar", "simclr"]),
+    (["pretrain", "--data", "shapes:train", "--out", "x"], ["--method", "simclr"]),
+    (["pretrain", *TINY], ["out"]),
+    (["pretrain", *TINY, "--out", "x", "--epocs", "3"], ["--epocs", "--epochs"]),
+    (["pretrain", *TINY, "--out", "x", "--epoch", "3"], ["--epoch", "--epochs"]),
+    (["pretrain", *TINY, "--out", "x", "--epochs", "many"], ["epochs", "many"]),
+    (["pretrain", *TINY, "--out", "x", "--epochs", "0"], ["--epochs", "0"]),
+    (["pretrain", *TINY, "--out", "x", "--optimizer", "adamv"], ["optimizer", "adamv"]),
+    (["pretrain", *TINY, "--out", "x", "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
+    (["pretrain", *TINY, "--out", "x", "--method.temprature", "1"], ["--method.temprature", "--method.temperature"]),
+    (["pretrain", *TINY, "--out", "x", "--views.crop_scale", "0.2"], ["views.crop_scale", "0.2"]),
+    (["pretrain", *TINY, "--out", "x", "--encoder", "resnet19"], ["resnet19", "resnet18"]),
+    (["pretrain", *TINY, "--out", "x", "--batch-size", "1000"], ["64", "--batch-size"]),
+    (["pretrain", *TINY, "--out", "x", "--data", "cifar11:train"], ["cifar11", "cifar10"]),
+    (["pretrain", *TINY, "--out", "x", "--data", "no/such/folder"], ["no/such/folder"]),
+    (["pretrain", *TINY, "--out", "x", "--data", "shapes:tran"], ["tran", "train"]),
+    (["pretrain", *TINY, "--out", "FULL"], ["FULL", "not a run"]),
+    (["pretrain", *TINY, "--out", "RUN"], ["RUN", "--overwrite"]),
+    (["pretrain", *TINY, "--out", "RUN", "--resume", "--seed", "9"], ["--seed", "9"]),
+    (["pretrain", "--config", "missing.yaml", *TINY, "--out", "x"], ["missing.yaml"]),
+    (["pretrain", "--config", "BAD.yaml", *TINY, "--out", "x"], ["epocs", "epochs"]),
+    (["evaluate", "no/run", "--train", "shapes:train", "--test", "shapes:test"], ["no/run"]),
+    (["evaluate", "RUN", "--train", "shapes:train:40", "--test", "shapes:test:20", "--protocol", "kn"], ["kn", "knn"]),
+    (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT"], ["FLAT", "no labels"]),
+    (["evaluate", "RUN", "--train", "shapes:train:40"], ["test"]),
+    (["search", "no/index", "a.jpg"], ["no/index"]),
+    (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
+    (["report", "FULL"], ["FULL"]),
+]
+
+
+@pytest.mark.parametrize(("args", "named"), BAD, ids=lambda value: " ".join(map(str, value))[-40:])
+def test_bad_input_is_answered_in_a_few_lines(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    args: list[str], named: list[str],
+) -> None:  # fmt: skip
+    from ssl_toolkit import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FULL").mkdir()
+    (tmp_path / "FULL" / "thesis.txt").write_text("years of work")
+    (tmp_path / "FLAT").mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16)).save(tmp_path / "FLAT" / f"{number}.png")
+    (tmp_path / "BAD.yaml").write_text("epocs: 3\n")
+    os.symlink(folder / "run", tmp_path / "RUN")
+    before = sorted(tmp_path.rglob("*"))
+
+    monkeypatch.setattr(sys, "argv", ["ssl-toolkit", *args])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    error = capsys.readouterr().err
+    assert end.value.code == 2, error
+    assert len(error.splitlines()) <= 10
+    assert "Traceback" not in error
+    for word in named:
+        assert word in error
+    assert sorted(tmp_path.rglob("*")) == before

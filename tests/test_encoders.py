@@ -1,0 +1,188 @@
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ssl_toolkit.encoders import Encoder, EncoderConfig, encoder_file, load_encoder, save_encoder
+from ssl_toolkit.errors import ToolkitError, UsageError
+
+
+def build(name: str, size: int = 32, **options: object) -> Encoder:
+    return Encoder(EncoderConfig(name, image_size=size, load_size=size, **options)).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "width", "grid"),
+    [
+        ("convnet", 32, 256, 4),
+        ("resnet18", 32, 512, 4),
+        ("resnet18", 64, 512, 2),
+        ("mobilenetv3_small_050", 64, 1024, 2),
+        ("vit_tiny_patch16_224", 32, 192, 2),
+        ("swin_tiny_patch4_window7_224", 224, 768, 7),
+    ],
+)
+def test_features_map_and_tokens(name: str, size: int, width: int, grid: int) -> None:
+    encoder = build(name, size)
+    image = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        assert encoder(image).shape == (2, width)
+        assert encoder.feature_dim == width
+        feature_map = encoder.feature_map(image)
+        assert feature_map.shape[2:] == (grid, grid)
+        tokens = encoder.tokens(image)
+    assert tokens.shape == (2, grid * grid, feature_map.shape[1])
+    assert torch.equal(tokens[:, grid], feature_map[:, :, 1, 0])
+
+
+def test_small_stem_is_chosen_under_64_pixels_or_by_flag() -> None:
+    assert build("resnet18", 32).backbone.conv1.kernel_size == (3, 3)
+    assert isinstance(build("resnet18", 32).backbone.maxpool, nn.Identity)
+    assert build("resnet18", 64).backbone.conv1.kernel_size == (7, 7)
+    assert build("resnet18", 64, stem="small").backbone.conv1.kernel_size == (3, 3)
+    assert build("resnet18", 32, stem="standard").backbone.conv1.kernel_size == (7, 7)
+
+
+@pytest.mark.parametrize("name", ["convnet", "vit_tiny_patch16_224"])
+def test_small_stem_of_something_else_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"stem small is for ResNets.*{name}|{name}.*other stem"):
+        build(name, 32, stem="small")
+
+
+def test_normalisation_is_the_first_layer() -> None:
+    encoder = build("convnet", mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.5))
+    image = torch.tensor([0.3, 0.4, 0.1]).view(1, 3, 1, 1).expand(2, 3, 8, 8)
+    expected = torch.tensor([1.0, 0.0, -1.0]).view(1, 3, 1, 1).expand_as(image)
+    torch.testing.assert_close(encoder.normalize(image), expected)
+    torch.testing.assert_close(encoder(image), encoder.backbone(expected))
+
+
+@pytest.mark.parametrize("channels", [1, 4, 12])
+def test_any_number_of_channels(channels: int) -> None:
+    assert build("resnet18", channels=channels)(torch.rand(2, channels, 32, 32)).shape == (2, 512)
+
+
+def test_images_with_other_channels_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"takes images \(N, 3, H, W\), got \(2, 1, 32, 32\)"):
+        build("convnet")(torch.rand(2, 1, 32, 32))
+
+
+def test_unknown_architecture() -> None:
+    with pytest.raises(UsageError, match=r"unknown encoder 'resnet19': did you mean .*resnet18"):
+        build("resnet19")
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "vit_tiny_patch16_224"])
+def test_saved_and_rebuilt(name: str, tmp_path: Path) -> None:
+    encoder = build(name, 32)
+    sha256 = save_encoder(encoder, tmp_path / "encoder.safetensors", method="SimCLR")
+    image = torch.rand(2, 3, 32, 32)
+    for path in (tmp_path, tmp_path / "encoder.safetensors"):
+        rebuilt = load_encoder(path)
+        assert not rebuilt.training
+        assert rebuilt.config == encoder.config
+        assert rebuilt.sha256 == sha256
+        assert torch.equal(rebuilt(image), encoder(image))
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["method"] == "SimCLR"
+    assert json.loads(metadata["config"])["name"] == name
+    assert json.loads(metadata["versions"])["torch"] == torch.__version__
+
+
+def test_keys_load_into_plain_timm(tmp_path: Path) -> None:
+    encoder = build("resnet18", 64)
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    plain = timm.create_model("resnet18", num_classes=0)
+    plain.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(plain.eval()(encoder.normalize(image)), encoder(image))
+
+
+def test_hash_sees_weights_and_configuration() -> None:
+    torch.manual_seed(0)
+    encoder = build("convnet")
+    torch.manual_seed(0)
+    assert build("convnet").sha256 == encoder.sha256
+    torch.manual_seed(0)
+    assert build("convnet", mean=(0.4, 0.4, 0.4)).sha256 != encoder.sha256
+    with torch.no_grad():
+        next(encoder.backbone.parameters())[0, 0, 0, 0] += 1e-6
+    torch.manual_seed(0)
+    assert build("convnet").sha256 != encoder.sha256
+
+
+def rewrite(path: Path, change: object) -> None:
+    """Save the file at `path` again after `change(weights, metadata)`."""
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    weights = load_file(path)
+    change(weights, metadata)  # type: ignore[operator]
+    save_file(weights, path, metadata)
+
+
+def test_mismatches_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    encoder = build("convnet")
+
+    def refuse(message: str, change: object) -> None:
+        save_encoder(encoder, path)
+        rewrite(path, change)
+        with pytest.raises(ToolkitError, match=message):
+            load_encoder(path)
+
+    refuse("sha256 does not match", lambda w, m: w["features.0.weight"].view(-1)[0].add_(1))
+    refuse("sha256 does not match", lambda w, m: w.pop("features.0.weight"))
+    refuse("not an encoder saved by ssl-toolkit", lambda w, m: m.pop("format"))
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    from ssl_toolkit.encoders import check_weights
+
+    weights = build("convnet").backbone.state_dict()
+    missing = {k: v for k, v in weights.items() if k != "features.0.weight"}
+    with pytest.raises(ToolkitError, match=r"weight 'features.0.weight' of convnet is missing"):
+        check_weights(build("convnet"), missing, "here")
+    with pytest.raises(ToolkitError, match=r"weight 'extra' does not belong to convnet"):
+        check_weights(build("convnet"), {**weights, "extra": torch.zeros(1)}, "here")
+    with pytest.raises(
+        ToolkitError, match=r"'features.0.weight' has shape \(32, 3, 3, 3\), convnet needs \(32, 1, 3, 3\)"
+    ):
+        check_weights(build("convnet", channels=1), weights, "here")
+
+
+def test_diverged_weights_are_not_written(tmp_path: Path) -> None:
+    encoder = build("convnet")
+    with torch.no_grad():
+        encoder.backbone.features[0].weight[0] = float("nan")
+    with pytest.raises(ToolkitError, match=r"'features.0.weight' is not finite"):
+        save_encoder(encoder, tmp_path / "encoder.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_encoder_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no encoder at"):
+        encoder_file(tmp_path)
+    (tmp_path / "encoder.safetensors").write_bytes(b"garbage")
+    with pytest.raises(ToolkitError, match="not a readable safetensors file"):
+        load_encoder(tmp_path)
+
+
+def test_reinitialized_is_another_network_and_disturbs_no_draws() -> None:
+    encoder = build("convnet")
+    state = torch.get_rng_state()
+    one, two, other = encoder.reinitialized(0), encoder.reinitialized(0), encoder.reinitialized(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one.sha256 == two.sha256
+    assert len({one.sha256, other.sha256, encoder.sha256}) == 3
+
+
+def test_load_at_another_size(tmp_path: Path) -> None:
+    save_encoder(build("resnet18", 32), tmp_path / "encoder.safetensors")
+    larger = load_encoder(tmp_path, image_size=64, load_size=72)
+    assert (larger.config.image_size, larger.config.load_size, larger.config.stem) == (64, 72, "small")

@@ -1,0 +1,44 @@
+"""The parts keep apart: the core imports none of them, and they do not import one another."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("pretext", "contrastive", "eval")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def sources(folder: str) -> list[Path]:
+    linked = [ROOT / "ssl_toolkit" / part for part in (*PARTS, "configs")]
+    return [
+        path
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if not any(link in path.parents for link in linked) and "cli" not in path.parts
+    ]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_import_the_core_only(part: str) -> None:
+    others = tuple(f"ssl_toolkit.{other}" for other in (*PARTS, "cli") if other != part)
+    assert sources(part)
+    for path in sources(part):
+        assert not [name for name in imported(path) if name.startswith(others)], path
+
+
+def test_core_imports_no_part() -> None:
+    assert len(sources("ssl_toolkit")) > 10
+    for path in sources("ssl_toolkit"):
+        parts = tuple(f"ssl_toolkit.{part}" for part in (*PARTS, "cli"))
+        assert not [name for name in imported(path) if name.startswith(parts)], path

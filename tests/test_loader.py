@@ -1,0 +1,165 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory, Subset, cached, center_crop
+from ssl_toolkit.errors import ToolkitError, UsageError
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [pixel for batch in batches for pixel in batch]
+
+
+def first_pixels(loader: ImageLoader) -> list[list[int]]:
+    return [batch.image[:, 0, 0, 0].tolist() for batch in loader]
+
+
+def test_batches_are_bytes_with_labels_and_positions(noise_images: Callable) -> None:
+    images = noise_images(10)
+    batches = list(ImageLoader(images, 16, batch_size=4))
+    assert [len(batch.image) for batch in batches] == [4, 4, 2]
+    for batch in batches:
+        assert batch.image.dtype == torch.uint8
+        assert batch.label.dtype == batch.index.dtype == torch.int64
+        assert torch.equal(batch.image[:, 0, 0, 0].long(), batch.index)
+        assert torch.equal(batch.label, batch.index % 4)
+
+
+def test_training_order_is_a_function_of_seed_and_epoch(noise_images: Callable) -> None:
+    images = noise_images(12)
+    one, two = (ImageLoader(images, 16, batch_size=4, shuffle=True, seed=s) for s in (0, 0))
+    other = ImageLoader(images, 16, batch_size=4, shuffle=True, seed=1)
+    first, second = first_pixels(one), first_pixels(one)
+    assert [first, second] == [first_pixels(two), first_pixels(two)]
+    assert first != second
+    assert first != first_pixels(other)
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(12))
+
+
+def test_incomplete_batches_are_left_out_of_training(noise_images: Callable) -> None:
+    loader = ImageLoader(noise_images(10), 16, batch_size=4, shuffle=True)
+    assert len(loader) == 2
+    assert [len(batch.image) for batch in loader] == [4, 4]
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 4, 5])
+def test_position_is_resumed_within_and_between_epochs(noise_images: Callable, batches: int) -> None:
+    def make() -> ImageLoader:
+        return ImageLoader(noise_images(13), 16, batch_size=4, shuffle=True)
+
+    whole = make()
+    expected = first_pixels(whole) + first_pixels(whole)
+    stopped, seen = make(), []
+    while len(seen) < batches:
+        for batch in stopped:
+            seen.append(batch.image[:, 0, 0, 0].tolist())
+            if len(seen) == batches:
+                break
+    resumed = make()
+    resumed.load_state_dict(stopped.state_dict())
+    while len(seen) < len(expected):
+        seen += first_pixels(resumed)
+    assert seen == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(noise_images: Callable, workers: int) -> None:
+    def transform(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return image ^ generator.integers(0, 256, image.shape, dtype=np.uint8)
+
+    def batches(count: int) -> list[torch.Tensor]:
+        bad = BadImages(images, max_rate=0.5)
+        loader = ImageLoader(images, 16, batch_size=4, shuffle=True, workers=count, bad=bad, transform=transform)
+        found = [batch.image for _ in range(2) for batch in loader]
+        assert sorted(bad.reasons) == ["arrays#3", "arrays#4"]
+        return found
+
+    images = noise_images(12, broken=(3, 4))
+    for ours, theirs in zip(batches(0), batches(workers), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_transform_draws_anew_each_epoch(noise_images: Callable) -> None:
+    def transform(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        return np.full_like(image, generator.integers(256))
+
+    loader = ImageLoader(noise_images(12), 16, batch_size=12, shuffle=True, transform=transform)
+    (one,), (two,) = list(loader), list(loader)
+    drawn = [dict(zip(b.index.tolist(), b.image[:, 0, 0, 0].tolist(), strict=True)) for b in (one, two)]
+    assert drawn[0] != drawn[1]
+
+
+def test_ranks_share_each_global_batch(noise_images: Callable) -> None:
+    images = noise_images(17)
+    whole = ImageLoader(images, 16, batch_size=8, shuffle=True)
+    parts = [ImageLoader(images, 16, batch_size=4, shuffle=True, rank=r, world_size=2) for r in range(2)]
+    for batch, *halves in zip(whole, *parts, strict=True):
+        assert torch.equal(batch.image, torch.cat([half.image for half in halves]))
+
+
+def test_bad_image_is_replaced_in_training_and_left_out_of_evaluation(noise_images: Callable, tmp_path: Path) -> None:
+    images = noise_images(20, broken=(7, 19))
+    bad = BadImages(images, tmp_path / "bad_images.csv", max_rate=0.1)
+    seen = flat(first_pixels(ImageLoader(images, 16, batch_size=5, shuffle=True, bad=bad)))
+    assert sorted(seen) == sorted([*range(7), *range(8, 19), 8, 0])
+    seen = flat(first_pixels(ImageLoader(images, 16, batch_size=5, bad=bad)))
+    assert seen == [*range(7), *range(8, 19)]
+    lines = (tmp_path / "bad_images.csv").read_text().splitlines()
+    assert lines[0] == "path,reason"
+    assert sorted(lines[1:]) == ["arrays#19,broken on purpose", "arrays#7,broken on purpose"]
+    assert len(BadImages(images, tmp_path / "bad_images.csv")) == 2
+
+
+def test_too_many_bad_images_end_the_run(noise_images: Callable, tmp_path: Path) -> None:
+    images = noise_images(20, broken=(3, 4))
+    bad = BadImages(images, tmp_path / "bad.csv", max_rate=0.05)
+    with pytest.raises(ToolkitError, match=r"2 of the 20 images of 'arrays' .* 5.0%.*arrays#3: broken on purpose"):
+        list(ImageLoader(images, 16, bad=bad))
+    with pytest.raises(ToolkitError, match="cannot be read"):
+        list(ImageLoader(noise_images(8, broken=tuple(range(8))), 16, batch_size=4, shuffle=True))
+
+
+def test_a_whole_batch_of_bad_images_is_skipped(noise_images: Callable) -> None:
+    images = noise_images(8, broken=(0, 1))
+    bad = BadImages(images, max_rate=0.5)
+    assert first_pixels(ImageLoader(images, 16, batch_size=2, bad=bad)) == [[2, 3], [4, 5], [6, 7]]
+
+
+def test_in_memory_gives_the_same_and_remembers_the_bad(noise_images: Callable) -> None:
+    images = noise_images(12, broken=(5,))
+    kept = InMemory(images, 16, BadImages(images, max_rate=0.5))
+    streams = [
+        [b.image for b in ImageLoader(s, 16, batch_size=4, shuffle=True, bad=BadImages(s, max_rate=0.5))]
+        for s in (images, kept)
+    ]
+    assert torch.equal(torch.cat(streams[0]), torch.cat(streams[1]))
+    assert kept.path(3) == "arrays#3"
+    with pytest.raises(ToolkitError, match="broken on purpose"):
+        kept.load(5, 16)
+
+
+def test_cache_can_be_refused(noise_images: Callable) -> None:
+    images = noise_images(4)
+    assert cached(images, 16, BadImages(images), "none") is images
+    assert isinstance(cached(images, 16, BadImages(images), "auto"), InMemory)
+
+
+def test_subset(noise_images: Callable) -> None:
+    part = Subset(noise_images(10), np.array([7, 2]))
+    assert len(part) == 2
+    assert part.path(0) == "arrays#7"
+    assert part.load(1, 16)[0, 0, 0] == 2
+    assert part.labels.tolist() == [3, 2]
+
+
+def test_too_few_images_for_a_batch(noise_images: Callable) -> None:
+    with pytest.raises(UsageError, match=r"has 5 images.*--batch-size 5 or less"):
+        ImageLoader(noise_images(5), 16, batch_size=8, shuffle=True)
+
+
+def test_center_crop() -> None:
+    image = np.arange(5 * 8).reshape(1, 5, 8)
+    assert center_crop(image, 4)[0].tolist() == [[2 + 8 * r + c for c in range(4)] for r in range(4)]

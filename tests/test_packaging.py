@@ -1,0 +1,74 @@
+"""What is built is what is in the repository, and it minds no namesake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
+
+ROOT = Path(__file__).parent.parent
+LINKED = ("pretext", "contrastive", "eval", "configs")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+def test_links_are_relative() -> None:
+    for name in LINKED:
+        link = ROOT / "ssl_toolkit" / name
+        assert link.is_symlink()
+        assert str(link.readlink()) == f"../{name}"
+
+
+def test_every_package_is_listed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    core = {path.parent for path in (ROOT / "ssl_toolkit").rglob("__init__.py")}
+    packages = {".".join(path.relative_to(ROOT).parts) for path in core}
+    packages |= {f"ssl_toolkit.{name}" for name in LINKED}
+    assert set(listed) == packages
+
+
+def test_wheel_holds_every_source_file(wheel: Path) -> None:
+    held = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("ssl_toolkit", *LINKED):
+        prefix = "" if folder == "ssl_toolkit" else "ssl_toolkit/"
+        for path in (ROOT / folder).rglob("*"):
+            wanted = path.suffix in (".py", ".yaml", ".html", ".typed") and "__pycache__" not in path.parts
+            if wanted:
+                assert f"{prefix}{path.relative_to(ROOT)}" in held
+    assert {name.split("/")[0] for name in held} == {
+        "ssl_toolkit",
+        next(n for n in held if "dist-info" in n).split("/")[0],
+    }
+
+
+def test_wheel_works_beside_a_hostile_eval(wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    for name in LINKED:
+        (tmp_path / "here" / f"{name}.py").write_text("raise RuntimeError('imported a namesake')")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); sys.path.insert(0, '')\n"
+        "import ssl_toolkit.contrastive.losses, ssl_toolkit.pretext.rotation, ssl_toolkit.configs, ssl_toolkit.eval\n"
+        "print(ssl_toolkit.eval.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "here", timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith(str(tmp_path / "site"))

@@ -1,0 +1,192 @@
+"""The training loop: same losses whatever the workers, same weights however often stopped, nothing lost on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from ssl_toolkit.checkpoints import Interrupted
+from ssl_toolkit.contrastive.simclr import SimCLR
+from ssl_toolkit.encoders import load_encoder
+from ssl_toolkit.errors import ToolkitError
+from ssl_toolkit.logs import read_metrics
+from ssl_toolkit.method import Method
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.rotation import Rotation
+
+
+class StopAt(pl.Callback):
+    """Sends this process a signal, or dies as if by kill -9, when a step begins."""
+
+    class Killed(BaseException):
+        pass
+
+    def __init__(self, batch: int, signum: int = 0) -> None:
+        self.batch, self.signum = batch, signum
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            if not self.signum:
+                raise self.Killed
+            os.kill(os.getpid(), self.signum)
+
+
+def same_weights(one: Method, two: Method) -> bool:
+    ours, theirs = one.state_dict(), two.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("found", [SimCLR, Rotation])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_killed_at_any_step_resumes_to_the_same_weights(
+    train_quickly: Callable, noise_images: Callable, found: type[Method], accumulate: int
+) -> None:
+    images = noise_images(26)  # three batches an epoch
+    common = {"epochs": 3, "checkpoint_every": 1, "accumulate": accumulate}
+    whole = train_quickly(found, images, out="whole", **common)
+    for batch in range(1, 9):
+        out = f"stopped-{batch}"
+        with pytest.raises(StopAt.Killed):
+            train_quickly(found, images, out=out, callbacks=[StopAt(batch)], **common)
+        resumed = train_quickly(found, images, out=out, resume=True, seed=0, **common)
+        assert same_weights(whole, resumed), f"killed in batch {batch}"
+
+
+def test_resuming_continues_the_metrics(train_quickly: Callable, noise_images: Callable, tmp_path: Path) -> None:
+    images, common = noise_images(26), {"epochs": 3, "checkpoint_every": 2}
+    train_quickly(SimCLR, images, out="whole", **common)
+    with pytest.raises(StopAt.Killed):
+        train_quickly(SimCLR, images, out="stopped", callbacks=[StopAt(7)], **common)
+    train_quickly(SimCLR, images, out="stopped", resume=True, **common)
+    whole, resumed = (
+        [(row["step"], row["epoch"], row["loss"], row["lr"]) for row in read_metrics(tmp_path / out / "metrics.csv")]
+        for out in ("whole", "stopped")
+    )
+    assert [int(row[0]) for row in whole] == list(range(1, 10))
+    assert whole == resumed
+
+
+@pytest.mark.parametrize("found", [SimCLR, Rotation])
+def test_workers_change_no_loss(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path, found: type[Method]
+) -> None:
+    images = noise_images(20, broken=(4,))
+    images.word = "twenty"
+    from ssl_toolkit.data.loader import BadImages, ImageLoader
+
+    losses = []
+    for workers in (0, 2):
+        bad = BadImages(images, max_rate=0.5)
+        loader = ImageLoader(images, 16, batch_size=5, shuffle=True, workers=workers, bad=bad)
+        assert loader._loader.num_workers == workers
+        torch.manual_seed(0)
+        method = found(*_encoder_and_views(found))
+        losses.append(_fit(method, loader, tmp_path / f"workers-{workers}"))
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 8
+
+
+def _encoder_and_views(found: type[Method]) -> tuple[Any, Any]:
+    from ssl_toolkit.encoders import Encoder, EncoderConfig
+
+    return Encoder(EncoderConfig("convnet", image_size=16, load_size=16)), found.default_views(16)
+
+
+def _fit(method: Method, loader: Any, folder: Path) -> list[str]:
+    from ssl_toolkit.runs import start_run
+    from ssl_toolkit.training import fit
+
+    fit(method, loader, start_run(folder, {}), epochs=2, progress=False, accelerator="cpu")
+    return [row["loss"] for row in read_metrics(folder / "metrics.csv")]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path, signum: signal.Signals
+) -> None:
+    images, before = noise_images(26), signal.getsignal(signum)
+    whole = train_quickly(SimCLR, images, out="whole", epochs=3)
+    with pytest.raises(Interrupted, match=rf"stopped by {signum.name} at step 5; go on with --resume") as stopped:
+        train_quickly(SimCLR, images, out="stopped", epochs=3, callbacks=[StopAt(4, signum)])
+    assert stopped.value.signum == signum
+    assert signal.getsignal(signum) is before
+    assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-00000005.ckpt"]
+    load_encoder(tmp_path / "stopped")
+    assert same_weights(whole, train_quickly(SimCLR, images, out="stopped", epochs=3, resume=True))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path
+) -> None:
+    images, common = noise_images(26), {"epochs": 3, "checkpoint_every": 1}
+    whole = train_quickly(SimCLR, images, out="whole", **common)
+    with pytest.raises(StopAt.Killed):
+        train_quickly(SimCLR, images, out="stopped", callbacks=[StopAt(6)], **common)
+    newest = tmp_path / "stopped" / "checkpoints" / "step-00000006.ckpt"
+    flip_a_bit(newest)
+    with pytest.warns(UserWarning, match=r"step-00000006.ckpt .*damaged.*falling back"):
+        resumed = train_quickly(SimCLR, images, out="stopped", resume=True, **common)
+    assert same_weights(whole, resumed)
+
+
+def test_no_checkpoint_that_loads(train_quickly: Callable, noise_images: Callable, tmp_path: Path) -> None:
+    images = noise_images(26)
+    train_quickly(SimCLR, images, epochs=1)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"not a checkpoint")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(ToolkitError, match="none of the 1 checkpoints"),
+    ):
+        train_quickly(SimCLR, images, epochs=1, resume=True)
+
+
+def test_only_the_last_two_checkpoints_are_kept(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path
+) -> None:
+    train_quickly(SimCLR, noise_images(26), epochs=2, checkpoint_every=1)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000005.ckpt", "step-00000006.ckpt"]
+
+
+def test_the_encoder_that_is_saved_is_the_one_that_was_trained(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path
+) -> None:
+    method = train_quickly(SimCLR, noise_images(26), epochs=1)
+    image = torch.rand(2, 3, 16, 16)
+    assert torch.equal(load_encoder(tmp_path / "run")(image), method.eval()(image))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(train_quickly: Callable, noise_images: Callable) -> None:
+    with pytest.raises(ToolkitError, match=r"the loss is nan at step \d+: lower --optimizer.lr"):
+        train_quickly(SimCLR, noise_images(26), epochs=20, optimizer=OptimizerConfig("sgd", lr=1e30, warmup=0))
+
+
+class CountUpdates(Rotation):
+    """Counts the calls of its hook."""
+
+    updates = 0
+
+    def after_update(self) -> None:
+        self.updates += 1
+
+
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, 6), (2, 4)])
+def test_after_update_runs_once_an_optimizer_step(
+    train_quickly: Callable, noise_images: Callable, accumulate: int, expected: int
+) -> None:
+    method = train_quickly(CountUpdates, noise_images(26), epochs=2, accumulate=accumulate)
+    assert method.updates == expected
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
