@@ -120,7 +120,7 @@ def load_features(folder: str | os.PathLike[str]) -> Features:
     lengths = {len(part) for part in (x, label, index, paths) if part is not None}
     if x.ndim != 2 or x.dtype != np.float32 or len(lengths) != 1:
         raise ToolkitError(
-            f"the features in {folder} are damaged ({x.dtype} {x.shape}, rows {lengths}): write them again"
+            f"the features in {folder} are damaged ({x.dtype} {x.shape}, rows {sorted(lengths)}): write them again"
         )
     return Features(x, label, index, paths)
 
@@ -138,7 +138,7 @@ def evaluating(encode: Encode) -> Iterator[None]:
         yield
     finally:
         for each, mode in modes:
-            each.training = mode  # not .train(mode), which would take the submodules along
+            each.training = mode
 
 
 def stratified_split(

@@ -18,8 +18,7 @@ STRENGTHS = tuple(float(f"{10 ** (power / 2):.3g}") for power in range(2, -13, -
 """Strengths of the L2 penalty tried by default: 10 down to 1e-6 in half decades."""
 
 _PATIENCE = 3  # strengths in a row that do not better the best, then the path ends
-_LOGITS = 1 << 22  # entries of a block of logits, rows x classes: bounds it to 32 MB
-_ROWS = 1 << 14  # copied at once
+_BLOCK = 1 << 22  # numbers at once, rows x classes or rows x features: bounds copies to 32 MB
 _WIDEST_BASIS = 4096  # features: beyond, the eigenvectors cost more than they save
 
 
@@ -45,8 +44,9 @@ class Softmax:
         """Features (N, D) to logits (N, K)."""
         weight, bias = self.weight.float(), self.bias.float()
         out = np.empty((len(x), len(bias)), dtype=np.float32)
-        for start in range(0, len(x), _ROWS):
-            rows = slice(start, start + _ROWS)
+        step = max(_BLOCK // x.shape[1], 1)
+        for start in range(0, len(x), step):
+            rows = slice(start, start + step)
             block = _standardised(_tensor(x[rows], weight.device), self.mean, self.std)
             out[rows] = (block @ weight + bias).cpu().numpy()
         return out
@@ -135,16 +135,16 @@ def _path(
 class _Problem:
     """Softmax regression on one training set, to be solved for any strength of the penalty.
 
-    L-BFGS takes hundreds of steps on correlated features. In the basis of their covariance's eigenvectors, with each
-    direction scaled by 1 / sqrt(eigenvalue / 2 + l2), the Hessian is at most the identity (Böhning 1992, Multinomial
-    logistic regression algorithm), and 15 to 50 steps do at any strength. The basis changes the way to the minimum, not
-    the minimum, so an estimate from a part of the rows serves.
+    On correlated features L-BFGS takes hundreds of steps when the penalty is weak. In the basis of the covariance's
+    eigenvectors, with each direction scaled by 1 / sqrt(eigenvalue / 2 + l2), the Hessian is at most the identity
+    (Böhning 1992, Multinomial logistic regression algorithm), and some dozens do. The basis changes the way to the
+    minimum, not the minimum, so an estimate from a part of the rows serves.
     """
 
     def __init__(self, train: Features, device: str | torch.device) -> None:
         self.classes, label = np.unique(train.label, return_inverse=True)
         self.label = torch.from_numpy(label.astype(np.int64)).to(device)
-        x = _tensor(np.array(train.x, dtype=np.float32), device)  # a copy, standardised in place
+        x = _tensor(train.x, device)
         self.mean, self.std = _moments(x)
         self.x = _standardised(x, self.mean, self.std)
         self.eigenvalue, self.basis = _eigen(self.x)
@@ -192,7 +192,7 @@ class _Problem:
         """
         half = weight.float()
         value, slope, bias_slope = bias.new_zeros(()), torch.zeros_like(weight), torch.zeros_like(bias)
-        step = max(_LOGITS // len(bias), 1)
+        step = max(_BLOCK // len(bias), 1)
         for start in range(0, len(self.x), step):
             x, label = self.x[start : start + step], self.label[start : start + step, None]
             log_p = ((x @ half).double() + bias).log_softmax(dim=1)  # (n, K)
@@ -219,7 +219,7 @@ def _eigen(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each feature, (D,) float32, summed in float64; 1 where a feature is constant."""
-    blocks = torch.split(x, _ROWS)
+    blocks = torch.split(x, max(_BLOCK // x.shape[1], 1))
     mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(x)
     square = torch.stack([(block - mean).square().sum(dim=0) for block in blocks]).sum(dim=0) / len(x)
     std = square.sqrt()
@@ -228,9 +228,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _standardised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """`x` itself, changed in place."""
     return x.sub_(mean).div_(std)
 
 
 def _tensor(x: NDArray[np.float32], device: str | torch.device) -> Tensor:
-    """A tensor of its own memory."""
+    """A copy: what the caller has, a memory-mapped file perhaps, stays as it is."""
     return torch.tensor(x, dtype=torch.float32, device=device)

@@ -18,7 +18,7 @@ Protocol: TypeAlias = Callable[[Features, Features], dict[str, Any]]
 
 
 def knn_protocol(train: Features, test: Features) -> dict[str, Any]:
-    """Vote of 20 neighbours, T = 0.1; under ``selected`` with the k and T that do best on a part of the training set."""
+    """Vote of 20 neighbours, T = 0.1; under ``selected``, with the k and T that do best on a part of the bank."""
     choice = select_k(train)
     return {**knn(train, test), "selected": knn(train, test, k=choice.k, temperature=choice.temperature)}
 

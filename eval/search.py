@@ -323,11 +323,13 @@ def _write_part(folder: Path, name: str, writer: Callable[[Path], object]) -> di
 
 def _delete_stale(folder: Path, keep: set[str]) -> None:
     """Delete parts that no manifest names, and what killed writers left; nothing that is not ours."""
-    for name, suffix in _SUFFIX.items():
-        for pattern in (f"{name}-{'[0-9a-f]' * 16}{suffix}", f".{name}.tmp-{'[0-9a-f]' * 16}{suffix}"):
-            for path in folder.glob(pattern):
-                if path.name not in keep:
-                    path.unlink(missing_ok=True)
+    code = "[0-9a-f]" * 16
+    patterns = [f"{name}-{code}{suffix}" for name, suffix in _SUFFIX.items()]
+    patterns += [f".{name}.tmp-{code}{suffix}" for name, suffix in {**_SUFFIX, "manifest": ".json"}.items()]
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
 
 
 def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -365,6 +367,4 @@ def _verified(folder: Path, name: str, part: dict[str, str]) -> Path:
 
 
 def _damaged(folder: Path, file: str, what: str) -> ToolkitError:
-    return ToolkitError(
-        f"the index {folder} is damaged: {file}: {what}; build the index again with `ssl-toolkit index`"
-    )
+    return ToolkitError(f"the index {folder} is damaged: {file}: {what}; build it again with `ssl-toolkit index`")

@@ -1,3 +1,35 @@
 """Pretrain image encoders without labels, score them honestly, search images with them."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ssl_toolkit.cli.evaluate import evaluate
+    from ssl_toolkit.cli.pretrain import pretrain
+    from ssl_toolkit.data.sources import open_images
+    from ssl_toolkit.encoders import Encoder, load_encoder
+    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.method import Method
+
+__all__ = ["EmbeddingIndex", "Encoder", "Method", "evaluate", "load_encoder", "open_images", "pretrain"]
+
+_HOMES = {
+    "EmbeddingIndex": "ssl_toolkit.eval.search",
+    "Encoder": "ssl_toolkit.encoders",
+    "Method": "ssl_toolkit.method",
+    "evaluate": "ssl_toolkit.cli.evaluate",
+    "load_encoder": "ssl_toolkit.encoders",
+    "open_images": "ssl_toolkit.data.sources",
+    "pretrain": "ssl_toolkit.cli.pretrain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: `ssl-toolkit --help` must not wait for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ssl_toolkit' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -82,6 +82,17 @@ def signals_given_back() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+def _mark_epoch_running(trainer: pl.Trainer) -> None:
+    """Count the current epoch as begun.
+
+    After resuming from the end of an epoch Lightning does not count the next one as begun; it would take a checkpoint
+    in the middle of that one for a finished epoch, and not hand the loader its position.
+    """
+    progress: Any = trainer.fit_loop.epoch_progress
+    for counter in (progress.total, progress.current):
+        counter.ready = counter.started = counter.processed + 1
+
+
 class Checkpoints(pl.Callback):
     """Saves the run every so often, at its end and when a signal asks it to stop; keeps the last two.
 
@@ -112,6 +123,7 @@ class Checkpoints(pl.Callback):
         step = trainer.global_step
         if step == self._saved_step:
             return  # nothing new, or in the middle of accumulation
+        _mark_epoch_running(trainer)
         if self._signum:
             self.save(trainer)
             name = signal.Signals(self._signum).name

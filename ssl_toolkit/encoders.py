@@ -12,11 +12,12 @@ from typing import Any, Literal
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
 from ssl_toolkit import __version__
+from ssl_toolkit.augment import eval_view
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
 
@@ -84,8 +85,9 @@ class EncoderConfig:
     Attributes:
         name: A timm architecture, or ``convnet`` (see `ConvNet`).
         channels: Channels of the images.
-        image_size: Side of the images that it is trained on, in pixels; evaluation uses the same.
-        load_size: Short side to which images are resized when read, before the centre crop to `image_size`.
+        image_size: Side of the images that it is for, in pixels: what evaluation and search show it.
+        load_size: Short side to which images are resized when read; views are cut from that, evaluation takes the
+            central `image_size` of it.
         stem: ``small`` replaces a ResNet's 7x7 stride-2 stem and max-pool by a 3x3 convolution; ``auto`` does so for
             ResNets under 64 px.
         mean: Mean of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.5.
@@ -171,6 +173,10 @@ class Encoder(nn.Module):
     def tokens(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to a token a position (N, T, D), row by row, without class tokens."""
         return self.feature_map(image).flatten(2).transpose(1, 2)
+
+    def eval_view(self) -> nn.Module:
+        """What evaluation does to images that were read at `load_size`: bytes to [0, 1], the central `image_size`."""
+        return eval_view(self.config.image_size, self.config.load_size)
 
     def reinitialized(self, seed: int) -> Encoder:
         """The same architecture with fresh random weights, on the same device; the caller's draws are not disturbed."""
@@ -268,7 +274,8 @@ def save_encoder(encoder: Encoder, path: str | Path, method: str = "") -> str:
         "versions": json.dumps(versions()),
         "sha256": sha256,
     }
-    write_atomic(path, lambda temporary: save_file(weights, temporary, metadata))
+    content = save(weights, metadata)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))  # save_file would make it private
     return sha256
 
 

@@ -75,7 +75,7 @@ def train_quickly(tmp_path: Path) -> Callable[..., Any]:
         torch.manual_seed(seed)
         method = found(
             Encoder(EncoderConfig("convnet", image_size=size, load_size=size)),
-            found.default_views(size),
+            found.default_views(**{"size": size, **options.pop("views", {})}),
             options.pop("optimizer", OptimizerConfig()),
         )
         run = start_run(tmp_path / out, {"epochs": epochs}, resume=options.get("resume", False))

@@ -26,16 +26,10 @@ _RANGE_SLACK = 1e-3  # what resampling and blur may overshoot
 
 
 class Draws(RandomGeneratorBase):
-    """A Kornia parameter generator that stays on the CPU and in float32.
+    """A Kornia parameter generator that draws on the CPU and in float32, wherever the module is moved.
 
     In bfloat16 a brightness factor takes 153 values; on the device, reading a crop box waits for the device.
     """
-
-    def set_rng_device_and_dtype(
-        self, device: torch.device | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """Keep CPU and float32; both arguments are ignored."""
-        super().set_rng_device_and_dtype(torch.device("cpu"), torch.float32)
 
     def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
         """Nothing to make: `uniform` draws from the ranges themselves."""
@@ -105,6 +99,7 @@ class DeviceAugmentation:
     def transform_tensor(self, input: Tensor, *, shape: Tensor | None = None, match_channel: bool = True) -> Tensor:
         """(H, W) and (C, H, W) become (N, C, H, W); `shape` is Kornia's way to place masks."""
         if shape is not None:
+            input = input.to(output_dtype(input))  # labels; the container gives masks the image's type
             placed: Tensor = super().transform_tensor(input, shape=shape, match_channel=match_channel)  # type: ignore[misc]
             return placed
         if input.dtype != torch.uint8 and input.dtype not in _FLOATS:
@@ -136,9 +131,7 @@ class DeviceAugmentation:
             output = self.transform_output_tensor(output, tuple(input.shape))  # type: ignore[attr-defined]
         return output
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
-    ) -> Tensor:
+    def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Augment (N, C, H, W) images by `params`."""
         raise NotImplementedError
 
@@ -185,6 +178,7 @@ class RangeGuard:
         self.trusted: set[torch.device] = set()
 
     def __call__(self, image: Tensor, name: str) -> None:
+        """Raise a ValueError that names `name` if `image` leaves [0, 1]."""
         if image.device in self.trusted:
             return
         if error := unit_range_error(image, name):

@@ -44,7 +44,7 @@ def contrast_(x: Tensor, factor: Tensor) -> None:
 def saturation_(x: Tensor, factor: Tensor, scratch: Tensor) -> None:
     """Blend with the grey pixel: ``factor * x + (1 - factor) * grey``, clamped."""
     grey = grey_of(x, scratch[0]).mul_(1 - factor)
-    x.mul_(factor).add_(grey).clamp_(0, 1)
+    torch.addcmul(grey, x, factor, out=x).clamp_(0, 1)
 
 
 def blend_(x: Tensor, factor: Tensor, to_mean: Tensor, to_grey: Tensor, scratch: Tensor) -> None:
@@ -59,7 +59,7 @@ def blend_(x: Tensor, factor: Tensor, to_mean: Tensor, to_grey: Tensor, scratch:
     base = grey_of(x, scratch[0])
     offset = base.mean(dim=-1, keepdim=True).mul_(to_mean)
     base.mul_(to_grey).add_(offset)
-    x.mul_(factor).add_(base).clamp_(0, 1)
+    torch.addcmul(base, x, factor, out=x).clamp_(0, 1)
 
 
 def greyscale_(x: Tensor, scratch: Tensor) -> None:
@@ -72,28 +72,27 @@ def turn_hue_(x: Tensor, turns: Tensor, scratch: Tensor) -> None:
 
     With chroma ``c = max - min``, u and v the larger and the smaller of green and blue, and t = min(r, u), the hue's
     distance from red is ``|(t - v) / c - 2 [r < u]|`` sixths of a turn, towards green where g > b. After the turn by
-    h, a channel is ``min + c clamp(|6 h - 3| - 1, 0, 1)`` (red) or ``max - c clamp(|6 h - 2k| - 1, 0, 1)`` (green
-    k = 1, blue k = 2); below all angles are in turns and c is six times larger.
+    h (in turns), a channel is ``min + c clamp(|6 h - 3| - 1, 0, 1)`` (red) or ``max - c clamp(|6 h - 2k| - 1, 0, 1)``
+    (green k = 1, blue k = 2).
     """
     red, green, blue = x.unbind(0)
     high, low, hue, chroma, swap = scratch[:SCRATCH_PLANES].unbind(0)
     torch.maximum(green, blue, out=high)
     torch.minimum(green, blue, out=low)
     torch.lt(red, high, out=swap)
-    torch.minimum(red, high, out=hue)
+    torch.minimum(red, high, out=hue).sub_(low)
     torch.maximum(red, high, out=high)
-    hue.sub_(low)
     torch.minimum(red, low, out=low)
-    torch.sub(high, low, out=chroma).mul_(6)
-    hue.div_(low.copy_(chroma).clamp_(min=_TINY)).sub_(swap, alpha=1 / 3).abs_()
+    torch.sub(high, low, out=chroma).clamp_(min=_TINY)
+    torch.addcdiv(swap, hue, chroma, value=-0.5, out=hue).abs_()  # thirds of a turn
     torch.sub(green, blue, out=swap)
     hue.copysign_(swap)
-    hue.add_(turns + 1).frac_()  # [0, 1): hue and turns are within half a turn each
-    torch.sub(high, chroma, alpha=1 / 3, out=low)  # min - c
-    high.add_(chroma, alpha=1 / 6)  # max + c
-    _ramp(hue, 1 / 2, red).mul_(chroma).add_(low)
-    _ramp(hue, 1 / 3, green).mul_(chroma).neg_().add_(high)
-    _ramp(hue, 2 / 3, blue).mul_(chroma).neg_().add_(high)
+    torch.add(turns + 1, hue, alpha=1 / 3, out=hue).frac_()  # [0, 1): hue and turns are within half a turn each
+    torch.sub(high, chroma, alpha=2, out=low)  # min - c
+    high.add_(chroma)  # max + c
+    torch.addcmul(low, _ramp(hue, 1 / 2, red), chroma, value=6, out=red)
+    torch.addcmul(high, _ramp(hue, 1 / 3, green), chroma, value=-6, out=green)
+    torch.addcmul(high, _ramp(hue, 2 / 3, blue), chroma, value=-6, out=blue)
 
 
 def _ramp(hue: Tensor, at: float, out: Tensor) -> Tensor:
@@ -116,17 +115,19 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def hue_matrix(turns: Tensor) -> Tensor:
-    """The linear hue turn: a rotation of the chrominance plane (I, Q) of YIQ.
+    """The linear hue turn: a rotation of RGB space about the grey axis.
+
+    A third of a turn permutes the channels and equals the HSV turn exactly; in between the rotation keeps the sum of
+    the channels where HSV keeps the largest and the smallest. (A rotation of the chrominance of YIQ, often used for
+    this, turns colours by unequal angles and is further from HSV.)
 
     Args:
         turns: (n,) of the full circle.
 
     Returns:
-        (n, 3, 3) matrices on RGB. They keep the luma; HSV keeps the largest channel instead.
+        (n, 3, 3) matrices on RGB.
     """
-    to_yiq = torch.tensor([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)
-    angle = turns.to(torch.float64) * (2 * torch.pi)
-    turn = torch.eye(3, dtype=torch.float64).repeat(len(turns), 1, 1)
-    turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
-    turn[:, 1, 2], turn[:, 2, 1] = angle.sin(), -angle.sin()
-    return (torch.linalg.inv(to_yiq) @ turn @ to_yiq).to(torch.float32)
+    angle = (turns * (2 * torch.pi))[:, None, None]
+    mean = torch.full((3, 3), 1 / 3)
+    swirl = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
+    return angle.cos() * (torch.eye(3) - mean) + mean + angle.sin() * swirl

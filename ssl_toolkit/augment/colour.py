@@ -22,7 +22,6 @@ from ssl_toolkit.augment.base import (
     Params,
     RangeGuard,
     chance,
-    rows,
     uniform,
 )
 from ssl_toolkit.augment.engine import run_steps
@@ -74,10 +73,9 @@ class ColourDraws(Draws, rg.ColorJitterGenerator):
 class _Plan:
     """The batch's parameters as the arithmetic takes them; the lists are what the host needs to know."""
 
-    jitter: list[bool]
-    grey: list[int]
-    order: list[list[int]]  # (N, 4), only operations that do something
-    key: list[int]  # where in the order the hue stands, -1 without jitter
+    grey: list[int]  # 1 where the image turns grey
+    order: list[list[int]]  # (N, 4)
+    place: list[int]  # where in the order the hue stands, -1 without jitter
     factor: Tensor  # (N, 4) of the operation in that place, for `channels.blend_`
     to_mean: Tensor
     to_grey: Tensor
@@ -98,8 +96,9 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         grey_first: Greyscale before the jitter, as MoCo v1 has it.
         order: "random" draws an order an image, as torchvision does; or the numbers of brightness (0), contrast (1),
             saturation (2), hue (3) in the order to apply.
-        hue: "exact" is HSV, with a clamp to [0, 1] after each operation; "linear" turns the chrominance plane of YIQ
-            and clamps once: one 3x4 matrix a sample, cheaper, with the error that `docs/augmentations.md` states.
+        hue: "exact" is HSV, with a clamp to [0, 1] after each operation; "linear" rotates RGB about
+            the grey axis and clamps once: one 3x4 matrix a sample, cheaper, with the error that
+            `docs/augmentations.md` states.
         mean: Subtracted at the end, one value a channel; None for no normalisation.
         std: Divided by at the end, one value a channel; None for no normalisation.
         compile: Fuse the exact hue with torch.compile: "auto" on CUDA only, "always", "never". Where it fails, a
@@ -141,18 +140,15 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         self.compile_hue = compile
         self._guard = RangeGuard()
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
-    ) -> Tensor:
+    def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Change the colours of (N, C, H, W) by `params`."""
         self._guard(input, type(self).__name__)
         return run_steps(input, [(self, params)])
 
     def sort_key(self, params: Params) -> list[int] | None:
-        """Images whose hue stands at the same place in the order turn it together."""
-        if self.linear or HUE not in self.active:
-            return None
-        return _hue_places(params)
+        """Images whose hue stands at the same place in the order turn it together, and grey ones stand together."""
+        grey = (params["grey"] > 0.5).tolist()
+        return [2 * place + on for place, on in zip(self._places(params), grey, strict=True)]
 
     def plan(self, params: Params, channels: int, device: torch.device) -> _Plan:
         """Factors by place in the order, and in linear mode the matrices."""
@@ -174,57 +170,58 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
             matrix,
             mean_matrix,
         )
-        placed = tuple(tensor.to(device, non_blocking=True) for tensor in placed)
         return _Plan(
-            jitter.tolist(),
-            rows(params["grey"]) if channels == 3 else [],
-            [[number for number in places] for places in order.tolist()],
-            _hue_places(params) if HUE in active else [0 if on else -1 for on in jitter.tolist()],
-            *placed,
+            (params["grey"] > 0.5).long().tolist() if channels == 3 else [0] * count,
+            order.tolist(),
+            self._places(params),
+            *(tensor.to(device, non_blocking=True) for tensor in placed),
         )
 
     def run(self, planes: Tensor, plan: _Plan, first: int, last: int) -> Tensor:
         """Jitter, grey and normalise the planes of images `first` to `last`, in place."""
         x = planes.flatten(2)  # (C, n, P)
-        grey = [row - first for row in plan.grey if first <= row < last]
         scratch = take("scratch", (ops.SCRATCH_PLANES, *x.shape[1:]), x.device)
         if self.grey_first:
-            _grey_rows_(x, grey, scratch)
+            _grey_(x, plan.grey, first, last, scratch)
         active = self._active(len(x))
         if active and self.linear and len(x) == 3:
             _linear_(x, plan, first, last)
         elif active:
             self._exact_(x, plan, first, last, active, scratch)
         if not self.grey_first:
-            _grey_rows_(x, grey, scratch)
+            _grey_(x, plan.grey, first, last, scratch)
         if self.mean is not None and self.std is not None:
             x.sub_(x.new_tensor(self.mean)[:, None, None]).div_(x.new_tensor(self.std)[:, None, None])
         return planes
 
-    def _exact_(
-        self, x: Tensor, plan: _Plan, first: int, last: int, active: set[int], scratch: Tensor
-    ) -> None:
-        for start, stop in _runs(plan.key, first, last):
-            if plan.key[start] < 0:
+    def _exact_(self, x: Tensor, plan: _Plan, first: int, last: int, active: set[int], scratch: Tensor) -> None:
+        for start, stop in _runs(plan.place, first, last):
+            if plan.place[start] < 0:
                 continue
             part = x[:, start - first : stop - first]
             work = scratch[:, start - first : stop - first]
             for place in range(4):
-                kinds = {plan.order[row][place] for row in range(start, stop)} & active
-                factor = plan.factor[start:stop, place, None]
-                if not kinds:
-                    continue
-                if kinds == {HUE}:
-                    self._hue_(part, plan.turns[start:stop], work)
-                elif kinds == {BRIGHTNESS} and _alike(plan.order, start, stop, place):
-                    ops.brightness_(part, factor)
-                elif kinds == {CONTRAST} and _alike(plan.order, start, stop, place):
-                    ops.contrast_(part, factor)
-                elif kinds == {SATURATION} and _alike(plan.order, start, stop, place):
-                    ops.saturation_(part, factor, work)
-                else:
-                    to_mean, to_grey = plan.to_mean[start:stop, place, None], plan.to_grey[start:stop, place, None]
-                    ops.blend_(part, factor, to_mean, to_grey, work)
+                kinds = {plan.order[row][place] for row in range(start, stop)}
+                self._place_(part, plan, start, stop, place, kinds, active, work)
+
+    def _place_(
+        self, x: Tensor, plan: _Plan, start: int, stop: int, place: int, kinds: set[int], active: set[int], work: Tensor
+    ) -> None:
+        """One place of the order: its operation where all images share it, else each image its own."""
+        if not kinds & active:
+            return
+        factor = plan.factor[start:stop, place, None]
+        if kinds == {HUE}:
+            self._hue_(x, plan.turns[start:stop], work)
+        elif kinds == {BRIGHTNESS}:
+            ops.brightness_(x, factor)
+        elif kinds == {CONTRAST}:
+            ops.contrast_(x, factor)
+        elif kinds == {SATURATION}:
+            ops.saturation_(x, factor, work)
+        else:
+            to_mean, to_grey = plan.to_mean[start:stop, place, None], plan.to_grey[start:stop, place, None]
+            ops.blend_(x, factor, to_mean, to_grey, work)
 
     def _hue_(self, x: Tensor, turns: Tensor, scratch: Tensor) -> None:
         wanted = self.compile_hue == "always" or (self.compile_hue == "auto" and x.device.type == "cuda")
@@ -234,12 +231,20 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         else:
             x.copy_(turned)
 
+    def _places(self, params: Params) -> list[int]:
+        """Where in its order each image turns its hue, 0 where hues are not turned; -1 for images without jitter."""
+        jitter = params["batch_prob"] > 0.5
+        hue = (params["order"].expand(len(jitter), 4) == HUE).long().argmax(dim=1)
+        place = hue if HUE in self.active and not self.linear else torch.zeros_like(hue)
+        places: list[int] = torch.where(jitter, place, -1).tolist()
+        return places
+
     def _active(self, channels: int) -> set[int]:
         """The operations that change an image of so many channels."""
         if channels == 3:
             return self.active
         if self.active & {SATURATION, HUE} or self._param_generator.grey_p > 0:
-            _say_rgb_only(channels)
+            say_rgb_only(channels)
         return self.active & {BRIGHTNESS, CONTRAST}
 
 
@@ -276,8 +281,7 @@ def jitter_matrices(factors: Tensor, order: Tensor, active: set[int], jitter: Te
     for place in range(4):
         step = single[sample, order[:, place]]
         mean_step = torch.where((order[:, place] == CONTRAST)[:, None, None], rest * to_luma, torch.zeros(()))
-        # The mean of what came before is (A + B) mean(x).
-        on_mean = step @ on_mean + mean_step @ (on_image + on_mean)
+        on_mean = step @ on_mean + mean_step @ on_image  # there is one contrast: before it, nothing in the mean
         on_image = step @ on_image
     return on_image, on_mean
 
@@ -286,27 +290,15 @@ def _linear_(x: Tensor, plan: _Plan, first: int, last: int) -> None:
     mean = x.mean(dim=-1).t()[:, :, None]  # (n, 3, 1)
     offset = torch.bmm(plan.mean_matrix[first:last], mean)
     images = x.transpose(0, 1)  # (n, 3, P)
-    images.copy_(torch.baddbmm(offset, plan.matrix[first:last], images).clamp_(0, 1))
+    turned = take("narrow", (images.shape[0], 3, images.shape[2]), x.device)
+    torch.baddbmm(offset, plan.matrix[first:last], images, out=turned)
+    torch.clamp(turned, 0, 1, out=images)
 
 
-def _grey_rows_(x: Tensor, grey: list[int], scratch: Tensor) -> None:
-    if not grey:
-        return
-    if len(grey) == x.shape[1]:
-        ops.greyscale_(x, scratch)
-        return
-    index = torch.tensor(grey).to(x.device, non_blocking=True)
-    some = x.index_select(1, index)
-    ops.greyscale_(some, scratch[:, : len(grey)])
-    x.index_copy_(1, index, some)
-
-
-def _hue_places(params: Params) -> list[int]:
-    """Where in its order each image turns its hue; -1 for images without jitter."""
-    jitter = params["batch_prob"] > 0.5
-    places = (params["order"].expand(len(jitter), 4) == HUE).long().argmax(dim=1)
-    keys: list[int] = torch.where(jitter, places, -1).tolist()
-    return keys
+def _grey_(x: Tensor, grey: list[int], first: int, last: int, scratch: Tensor) -> None:
+    for start, stop in _runs(grey, first, last):
+        if grey[start]:
+            ops.greyscale_(x[:, start - first : stop - first], scratch[:, start - first : stop - first])
 
 
 def _runs(key: list[int], first: int, last: int) -> list[tuple[int, int]]:
@@ -315,12 +307,9 @@ def _runs(key: list[int], first: int, last: int) -> list[tuple[int, int]]:
     return list(zip([first, *edges], [*edges, last], strict=True))
 
 
-def _alike(order: list[list[int]], start: int, stop: int, place: int) -> bool:
-    return all(order[row][place] == order[start][place] for row in range(start + 1, stop))
-
-
 @functools.cache
-def _say_rgb_only(channels: int) -> None:
+def say_rgb_only(channels: int) -> None:
+    """Say, once for each number of channels, which operations do not happen."""
     _log.warning(
         "images of %d channels: saturation, hue and greyscale need RGB and are left out; brightness and contrast stay",
         channels,

@@ -76,9 +76,11 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
             full_height = torch.full((count, 1), float(image_height))
             full_width = torch.full((count, 1), float(image_width))
         else:
-            full_height, full_width = box.to("cpu", torch.float32).split(1, dim=1)
+            valid = box.to("cpu", torch.float32)
+            full_height, full_width = valid[:, :1], valid[:, 1:]
         shape = (count, _TRIES)
-        area = uniform(shape, *self.scale, same_on_batch, generator) * full_height * full_width
+        least, most = self.scale
+        area = uniform(shape, least, most, same_on_batch, generator) * full_height * full_width
         log_ratio = uniform(shape, math.log(self.ratio[0]), math.log(self.ratio[1]), same_on_batch, generator)
         ratio = log_ratio.exp()
         place = uniform((count, 2), 0.0, 1.0, same_on_batch, generator)
@@ -91,8 +93,8 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
         height = torch.where(found, height.gather(1, first), central_height)[:, 0]
         width = torch.where(found, width.gather(1, first), central_width)[:, 0]
         room_y, room_x = full_height[:, 0] - height, full_width[:, 0] - width
-        top = torch.where(found[:, 0], (place[:, 0] * (room_y + 1)).floor(), (room_y / 2).round())
-        left = torch.where(found[:, 0], (place[:, 1] * (room_x + 1)).floor(), (room_x / 2).round())
+        top = torch.where(found[:, 0], (place[:, 0] * (room_y + 1)).floor(), (room_y / 2).floor())
+        left = torch.where(found[:, 0], (place[:, 1] * (room_x + 1)).floor(), (room_x / 2).floor())
         out_height, out_width = (torch.full((count,), float(side)) for side in self.output_size)
         zero = torch.zeros(count)
         return {
@@ -168,9 +170,7 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
             params = self.forward_parameters(tuple(self.transform_tensor(input).shape), generator, box=box)
         return super().forward(input, params, generator, **kwargs)
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
-    ) -> Tensor:
+    def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Crop, resize and flip (N, C, H, W) by `params`."""
         return like(self.planes(input, boxes_of(params), flags), input)
 

@@ -6,6 +6,7 @@ never leave the cache. On an accelerator the whole batch is one piece.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from ssl_toolkit.augment.base import Params, memory_format, output_dtype, to_planes
 
-# Float32 planes of one piece; a few such buffers are alive at a time and share the second-level cache (1 to 2 MiB).
-PIECE_BYTES = 1024 * 1024
+# Small images go together, as many as make so many bytes of float32 planes: fewer calls, while what one call works on
+# stays in a second-level cache of 1 to 2 MiB. An image above `ALONE_BYTES` goes alone.
+PIECE_BYTES = 1536 * 1024
+ALONE_BYTES = 384 * 1024
 
 
 class Step(Protocol):
@@ -36,6 +39,7 @@ def run_steps(
     steps: Sequence[tuple[Step, Params]],
     crop: Callable[[list[int]], Tensor] | None = None,
     size: tuple[int, int] | None = None,
+    clamp: bool = False,
 ) -> Tensor:
     """Apply steps to a batch.
 
@@ -44,6 +48,7 @@ def run_steps(
         steps: Operations with their parameters, in order.
         crop: Gives the cropped planes (C, n, h, w) of the images listed; None: the images themselves.
         size: Height and width of the crops; None without `crop`.
+        clamp: Cut off what rounding leaves outside [0, 1].
 
     Returns:
         (N, C, h, w) in the dtype (float32 for uint8) and memory format of `image`.
@@ -53,7 +58,7 @@ def run_steps(
     order = _order(steps, count)
     taken = None if order is None else torch.tensor(order, dtype=torch.long)
     plans = [step.plan(_reordered(params, taken), channels, image.device) for step, params in steps]
-    piece = count if image.device.type != "cpu" else max(1, PIECE_BYTES // (4 * channels * height * width))
+    piece = _piece(count, 4 * channels * height * width, image.device)
     order = list(range(count)) if order is None else order
     output = torch.empty(
         (count, channels, height, width),
@@ -61,12 +66,14 @@ def run_steps(
         device=image.device,
         memory_format=memory_format(image),
     )
-    for first in range(0, count, max(piece, 1)):
+    for first in range(0, count, piece):
         last = min(first + piece, count)
         sources = order[first:last]
         planes = _whole(image, sources, taken is None) if crop is None else crop(sources)
         for (step, _), plan in zip(steps, plans, strict=True):
             planes = step.run(planes, plan, first, last)
+        if clamp:
+            planes.clamp_(0, 1)
         if taken is None:
             output[first:last] = planes.transpose(0, 1)
         elif last - first == 1:
@@ -77,11 +84,18 @@ def run_steps(
     return output
 
 
+def _piece(count: int, image_bytes: int, device: torch.device) -> int:
+    """How many images go through the steps together."""
+    if device.type != "cpu":
+        return max(1, count)
+    return 1 if image_bytes > ALONE_BYTES else max(1, PIECE_BYTES // max(1, image_bytes))
+
+
 def _order(steps: Sequence[tuple[Step, Params]], count: int) -> list[int] | None:
     """The images' order in which those alike are neighbours; None for their own."""
     for step, params in steps:
         key = step.sort_key(params)
-        if key is not None and any(earlier > later for earlier, later in zip(key, key[1:], strict=False)):
+        if key is not None and any(earlier > later for earlier, later in itertools.pairwise(key)):
             return sorted(range(count), key=key.__getitem__)
     return None
 
@@ -89,8 +103,9 @@ def _order(steps: Sequence[tuple[Step, Params]], count: int) -> list[int] | None
 def _reordered(params: Params, taken: Tensor | None) -> Params:
     if taken is None:
         return params
+    # Beside the drawn tensors a Kornia container leaves its own keywords here.
     return {
-        name: value[taken] if value.dim() and len(value) == len(taken) and name != "forward_input_shape" else value
+        name: value[taken] if isinstance(value, Tensor) and name != "forward_input_shape" else value
         for name, value in params.items()
     }
 
@@ -99,5 +114,3 @@ def _whole(image: Tensor, sources: list[int], in_order: bool) -> Tensor:
     if in_order or len(sources) == 1:
         return to_planes(image[sources[0] : sources[-1] + 1])
     return to_planes(image.index_select(0, torch.tensor(sources).to(image.device, non_blocking=True)))
-
-

@@ -8,7 +8,7 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Generator, Tensor
 
-from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, chance, output_dtype, uniform
+from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, output_dtype, uniform
 from ssl_toolkit.augment.engine import run_steps
 from ssl_toolkit.errors import UsageError
 
@@ -68,9 +68,7 @@ class _Erase(DeviceAugmentation, IntensityAugmentationBase2D):
     _compute_matrix_lazily = False
     value: float
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
-    ) -> Tensor:
+    def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Erase from (N, C, H, W) by `params`."""
         return run_steps(input, [(self, params)])
 

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from ssl_toolkit.augment.blur import GaussianBlur
-from ssl_toolkit.augment.colour import ColourJitter
+from ssl_toolkit.augment.colour import ColourJitter, say_rgb_only
 from ssl_toolkit.augment.crop import ResizedCropFlip
 from ssl_toolkit.augment.solarize import Solarize
 from ssl_toolkit.augment.views import EvalView, View, Views
@@ -412,6 +412,10 @@ def _view(
     """One view; what cannot happen is left out."""
     if size < 1 or channels < 1:
         raise UsageError(f"view of size {size} with {channels} channels: both are at least 1")
+    if channels != 3:
+        if any(jitter[2:]) or grey_p > 0:
+            say_rgb_only(channels)
+        jitter, grey_p = (*jitter[:2], 0.0, 0.0), 0.0
     steps: list[nn.Module] = []
     if (jitter_p > 0 and any(jitter)) or grey_p > 0:
         steps.append(ColourJitter(jitter, jitter_p, grey_p, grey_first, hue=hue))

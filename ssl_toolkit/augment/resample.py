@@ -78,7 +78,6 @@ def axis_matrix(
     size_in: int,
     size_out: int,
     mode: Mode = "bilinear",
-    gain: float = 1.0,
     out: Tensor | None = None,
 ) -> Tensor:
     """The linear map of an antialiased resize of one axis, one a sample.
@@ -93,11 +92,10 @@ def axis_matrix(
         size_in: Input pixels along the axis.
         size_out: Output pixels along the axis.
         mode: "bilinear" (triangle) or "bicubic" (Keys' kernel with a = -1/2, as in Pillow).
-        gain: What each row sums to.
         out: (N, size_out, size_in) memory for the result.
 
     Returns:
-        (N, size_out, size_in).
+        (N, size_out, size_in); each row sums to one.
     """
     column = torch.arange(size_in, dtype=torch.float32, device=start.device) + 0.5
     row = torch.arange(size_out, dtype=torch.float32, device=start.device) + 0.5
@@ -105,6 +103,10 @@ def axis_matrix(
     scale = length / size_out  # (N, 1)
     away = row if flip is None else torch.where(flip[:, None], size_out - row, row)
     centre = start + away * scale  # (N, out)
+    if size_in <= size_out and mode == "bilinear":
+        # Never shrinks: two neighbours, or the last pixel alone, and their weights sum to one as they are.
+        centre = torch.minimum(torch.maximum(centre, start + 0.5), start + length - 0.5)
+        return torch.sub(column, centre[:, :, None], out=out).abs_().clamp_(max=1).neg_().add_(1)
     narrow = scale.clamp(min=1).reciprocal()
     inside = (column > start) & (column < start + length)
     column = (column * narrow).where(inside, torch.inf)  # (N, in); too far away outside the box
@@ -113,7 +115,7 @@ def axis_matrix(
         weight.sub_(1).clamp_(max=0)  # the triangle upside down: normalising turns it
     else:
         weight = weight.copy_(_cubic(weight.clamp_(max=2)))
-    return weight.div_(weight.sum(-1, keepdim=True).mul_(1 / gain))
+    return weight.div_(weight.sum(-1, keepdim=True))
 
 
 def _cubic(distance: Tensor) -> Tensor:
@@ -123,23 +125,45 @@ def _cubic(distance: Tensor) -> Tensor:
     return torch.where(distance < 1, near, far)
 
 
+def apply_axes(planes: Tensor, along_y: Tensor, along_x: Tensor, out: Tensor, clip: bool = False) -> Tensor:
+    """``along_y @ plane @ along_x^T`` for each channel and image: two batched products a channel, and no copy.
+
+    Args:
+        planes: (C, n, H, W).
+        along_y: (n, h, H).
+        along_x: (n, w, W).
+        out: (C, n, h, w); may be `planes` itself.
+        clip: Clamp to [0, 255] between the products, as integer arithmetic does.
+    """
+    channels, count, height, _ = planes.shape
+    narrow = take("narrow", (channels, count, height, along_x.shape[1]), planes.device)
+    for plane, half, done in zip(planes, narrow, out, strict=True):
+        torch.bmm(plane, along_x.transpose(1, 2), out=half)
+        if clip:
+            half.clamp_(0, 255)
+        torch.bmm(along_y, half, out=done)
+    return out
+
+
 def _dense(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode) -> Tensor:
     count, channels, height, width = image.shape
     device = image.device
     top, left, box_height, box_width, flip = (field.to(device, non_blocking=True) for field in boxes)
-    gain = 1.0 if image.is_floating_point() else 1 / 255
-    along_y = take("along_y", (count, size[0], height), device)
-    along_x = take("along_x", (count, size[1], width), device)
-    axis_matrix(top, box_height, None, height, size[0], mode, out=along_y)
-    axis_matrix(left, box_width, flip, width, size[1], mode, gain, out=along_x)
-    # Rows first, then channels: both products run over whole (matrix x matrix) blocks of a sample.
-    lines = take("lines", (count, height, channels, width), device).copy_(image.permute(0, 2, 1, 3))
-    narrow = take("narrow", (count, height * channels, size[1]), device)
-    torch.bmm(lines.view(count, height * channels, width), along_x.transpose(1, 2), out=narrow)
-    done = take("lines", (count, size[0], channels * size[1]), device)
-    torch.bmm(along_y, narrow.view(count, height, channels * size[1]), out=done)
+    if (height, size[0]) == (width, size[1]):  # both axes in one go
+        never = torch.zeros_like(flip)
+        both = take("along", (2 * count, size[0], height), device)
+        starts, lengths = torch.cat([top, left]), torch.cat([box_height, box_width])
+        axis_matrix(starts, lengths, torch.cat([never, flip]), height, size[0], mode, out=both)
+        along_y, along_x = both[:count], both[count:]
+    else:
+        along_y = axis_matrix(top, box_height, None, height, size[0], mode)
+        along_x = axis_matrix(left, box_width, flip, width, size[1], mode)
+    pixels = take("pixels", (channels, count, height, width), device).copy_(image.transpose(0, 1))
     planes = take("planes", (channels, count, *size), device)
-    return planes.copy_(done.view(count, size[0], channels, size[1]).permute(2, 0, 1, 3))
+    if image.is_floating_point():
+        return apply_axes(pixels, along_y, along_x, planes)
+    along_y = along_y.mul_(1 / 255)  # fewer numbers than the planes
+    return apply_axes(pixels, along_y, along_x, planes, clip=mode == "bicubic")
 
 
 def _one_by_one(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, sources: Sequence[int]) -> Tensor:

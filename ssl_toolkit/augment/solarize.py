@@ -50,9 +50,7 @@ class Solarize(DeviceAugmentation, IntensityAugmentationBase2D):
         self.threshold = threshold
         self._guard = RangeGuard()
 
-    def apply_transform(
-        self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
-    ) -> Tensor:
+    def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Solarise (N, C, H, W) by `params`."""
         self._guard(input, type(self).__name__)
         return run_steps(input, [(self, params)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssl_toolkit.augment.base import DeviceAugmentation, Params, RangeGuard
 from ssl_toolkit.augment.crop import ResizedCropFlip, boxes_of
-from ssl_toolkit.augment.engine import run_steps
+from ssl_toolkit.augment.engine import Step, run_steps
 from ssl_toolkit.augment.resample import Boxes, resample
 from ssl_toolkit.randomness import derive_seed
 
@@ -28,13 +28,12 @@ class View(nn.Module):
         then: Any other modules for float images [0, 1] (N, C, h, w), Kornia's among them, applied to the whole batch.
     """
 
-    def __init__(
-        self, crop: ResizedCropFlip, steps: Sequence[nn.Module] = (), then: Sequence[nn.Module] = ()
-    ) -> None:
+    def __init__(self, crop: ResizedCropFlip, steps: Sequence[nn.Module] = (), then: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.crop = crop
         self.steps = nn.ModuleList(steps)
         self.then = nn.Sequential(*then)
+        self.unit = all(getattr(step, "mean", None) is None for step in steps)  # nothing normalises
 
     def draw(self, shape: tuple[int, ...], seed: int, box: Tensor | None = None) -> list[Params]:
         """The parameters of crop and steps for a batch of `shape` (N, C, H, W), from `seed` alone."""
@@ -42,10 +41,7 @@ class View(nn.Module):
         cropped = (*shape[:2], *self.crop.flags["size"])
         return [
             crop,
-            *(
-                step.forward_parameters(cropped, _stream(seed, step, number))
-                for number, step in _numbered(self.steps)
-            ),
+            *(step.forward_parameters(cropped, _stream(seed, step, number)) for number, step in _numbered(self.steps)),
         ]
 
     def forward(self, image: Tensor, params: list[Params] | None = None, box: Tensor | None = None) -> Tensor:
@@ -69,8 +65,8 @@ class View(nn.Module):
             return self.crop.planes(image, boxes.pick(rows), sources=sources)
 
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            pairs = list(zip(self.steps, params[1:], strict=True))
-            view: Tensor = self.then(run_steps(image, pairs, crop, self.crop.flags["size"]))
+            pairs = list(zip(cast("Iterable[Step]", self.steps), params[1:], strict=True))
+            view: Tensor = self.then(run_steps(image, pairs, crop, self.crop.flags["size"], self.unit))
         return view
 
 
@@ -130,9 +126,7 @@ class EvalView(nn.Module):
         mode: "bilinear" or "bicubic".
     """
 
-    def __init__(
-        self, size: int, resize: int | None = None, mode: Literal["bilinear", "bicubic"] = "bilinear"
-    ) -> None:
+    def __init__(self, size: int, resize: int | None = None, mode: Literal["bilinear", "bicubic"] = "bilinear") -> None:
         super().__init__()
         self.size = size
         self.resize = size if resize is None else resize
@@ -171,7 +165,7 @@ class EvalView(nn.Module):
         top, left = ((valid - side[:, None]) / 2).round().unbind(1)
         boxes = Boxes(top, left, side, side, torch.zeros(len(side), dtype=torch.bool))
         planes = resample(image, boxes, (self.size, self.size), self.mode)
-        return planes.transpose(0, 1).contiguous()
+        return planes.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # planes are working memory
 
 
 def new_seed() -> int:
@@ -187,8 +181,7 @@ def _stream(seed: int, step: DeviceAugmentation, number: int) -> Generator:
 def _numbered(steps: nn.ModuleList) -> Iterator[tuple[int, DeviceAugmentation]]:
     """Each step with the number of earlier ones of its kind."""
     seen: dict[str, int] = {}
-    for step in steps:
+    for step in cast("Iterable[DeviceAugmentation]", steps):
         kind = type(step).__name__
         yield seen.setdefault(kind, 0), step
         seen[kind] += 1
-

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from ssl_toolkit.augment import eval_view
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached
 from ssl_toolkit.data.sources import Labels, open_images
 from ssl_toolkit.encoders import Encoder, encoder_file, encoder_metadata, load_encoder
@@ -50,7 +49,7 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
         out=out,
         device=place,
         progress=progress,
-        view=eval_view(encoder.config.image_size),
+        view=encoder.eval_view(),
         paths=loader.images.path,
     )
 

@@ -46,10 +46,9 @@ def evaluate(
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
     """
-    from ssl_toolkit.augment import eval_view
     from ssl_toolkit.cli.common import load_run_encoder, open_loader, pick_device
     from ssl_toolkit.encoders import versions
-    from ssl_toolkit.eval.baselines import pixels
+    from ssl_toolkit.eval.baselines import pixels, random_weights
     from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
     from ssl_toolkit.files import write_atomic
     from ssl_toolkit.runs import RunFolder
@@ -67,9 +66,9 @@ def evaluate(
     place = pick_device(device)
     encoders: dict[str, Any] = {"trained": encoder.to(place)}
     if baselines:
-        encoders |= {"random": encoder.reinitialized(seed), "pixels": pixels()}
+        encoders |= {"random": random_weights(encoder, seed), "pixels": pixels()}
     results = score(
-        encoders, bank, queries, protocols, view=eval_view(encoder.config.image_size), device=place,
+        encoders, bank, queries, protocols, view=encoder.eval_view(), device=place,
         progress=progress, say=say,
     )  # fmt: skip
     summary = {

@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -50,19 +51,20 @@ class Parser(ArgumentParser):
         self.groups_with_name: list[str] = []
         self.flags = {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
         self.function = function
-        self.add_argument("--config", type=str, help="YAML file with settings; options override it", metavar="FILE")
+        about = "YAML file with settings, or the name of a recipe; options override it"
+        self.add_argument("--config", type=str, help=about, metavar="FILE")
         self.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
-        self.add_function_arguments(function, as_positional=False, skip=set(skip) | set(positional))
+        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional})
         for name in positional:
             self.add_positional(name)
 
     def add_positional(self, name: str) -> None:
         """Add a parameter of the function that is given by its place."""
-        many = str(self.function.__annotations__[name]).startswith("list")
         documented = re.search(rf"^ +{name}: (.+)$", self.function.__doc__ or "", re.MULTILINE)
-        self.add_argument(
-            name, type=str, help=documented.group(1) if documented else None, **({"nargs": "+"} if many else {})
-        )
+        options: dict[str, Any] = {"type": str, "help": documented.group(1) if documented else None}
+        if str(self.function.__annotations__[name]).startswith("list"):
+            options["nargs"] = "+"
+        self.add_argument(name, **options)
 
     def add_named_group(self, group: str) -> None:
         """Let the name alone stand for the group: ``--encoder resnet18`` for ``--encoder.name resnet18``."""
@@ -76,8 +78,10 @@ class Parser(ArgumentParser):
         """
         argv = normalize(argv, self.groups_with_name)
         # A flag alone says yes.
-        follows = [*argv[1:], "--"]
-        argv = [f"{t}=true" if t in self.flags and n.startswith("-") else t for t, n in zip(argv, follows, strict=False)]
+        argv = [
+            f"{token}=true" if token in self.flags and following.startswith("-") else token
+            for token, following in zip(argv, [*argv[1:], "-"], strict=False)
+        ]
         known = {s for action in self._actions for s in action.option_strings}
         for token in argv:
             option = token.split("=")[0]
@@ -147,20 +151,26 @@ def config_file(argv: Sequence[str]) -> str | None:
     return option_value(argv, "config")
 
 
-def read_config(path: str, groups_with_name: Iterable[str] = ()) -> dict[str, Any]:
-    """A YAML file of settings.
+def read_config(name: str, groups_with_name: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings in a YAML file, or in the recipe of that name that comes with the toolkit.
 
     Raises:
         UsageError: If it cannot be read or is no mapping.
     """
+    recipes = {path.stem: path for path in Path(str(files("ssl_toolkit.configs"))).glob("*.yaml")}
+    path = Path(name)
+    if not path.exists() and not path.suffix:
+        if name not in recipes:
+            raise unknown_name("recipe", name, recipes)
+        path = recipes[name]
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"--config {name} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"--config {path} must hold 'name: value' lines")
+        raise UsageError(f"--config {name} must hold 'name: value' lines")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
     for group in groups_with_name:
         if isinstance(values.get(group), str):

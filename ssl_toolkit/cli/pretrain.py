@@ -64,7 +64,8 @@ def pretrain(
             dictionary of that ``name`` and ``stem``.
         views: Options of the method's recipe of views.
         optimizer: How the weights are moved.
-        image_size: Side of the views in pixels; if not given, what the images have, at most 224.
+        image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
+            images have, at most 224.
         load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
             above.
         channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
@@ -128,6 +129,8 @@ def make_parser(method: str | None) -> Parser:
     if method is not None:
         found = method_class(method)
         parser.add_class_arguments(found, "method", skip={"encoder", "views", "optimizer"})
+        about = "Height and width of a view, pixels; if not given, image_size"
+        parser.add_argument("--views.size", type=int | None, default=None, help=about)
         parser.add_function_arguments(found.default_views, "views", skip={"size", "channels"})
     for group in GROUPS:
         parser.add_named_group(group)
@@ -176,8 +179,8 @@ def run(config: dict[str, Any]) -> Path:
     )
     size = encoder.config.load_size
     say(
-        f"{config['method']['name']}: {len(images)} images of '{images.word}', {size} px, views of "
-        f"{encoder.config.image_size} px, {encoder.config.name} with {encoder.feature_dim} features"
+        f"{config['method']['name']}: {len(images)} images of '{images.word}' at {size} px, "
+        f"{encoder.config.name} with {encoder.feature_dim} features"
     )
     bad = BadImages(images, folder.bad_images_file, config["max_bad_rate"])
     images = cached(images, size, bad, config["cache"], config["workers"], config["progress"])
@@ -220,6 +223,7 @@ def run(config: dict[str, Any]) -> Path:
 # Least and largest value of each number a user may give.
 LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (8, 4096),
+    "views.size": (8, 4096),
     "load_size": (8, 4096),
     "channels": (1, 4096),
     "epochs": (1, 10**6),
@@ -286,7 +290,9 @@ def build_method(config: dict[str, Any], encoder: "Encoder") -> "Method":
     """The method around its encoder, with its views and optimiser."""
     options = {k: v for k, v in config["method"].items() if k != "name"}
     found = method_class(config["method"]["name"])
-    views = found.default_views(encoder.config.image_size, encoder.config.channels, **config.get("views", {}))
+    options_of_views = {k: v for k, v in config["views"].items() if k != "size"}
+    size = config["views"]["size"] or encoder.config.image_size
+    views = found.default_views(size, encoder.config.channels, **options_of_views)
     return found(encoder, views, OptimizerConfig(**config["optimizer"]), **options)
 
 
@@ -294,7 +300,6 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
     if not config["knn_every"]:
         return []
-    from ssl_toolkit.augment import eval_view
     from ssl_toolkit.data.loader import ImageLoader, Subset
     from ssl_toolkit.eval.callbacks import OnlineKNN
     from ssl_toolkit.randomness import numpy_generator
@@ -306,4 +311,4 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     bank, queries = (
         ImageLoader(Subset(images, part), encoder.config.load_size) for part in (order[test:], order[:test])
     )
-    return [OnlineKNN(bank, queries, config["knn_every"], view=eval_view(encoder.config.image_size))]
+    return [OnlineKNN(bank, queries, config["knn_every"], view=encoder.eval_view())]

@@ -1,6 +1,7 @@
 """``ssl-toolkit search``: the nearest neighbours of images."""
 
 import json
+import re
 from typing import Any
 
 from ssl_toolkit.cli.parser import Parser, normalize, plain
@@ -35,7 +36,6 @@ def search(
     import numpy as np
     import torch
 
-    from ssl_toolkit.augment import eval_view
     from ssl_toolkit.data.loader import center_crop
     from ssl_toolkit.data.sources import open_item
     from ssl_toolkit.encoders import encoder_metadata, load_encoder
@@ -50,7 +50,7 @@ def search(
     size, channels = network.config.load_size, network.config.channels
     images = [center_crop(open_item(q, channels, root=data_root, size=size), size) for q in queries]
     with torch.inference_mode():
-        features = network(eval_view(network.config.image_size)(torch.from_numpy(np.stack(images))))
+        features = network(network.eval_view()(torch.from_numpy(np.stack(images))))
     hits = loaded.search(features.numpy(), k).rows()
     if grid is not None:
         from ssl_toolkit.eval.visualize import neighbour_grid
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("search", search, positional=("index", "queries"))
     parser.add_argument("--json", action="store_true", help="print JSON: a list a query of rank, path, score, label")
-    argv = ["--k" + token[2:] if token.startswith("-k") else token for token in normalize(argv)]
+    argv = [re.sub(r"^-k=?(?=.)", "--k=", token) if token != "-k" else "--k" for token in normalize(argv)]
     settings = parser.parse(argv)
     if settings is None:
         return

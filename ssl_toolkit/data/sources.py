@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from ssl_toolkit.data import shapes
@@ -96,6 +97,7 @@ def open_images(
               ``split``; ``list.csv:val`` takes one split;
             - an array ``images.npy`` or ``images.npz`` (key ``images``, ``x`` or ``data``, and ``labels`` or ``y``):
               (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or floats in [0, 1]; any number of channels.
+              A ``.npy`` is mapped, a ``.npz`` is read into memory.
         root: Where torchvision's data sets lie and are downloaded to; ``data`` in the current folder by default.
         labels: "none" drops all labels. Of a folder, "folder" makes the subfolders directly below it the classes and
             refuses images outside them; "auto" does so where every image lies in one of at least two subfolders, none
@@ -139,7 +141,7 @@ def open_item(
     place = re.fullmatch(r"(.+)#(\d+)", path, flags=re.DOTALL)
     if place is None or os.path.lexists(path):
         return read_image(path, size=size, channels=channels)
-    images = _opened(place[1], None if root is None else os.fspath(root), channels)
+    images = _opened(place[1], None if root is None else os.fspath(root), channels, _stamp(place[1]))
     index = int(place[2])
     if index >= len(images):
         raise UsageError(f"'{path}': the set has {len(images)} images, the last is #{len(images) - 1}")
@@ -152,9 +154,18 @@ def torchvision_names() -> dict[str, list[str]]:
 
 
 @lru_cache(maxsize=4)
-def _opened(word: str, root: str | None, channels: int) -> ImageSet:
+def _opened(word: str, root: str | None, channels: int, stamp: tuple[int, ...]) -> ImageSet:
     """Kept open, so that the ten hits of a search do not read an archive ten times."""
     return open_images(word, root=root, channels=channels)
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """Changes when a file does: a set kept open must not outlive it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _open(word: str, root: str, labels: Labels, channels: int | None) -> ImageSet:
@@ -410,7 +421,7 @@ class ArraySet(ImageSet):
     def load(self, index: int, size: int | None) -> NDArray[np.uint8]:
         """As `ImageSet.load`."""
         if self._pixels is None:
-            self._pixels = np.load(self._name, mmap_mode="r", allow_pickle=False)
+            self._pixels = open_memmap(self._name, mode="r")
         if not 0 <= index < len(self):
             raise IndexError(index)
         pixels = np.array(self._pixels[index])  # a copy: the caller may write to it
@@ -428,9 +439,7 @@ class ArraySet(ImageSet):
 def _channel_axis(name: str, shape: tuple[int, ...]) -> int | None:
     """Which axis holds the channels: none of (N, H, W), the shorter of the first and the last of (N, ?, ?, ?)."""
     if len(shape) not in (3, 4) or 0 in shape:
-        raise UsageError(
-            f"{name}: an array of shape {shape} is no set of images: (N, H, W), (N, H, W, C), (N, C, H, W)"
-        )
+        raise UsageError(f"{name}: shape {shape} is none of (N, H, W), (N, H, W, C) and (N, C, H, W)")
     if len(shape) == 3:
         return None
     if shape[1] == shape[3]:
@@ -440,25 +449,24 @@ def _channel_axis(name: str, shape: tuple[int, ...]) -> int | None:
 
 def _open_array_file(path: str, channels: int | None) -> ArraySet:
     path = os.path.abspath(path)
+    mapped = path.lower().endswith(".npy")
     labels = None
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            pixels = loaded
+        if mapped:
+            pixels: NDArray[Any] = open_memmap(path, mode="r")
         else:
-            with loaded:
-                pixels = loaded[_key(path, loaded.files, ("images", "x", "data"))]
-                if {"labels", "y"} & set(loaded.files):
-                    labels = loaded[_key(path, loaded.files, ("labels", "y"))]
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                pixels = archive[_key(path, archive.files, ("images", "x", "data"))]
+                if {"labels", "y"} & set(archive.files):
+                    labels = archive[_key(path, archive.files, ("labels", "y"))]
     except UsageError:
         raise
-    # What NumPy meets in a damaged or hostile archive: ValueError, EOFError, BadZipFile, zlib.error, ...
+    # What NumPy meets in a damaged or hostile file: ValueError, EOFError, BadZipFile, zlib.error, ...
     except Exception as error:
         raise UsageError(f"{path}: cannot be read as an array: {error}") from error
-    if pixels.ndim == 0:
-        raise UsageError(f"{path}: holds a single value, not images")
+    _channel_axis(path, pixels.shape)
     numbers, classes = _array_labels(path, labels, len(pixels))
-    return ArraySet(path, pixels, numbers, classes, channels, mapped=isinstance(pixels, np.memmap))
+    return ArraySet(path, pixels, numbers, classes, channels, mapped)
 
 
 def _key(path: str, found: list[str], wanted: tuple[str, ...]) -> str:
@@ -547,6 +555,18 @@ class _Known:
     samples: Callable[[Any], Iterable[tuple[Any, int]]] = _samples
 
 
+def _sorted_samples(dataset: Any) -> list[tuple[Any, int]]:
+    """For a data set that torchvision lists in the order of the disk, which differs between machines."""
+    return sorted(_samples(dataset))
+
+
+def _omniglot_samples(dataset: Any) -> list[tuple[str, int]]:
+    """As `_sorted_samples`; of Omniglot even the numbers of the classes depend on the disk."""
+    dataset.classes = sorted(dataset._characters)
+    number = {name: i for i, name in enumerate(dataset.classes)}
+    return sorted((path, number[dataset._characters[label]]) for path, label in _samples(dataset))
+
+
 def _caltech101_samples(dataset: Any) -> Iterator[tuple[str, int]]:
     folder = os.path.join(dataset.root, "101_ObjectCategories")
     for number, label in zip(dataset.index, dataset.y, strict=True):
@@ -588,7 +608,11 @@ _TORCHVISION = {
     "imagenette": _Known("Imagenette", _named("train", "val")),
     "kmnist": _Known("KMNIST", _TRAIN_FLAG),
     "mnist": _Known("MNIST", _TRAIN_FLAG),
-    "omniglot": _Known("Omniglot", {"background": {"background": True}, "evaluation": {"background": False}}),
+    "omniglot": _Known(
+        "Omniglot",
+        {"background": {"background": True}, "evaluation": {"background": False}},
+        samples=_omniglot_samples,
+    ),
     "oxford_pets": _Known(
         "OxfordIIITPet",
         _named("trainval", "test"),
@@ -598,7 +622,7 @@ _TORCHVISION = {
     "places365": _Known("Places365", {name: {**options, "small": True} for name, options in _PLACES.items()}),
     "places365_large": _Known("Places365", _PLACES),
     "stl10": _Known("STL10", _named("train", "test", "unlabeled", "train+unlabeled")),
-    "sun397": _Known("SUN397", {"all": {}}),
+    "sun397": _Known("SUN397", {"all": {}}, samples=_sorted_samples),
     "svhn": _Known("SVHN", _named("train", "test", "extra")),
     "usps": _Known("USPS", _TRAIN_FLAG),
 }
@@ -615,11 +639,15 @@ def _open_torchvision(name: str, options: list[str], root: str, channels: int | 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old pickles and .mat files make their readers talk
         dataset = _build(name, known, known.splits[options[0]], root)
-    pixels = getattr(dataset, "data", None)
-    if pixels is None:
+    if not hasattr(dataset, "data"):
         return _torchvision_files(dataset, known, root, channels)
-    labels: NDArray[np.int64] = np.array(getattr(dataset, "targets", getattr(dataset, "labels", None)), dtype=np.int64)
-    return ArraySet(f"{name}:{options[0]}", np.asarray(pixels), labels, _class_names(dataset, labels), channels)
+    labels = _numpy(dataset.targets if hasattr(dataset, "targets") else dataset.labels).astype(np.int64)
+    return ArraySet(f"{name}:{options[0]}", _numpy(dataset.data), labels, _class_names(dataset, labels), channels)
+
+
+def _numpy(values: Any) -> NDArray[Any]:
+    """Arrays, tensors and lists: the data sets hold their values in all three."""
+    return np.asarray(values.numpy() if hasattr(values, "numpy") else values)
 
 
 def _torchvision_files(dataset: Any, known: _Known, root: str, channels: int | None) -> FileSet:
@@ -637,7 +665,7 @@ def _torchvision_files(dataset: Any, known: _Known, root: str, channels: int | N
 
 
 def _class_names(dataset: Any, labels: NDArray[np.int64]) -> list[str]:
-    for attribute in ("classes", "categories", "_characters"):
+    for attribute in ("classes", "categories"):
         if hasattr(dataset, attribute):
             return [name if isinstance(name, str) else ", ".join(name) for name in getattr(dataset, attribute)]
     return [str(i) for i in range(int(labels.max()) + 1)]

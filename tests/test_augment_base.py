@@ -1,0 +1,209 @@
+import pytest
+import torch
+from kornia import augmentation as K
+from kornia.constants import DataKey
+
+from ssl_toolkit.augment import ColourJitter, Cutout, GaussianBlur, RandomErasing, ResizedCropFlip, Solarize
+from ssl_toolkit.augment.base import RangeGuard, chance, memory_format, uniform, unit_range_error
+
+# One of each kind, all at a probability between 0 and 1.
+KINDS = {
+    "crop": lambda **kw: ResizedCropFlip((16, 16), **kw),
+    "colour": lambda **kw: ColourJitter(p=0.5, grey_p=0.5, **kw),
+    "linear colour": lambda **kw: ColourJitter(p=0.5, hue="linear", **kw),
+    "blur": lambda **kw: GaussianBlur(p=0.5, **kw),
+    "solarize": lambda **kw: Solarize(p=0.5, **kw),
+    "erasing": lambda **kw: RandomErasing(p=0.5, **kw),
+    "cutout": lambda **kw: Cutout(6, p=0.5, **kw),
+}
+kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
+
+
+def images(count=8, channels=3, height=16, width=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
+
+
+@kinds
+def test_replay_gives_the_same_images_and_leaves_the_parameters_alone(make):
+    augmentation = make()
+    first = augmentation(images())
+    params = {name: value.clone() for name, value in augmentation._params.items()}
+    torch.manual_seed(99)
+    assert torch.equal(augmentation(images(), params=params), first)
+    assert set(params) == set(augmentation._params)
+    assert not torch.equal(augmentation(images()), first)
+
+
+@kinds
+def test_replay_without_batch_prob_is_refused(make):
+    augmentation = make()
+    params = augmentation.forward_parameters((8, 3, 16, 16))
+    del params["batch_prob"]
+    with pytest.raises(ValueError, match="batch_prob"):
+        augmentation(images(), params=params)
+    assert "batch_prob" not in params
+
+
+@kinds
+def test_uint8_and_float_input_agree(make):
+    augmentation = make()
+    torch.manual_seed(3)
+    from_bytes = augmentation(images())
+    torch.manual_seed(3)
+    from_floats = augmentation(images().float() / 255)
+    assert from_bytes.dtype == torch.float32
+    assert torch.allclose(from_bytes, from_floats, atol=1e-6)
+
+
+@kinds
+def test_same_on_batch_draws_once(make):
+    augmentation = make(same_on_batch=True)
+    one = images(1).expand(6, -1, -1, -1)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        output = augmentation(one)
+        assert torch.equal(output, output[:1].expand_as(output))
+
+
+@kinds
+def test_keepdim_keeps_the_rank(make):
+    single = images()[0]
+    assert make(keepdim=True)(single).shape == (3, 16, 16)
+    assert make(keepdim=False)(single).shape == (1, 3, 16, 16)
+
+
+@kinds
+def test_channels_last_is_kept(make):
+    torch.manual_seed(2)
+    plain = make()(images())
+    torch.manual_seed(2)
+    last = make()(images().contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert plain.is_contiguous()
+    assert torch.equal(plain, last)
+
+
+@kinds
+def test_no_gradient_is_recorded(make):
+    image = (images().float() / 255).requires_grad_()
+    assert not make()(image).requires_grad
+
+
+@kinds
+def test_the_input_is_not_changed(make):
+    for image in (images(), images().float() / 255):
+        before = image.clone()
+        make()(image)
+        assert torch.equal(image, before)
+
+
+@kinds
+def test_half_precision_is_computed_in_float32(make):
+    augmentation = make().to(torch.bfloat16)
+    torch.manual_seed(5)
+    exact = augmentation(images())
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augmentation(images()), exact)
+    for value in augmentation._params.values():
+        assert value.dtype not in (torch.bfloat16, torch.float16)
+    torch.manual_seed(5)
+    assert augmentation((images().float() / 255).to(torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_bfloat16_module_still_draws_float32_factors():
+    colour = ColourJitter().to(torch.bfloat16)
+    factors = colour.forward_parameters((50_000, 3, 8, 8))["brightness_factor"]
+    assert factors.unique().numel() > 40_000  # Kornia: 153
+
+
+@kinds
+def test_an_own_generator_is_obeyed(make):
+    augmentation = make()
+    first = augmentation(images(), generator=torch.Generator().manual_seed(7))
+    torch.manual_seed(1234)
+    state = torch.get_rng_state()
+    again = augmentation(images(), generator=torch.Generator().manual_seed(7))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@kinds
+def test_empty_batch(make):
+    assert len(make()(images()[:0])) == 0
+
+
+def test_beside_kornia_in_a_container_with_all_data_keys():
+    sequence = K.AugmentationSequential(
+        ResizedCropFlip((16, 16)),
+        ColourJitter(),
+        K.RandomVerticalFlip(p=1.0),
+        GaussianBlur(p=1.0),
+        Solarize(),
+        RandomErasing(p=1.0),
+        data_keys=["input", "mask", "keypoints", "bbox_xyxy"],
+    )
+    image = images(4, height=24, width=32)
+    mask = torch.ones(4, 1, 24, 32)
+    points = torch.rand(4, 5, 2) * 20
+    boxes = torch.tensor([[[2.0, 3.0, 12.0, 14.0]]]).expand(4, 1, 4)
+    outputs = sequence(image, mask, points, boxes)
+    again = sequence(image, mask, points, boxes, params=sequence._params)
+    assert outputs[0].shape == (4, 3, 16, 16)
+    assert outputs[1].shape == (4, 1, 16, 16)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, again, strict=True))
+    assert sequence.transform_matrix.shape == (4, 3, 3)
+
+
+def test_every_kind_names_its_data_key_in_kornia():
+    assert DataKey.get("input") == DataKey.INPUT
+    for make in KINDS.values():
+        assert isinstance(make(), K.RigidAffineAugmentationBase2D)
+
+
+@pytest.mark.parametrize("make", [KINDS["colour"], KINDS["solarize"]])
+@pytest.mark.parametrize("bad", [lambda x: x * 255, lambda x: x * 4 - 2, lambda x: x * float("nan")])
+def test_floats_outside_the_unit_range_are_refused(make, bad):
+    with pytest.raises(ValueError, match=r"uint8 images or floats in \[0, 1\]"):
+        make()(bad(images().float() / 255))
+
+
+@kinds
+def test_other_types_are_refused(make):
+    with pytest.raises(TypeError, match="uint8 or floating"):
+        make()(images().long())
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
+        make()(images()[None])
+
+
+def test_range_guard_looks_at_accelerators_once():
+    guard = RangeGuard()
+    bad = torch.full((1, 1, 1, 1), 9.0)
+    guard.trusted.add(bad.device)
+    guard(bad, "test")
+    with pytest.raises(ValueError, match="9"):
+        RangeGuard()(bad, "test")
+
+
+def test_unit_range_error_allows_rounding():
+    assert unit_range_error(torch.tensor([-1e-6, 1 + 1e-6]), "x") is None
+    assert unit_range_error(torch.tensor([0, 255], dtype=torch.uint8), "x") is None
+    assert unit_range_error(torch.tensor([0.0, 1.1]), "x") is not None
+
+
+def test_uniform_and_chance():
+    torch.manual_seed(0)
+    draws = uniform((20_000,), 2.0, 4.0)
+    assert draws.min() >= 2
+    assert draws.max() < 4
+    assert abs(draws.mean() - 3) < 0.02
+    assert abs(chance(20_000, 0.3).mean() - 0.3) < 0.01
+    assert chance(5, 1.0).tolist() == [1] * 5
+    assert chance(5, 0.0).tolist() == [0] * 5
+    assert uniform((4, 2), 0.0, 1.0, same=True).unique(dim=0).shape[0] == 1
+
+
+def test_memory_format():
+    assert memory_format(images()) == torch.contiguous_format
+    assert memory_format(images().contiguous(memory_format=torch.channels_last)) == torch.channels_last

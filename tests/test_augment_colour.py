@@ -1,0 +1,228 @@
+import logging
+import warnings
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as F
+from kornia import augmentation as K
+from torchvision.transforms import v2
+
+from ssl_toolkit.augment import ColourJitter, colour
+from ssl_toolkit.errors import UsageError
+
+DRAWS = 20_000
+NAMES = ("brightness", "contrast", "saturation", "hue")
+PLAIN = {"p": 1.0, "grey_p": 0.0}
+
+
+def images(count=12, side=16):
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def by_torchvision(image, params):
+    """Each image through torchvision's functions, in its own order."""
+    output = []
+    for row, one in enumerate(image):
+        if params["batch_prob"][row] > 0.5:
+            for number in params["order"][row].tolist():
+                amount = float(params[f"{NAMES[number]}_factor"][row])
+                one = getattr(F, f"adjust_{NAMES[number]}")(one, amount)
+        output.append(F.rgb_to_grayscale(one, 3) if params["grey"][row] > 0.5 else one)
+    return torch.stack(output)
+
+
+@pytest.mark.parametrize("strength", [(0.8, 0.8, 0.8, 0.2), (0.4, 0.0, 0.4, 0.5), (0.5, 0.5, 0.5, 0.0), (0, 0, 0, 0.3)])
+@pytest.mark.parametrize("side", [16, 400])  # many images a piece, and one
+def test_random_order_equals_torchvision(strength, side):
+    torch.manual_seed(0)
+    jitter = ColourJitter(strength, p=0.8, grey_p=0.3)
+    image = images(40 if side == 16 else 4, side)
+    output = jitter(image)
+    expected = by_torchvision(image.float() / 255, jitter._params)
+    # Rounding in the hue's denominator is amplified where the chroma is small.
+    assert (output - expected).abs().max() <= 1 / 255
+    assert (output - expected).abs().mean() < 1e-5
+
+
+def test_fixed_order():
+    jitter = ColourJitter(order=(2, 0, 3, 1), **PLAIN)
+    output = jitter(images())
+    assert jitter._params["order"].unique(dim=0).tolist() == [[2, 0, 3, 1]]
+    assert (output - by_torchvision(images().float() / 255, jitter._params)).abs().max() <= 1 / 255
+
+
+def test_orders_differ_within_a_batch_and_are_uniform():
+    order = ColourJitter().forward_parameters((DRAWS, 3, 8, 8))["order"]
+    kinds, counts = order.unique(dim=0, return_counts=True)
+    assert len(kinds) == 24
+    assert (counts / DRAWS * 24 - 1).abs().max() < 0.15
+
+
+def test_equals_kornias_color_jitter():
+    order = (1, 3, 0, 2)
+    ours = ColourJitter((0.6, 0.6, 0.6, 0.2), order=order, **PLAIN)
+    image = images().float() / 255
+    output = ours(image)
+    theirs = K.ColorJitter(0.6, 0.6, 0.6, 0.2, p=1.0)
+    params = {**ours._params, "order": torch.tensor(order)}
+    assert (theirs(image, params=params) - output).abs().max() <= 1 / 255
+
+
+def test_greyscale_equals_kornia():
+    image = images().float() / 255
+    ours = ColourJitter((0, 0, 0, 0), grey_p=1.0)(image)
+    assert torch.allclose(ours, K.RandomGrayscale(p=1.0)(image), atol=1 / 255)
+
+
+def test_grey_first_is_another_order():
+    torch.manual_seed(0)
+    jitter = ColourJitter((0, 0, 0, 0.4), p=1.0, grey_p=1.0, grey_first=True)
+    expected = F.rgb_to_grayscale(images().float() / 255, 3)
+    assert torch.allclose(jitter(images()), expected, atol=1e-5)  # a grey pixel has no hue to turn
+
+
+@pytest.mark.parametrize("strength", [(0.8, 0.8, 0.8, 0.2), (0.2, 0.1, 0.3, 0.05)])
+def test_factors_are_distributed_as_torchvisions(strength):
+    torch.manual_seed(0)
+    params = ColourJitter(strength).forward_parameters((DRAWS, 3, 8, 8))
+    theirs = v2.ColorJitter(*strength)
+    drawn = [theirs.make_params([]) for _ in range(DRAWS)]
+    for name in NAMES:
+        expected = torch.tensor([draw[f"{name}_factor"] for draw in drawn]).sort().values
+        ours = params[f"{name}_factor"].sort().values
+        # Sorted draws of one distribution lie on top of each other.
+        assert (ours - expected).abs().max() < 0.03 * (expected[-1] - expected[0])
+        assert ours[0] >= expected[0] - 1e-3
+        assert ours[-1] <= expected[-1] + 1e-3
+
+
+def test_probabilities():
+    torch.manual_seed(0)
+    params = ColourJitter(p=0.8, grey_p=0.2).forward_parameters((DRAWS, 3, 8, 8))
+    gate, grey = params["batch_prob"], params["grey"]
+    assert abs(gate.mean() - 0.8) < 0.01
+    assert abs(grey.mean() - 0.2) < 0.01
+    assert abs((gate * grey).mean() - 0.16) < 0.01  # drawn apart
+
+
+def test_what_is_not_drawn_is_not_touched():
+    jitter = ColourJitter(p=0.5, grey_p=0.0)
+    output = jitter(images())
+    same = (output == images().float() * (1 / 255)).flatten(1).all(1)
+    assert same.tolist() == (jitter._params["batch_prob"] < 0.5).tolist()
+
+
+def test_linear_mode_is_exact_but_for_hue_and_clamps():
+    image = (images() // 4 + 96).float() / 255  # far from the clamps
+    torch.manual_seed(1)
+    linear = ColourJitter((0.2, 0.2, 0.2, 0.0), p=0.8, hue="linear")
+    output = linear(image)
+    assert torch.allclose(output, by_torchvision(image, linear._params), atol=1e-5)
+
+
+def test_linear_hue_is_near_the_exact_one():
+    torch.manual_seed(0)
+    exact = ColourJitter(**PLAIN)
+    # Colours as pale as a photograph's: the linear turn is exact for greys and worst for pure colours.
+    image = 0.2 * torch.rand(60, 3, 16, 16) + 0.6 * torch.rand(60, 1, 16, 16)
+    output = exact(image)
+    linear = ColourJitter(hue="linear", **PLAIN)(image, params=exact._params)
+    assert 1e-4 < (linear - output).abs().mean() < 0.02
+
+
+def test_normalisation_comes_last():
+    torch.manual_seed(0)
+    plain = ColourJitter()(images())
+    torch.manual_seed(0)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    output = ColourJitter(mean=mean, std=std)(images())
+    assert torch.allclose(output, F.normalize(plain, list(mean), list(std)), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("hue", ["exact", "linear"])
+def test_other_channel_counts_get_brightness_and_contrast_and_one_message(channels, hue, caplog):
+    colour.say_rgb_only.cache_clear()
+    image = torch.rand(6, channels, 8, 8)
+    jitter = ColourJitter(p=1.0, grey_p=1.0, hue=hue)
+    with caplog.at_level(logging.WARNING, "ssl_toolkit"):
+        output = jitter(image)
+        jitter(image)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"images of {channels} channels: saturation, hue and greyscale need RGB and are left out; "
+        "brightness and contrast stay"
+    ]
+    params = jitter._params
+    expected = []
+    for row in range(6):
+        one = image[row]
+        for number in params["order"][row].tolist():
+            factor = params[f"{NAMES[number]}_factor"][row]
+            if number == 0:
+                one = (one * factor).clamp(0, 1)
+            elif number == 1:
+                one = (factor * one + (1 - factor) * one.mean()).clamp(0, 1)
+        expected.append(one)
+    assert torch.allclose(jitter(image, params=params), torch.stack(expected), atol=1e-5)
+    assert output.shape == image.shape
+
+
+def test_a_failing_compiler_warns_once_and_the_result_stays(monkeypatch):
+    def broken(x, turns):
+        raise RuntimeError("no compiler on this machine\nand more")
+
+    monkeypatch.setattr(colour, "_compile_failed", False)
+    monkeypatch.setattr(colour, "_compiled", lambda: broken)
+    jitter = ColourJitter(compile="always", **PLAIN)
+    with pytest.warns(RuntimeWarning, match="no compiler on this machine") as caught:
+        output = jitter(images())
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = jitter(images(), params=jitter._params)
+    assert torch.equal(output, again)
+    assert torch.equal(output, ColourJitter(**PLAIN)(images(), params=jitter._params))
+
+
+def test_a_working_compiler_is_used(monkeypatch):
+    calls = []
+
+    def fused(x, turns):
+        calls.append(len(turns))
+        return colour.ops.turn_hue(x, turns)
+
+    monkeypatch.setattr(colour, "_compile_failed", False)
+    monkeypatch.setattr(colour, "_compiled", lambda: fused)
+    jitter = ColourJitter(compile="always", **PLAIN)
+    output = jitter(images())
+    assert sum(calls) == len(images())
+    plain = ColourJitter(**PLAIN)(images(), params=jitter._params)
+    assert (output - plain).abs().max() <= 1 / 255
+    assert len(calls) > 0
+    ColourJitter(compile="auto", **PLAIN)(images())  # not on a CPU
+    assert sum(calls) == len(images())
+
+
+@pytest.mark.slow
+def test_torch_compile_agrees():
+    jitter = ColourJitter(compile="always", **PLAIN)
+    output = jitter(images())
+    plain = ColourJitter(**PLAIN)(images(), params=jitter._params)
+    assert (output - plain).abs().max() <= 1 / 255
+    assert not colour._compile_failed
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"strength": (0.1, 0.1, 0.1, 0.6)}, "hue at most 0.5"),
+        ({"strength": (-0.1, 0.1, 0.1, 0.1)}, "at least 0"),
+        ({"order": (0, 1, 2, 2)}, "each of 0, 1, 2, 3 once"),
+        ({"hue": "hsv"}, "'exact' or 'linear'"),
+        ({"mean": (0.5, 0.5, 0.5)}, "both mean and std"),
+    ],
+)
+def test_bad_arguments_are_named(bad, words):
+    with pytest.raises(UsageError, match=words):
+        ColourJitter(**bad)

@@ -1,0 +1,102 @@
+import inspect
+import logging
+
+import pytest
+import torch
+
+from ssl_toolkit.augment import colour, recipes
+from ssl_toolkit.errors import UsageError
+
+RECIPES = {
+    "simclr": (recipes.simclr_views, 2),
+    "cifar": (recipes.cifar_views, 2),
+    "moco_v1": (recipes.moco_v1_views, 2),
+    "moco_v2": (recipes.moco_v2_views, 2),
+    "moco_v3": (recipes.moco_v3_views, 2),
+    "byol": (recipes.byol_views, 2),
+    "multicrop": (recipes.multicrop_views, 10),
+    "swav": (recipes.swav_views, 8),
+    "pretext": (recipes.pretext_views, 1),
+}
+
+
+def images(channels=3):
+    return torch.randint(0, 256, (4, channels, 40, 48), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("recipe", "count"), RECIPES.values(), ids=RECIPES.keys())
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_every_recipe_makes_its_views(recipe, count, channels):
+    views = recipe(32, channels=channels)(images(channels))
+    assert len(views) == count
+    for view in views:
+        assert view.shape[:2] == (4, channels)
+        assert view.dtype == torch.float32
+        assert view.min() >= 0
+        assert view.max() <= 1
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe, _ in RECIPES.values()], ids=RECIPES.keys())
+def test_every_argument_is_plain_and_documented(recipe):
+    for name, parameter in inspect.signature(recipe, eval_str=True).parameters.items():
+        assert parameter.annotation is not inspect.Parameter.empty
+        assert f"        {name}: " in inspect.getdoc(recipe).replace("\n    ", "\n        "), name
+    assert "Source:" in inspect.getdoc(recipe) or recipe is recipes.pretext_views
+
+
+def steps_of(view):
+    return {type(step).__name__: step for step in view.steps}
+
+
+def test_the_papers_numbers():
+    simclr = recipes.simclr_views(224).transforms[0]
+    assert simclr.crop._param_generator.scale == (0.08, 1.0)
+    assert steps_of(simclr)["ColourJitter"]._param_generator.strength == (0.8, 0.8, 0.8, 0.2)
+    assert steps_of(simclr)["GaussianBlur"].radius(224, 224) == 11
+    assert "GaussianBlur" not in steps_of(recipes.cifar_views(32).transforms[0])
+    first, second = (steps_of(view) for view in recipes.byol_views(224).transforms)
+    assert (first["GaussianBlur"].p, second["GaussianBlur"].p) == (1.0, 0.1)
+    assert "Solarize" not in first
+    assert (second["Solarize"].p, second["Solarize"].threshold) == (0.2, 0.5)
+    assert steps_of(recipes.moco_v1_views(224).transforms[0])["ColourJitter"].grey_first
+    dino = recipes.multicrop_views(224, 96).transforms
+    assert [view.crop.flags["size"][0] for view in dino] == [224] * 2 + [96] * 8
+    assert [steps_of(view)["GaussianBlur"].p for view in dino] == [1.0, 0.1] + [0.5] * 8
+    assert ["Solarize" in steps_of(view) for view in dino] == [False, True] + [False] * 8
+    swav = recipes.swav_views(224, 96).transforms
+    assert swav[-1].crop._param_generator.scale == (0.05, 0.14)
+    assert not any("Solarize" in steps_of(view) for view in swav)
+
+
+def test_pretext_views_keep_the_colours():
+    image = torch.full((2, 3, 30, 30), 51, dtype=torch.uint8)
+    assert torch.allclose(recipes.pretext_views(16)(image)[0], torch.tensor(0.2), atol=1e-5)
+
+
+def test_what_cannot_happen_is_left_out():
+    assert len(recipes.simclr_views(32, jitter_p=0, grey_p=0, blur_p=0).transforms[0].steps) == 0
+
+
+def test_other_channel_counts_leave_out_what_needs_rgb():
+    draws = steps_of(recipes.simclr_views(32, channels=1).transforms[0])["ColourJitter"]._param_generator
+    assert draws.strength == (0.8, 0.8, 0.0, 0.0)
+    assert draws.grey_p == 0
+    assert not recipes.simclr_views(32, channels=4, jitter=(0, 0, 0.4, 0.1), blur_p=0).transforms[0].steps
+
+
+def test_other_channel_counts_are_said_once(caplog):
+    colour.say_rgb_only.cache_clear()
+    with caplog.at_level(logging.WARNING, "ssl_toolkit"):
+        recipes.simclr_views(32, channels=4)(images(4))
+    assert len(caplog.records) == 1
+    assert "4 channels" in caplog.text
+
+
+def test_eval_view():
+    assert recipes.eval_view(32)(images()).shape == (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"size": 32, "channels": 0}])
+def test_bad_sizes_are_named(bad):
+    with pytest.raises(UsageError, match="at least 1"):
+        recipes.simclr_views(**bad)

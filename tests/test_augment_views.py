@@ -1,0 +1,185 @@
+import gc
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as F
+from kornia import augmentation as K
+
+from ssl_toolkit.augment import (
+    ColourJitter,
+    EvalView,
+    GaussianBlur,
+    ResizedCropFlip,
+    Solarize,
+    View,
+    Views,
+    simclr_views,
+)
+
+
+def images(count=10, height=24, width=20):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def a_view(*more):
+    return View(ResizedCropFlip((16, 16)), [ColourJitter(), *more])
+
+
+@pytest.mark.parametrize("side", [20, 300])
+def test_a_view_is_its_operations_in_a_container(side):
+    steps = [ColourJitter(), GaussianBlur(), Solarize()]
+    view = View(ResizedCropFlip((side, side)), steps)
+    image = images(6, 60, 70)
+    params = view.draw(tuple(image.shape), 5)
+    fused = view(image, params)
+    plain = view.crop(image, params=params[0])
+    for step, drawn in zip(steps, params[1:], strict=True):
+        plain = step(plain.clamp(0, 1), params=drawn)
+    assert (fused - plain).abs().max() < 1 / 255
+    assert (fused - plain).abs().mean() < 1e-5
+
+
+def test_one_more_operation_leaves_the_draws_of_the_others():
+    shape = (10, 3, 24, 20)
+    few, more = a_view().draw(shape, 5), a_view(GaussianBlur(), Solarize()).draw(shape, 5)
+    reordered = View(ResizedCropFlip((16, 16)), [Solarize(), ColourJitter()]).draw(shape, 5)
+    for name, value in few[1].items():
+        assert torch.equal(value, more[1][name])
+        assert torch.equal(value, reordered[2][name])
+    assert torch.equal(few[0]["src"], more[0]["src"])
+
+
+def test_one_more_view_leaves_the_others():
+    torch.manual_seed(0)
+    two = Views([a_view(), a_view()])(images())
+    torch.manual_seed(0)
+    three = Views([a_view(), a_view(), a_view()])(images())
+    assert torch.equal(two[0], three[0])
+    assert torch.equal(two[1], three[1])
+    assert not torch.equal(two[0], two[1])
+
+
+def test_the_global_seed_decides():
+    views = simclr_views(16)
+    torch.manual_seed(1)
+    first = views(images())
+    torch.manual_seed(1)
+    again = views(images())
+    other = views(images())
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_two_operations_of_a_kind_draw_apart():
+    view = View(ResizedCropFlip((16, 16)), [ColourJitter(), ColourJitter()])
+    params = view.draw((10, 3, 24, 20), 0)
+    assert not torch.equal(params[1]["hue_factor"], params[2]["hue_factor"])
+
+
+def test_operations_of_different_kinds_draw_apart():
+    view = View(ResizedCropFlip((16, 16)), [GaussianBlur(p=0.5), Solarize(p=0.5)])
+    params = view.draw((64, 3, 24, 20), 0)
+    assert not torch.equal(params[1]["batch_prob"], params[2]["batch_prob"])
+
+
+def test_kornia_follows():
+    views = Views([View(ResizedCropFlip((16, 16)), [ColourJitter()], then=[K.RandomRotation(30.0, p=1.0)])])
+    assert views(images())[0].shape == (10, 3, 16, 16)
+
+
+def test_any_module_is_a_view():
+    views = Views([torch.nn.Identity()])
+    assert torch.equal(views(torch.full((1, 1, 2, 2), 0.5))[0], torch.full((1, 1, 2, 2), 0.5))
+    assert len(views) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16, torch.float64])
+def test_views_are_float32_in_the_unit_range_without_gradient(dtype):
+    image = images() if dtype == torch.uint8 else (images().float() / 255).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        made = simclr_views(16).to(torch.bfloat16)(image)
+    for view in made:
+        assert view.dtype == torch.float32
+        assert not view.requires_grad
+        assert view.min() >= 0
+        assert view.max() <= 1
+
+
+@pytest.mark.parametrize("bad", [lambda x: x * 255, lambda x: (x - 0.5) / 0.25])
+def test_other_ranges_are_refused(bad):
+    with pytest.raises(ValueError, match=r"Views takes uint8 images or floats in \[0, 1\]"):
+        simclr_views(16)(bad(images().float() / 255))
+
+
+def test_channels_last_is_kept():
+    made = simclr_views(16)(images().contiguous(memory_format=torch.channels_last))
+    assert all(view.is_contiguous(memory_format=torch.channels_last) for view in made)
+
+
+def test_padding_is_never_seen():
+    box = torch.tensor([[12, 20], [24, 9], [24, 20]])
+    image = torch.full((3, 3, 24, 20), 255, dtype=torch.uint8)
+    for row, (height, width) in enumerate(box.tolist()):
+        image[row, :, :height, :width] = 51
+    views = Views([View(ResizedCropFlip((16, 16))) for _ in range(20)])
+    for view in views(image, box):
+        assert torch.allclose(view, torch.tensor(0.2), atol=1e-5)
+
+
+def test_views_do_not_share_memory():
+    """The working memory of one call must not show through in the result of another."""
+    views = Views([View(ResizedCropFlip((16, 16))), View(ResizedCropFlip((16, 16)))])
+    for image in (images(1), images(1)[:, :1], images(5)):
+        first = views(image)
+        before = [view.clone() for view in first]
+        views(255 - image)
+        assert all(torch.equal(a, b) for a, b in zip(first, before, strict=True))
+
+
+def test_memory_does_not_grow():
+    views = simclr_views(16)
+    image = images(4)
+    for _ in range(20):
+        views(image)
+    gc.collect()
+    before = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+    resident = _resident_bytes()
+    for _ in range(500):
+        views(image)
+    gc.collect()
+    assert sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()) <= before + 2
+    assert _resident_bytes() - resident < 6 * 1024**2  # a leaked batch of views a call would be 12 MiB
+
+
+def _resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (61, 40), (32, 32), (20, 24)])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_eval_view_is_torchvisions_resize_and_centre_crop(height, width, mode):
+    image = images(3, height, width)
+    expected = F.resize(image, [36], F.InterpolationMode(mode), antialias=True)
+    expected = F.center_crop(expected, [32, 32]).float() / 255
+    view = EvalView(32, 36, mode)
+    assert (view(image) - expected).abs().max() < 1e-6
+    assert (view(image.float() / 255) - expected).abs().mean() < 1 / 255
+    assert view(image).dtype == torch.float32
+
+
+def test_eval_view_cuts_the_padding_off():
+    box = torch.tensor([[16, 24], [24, 12]])
+    image = torch.full((2, 3, 24, 24), 255, dtype=torch.uint8)
+    for row, (height, width) in enumerate(box.tolist()):
+        image[row, :, :height, :width] = images(1, height, width)[0]
+    boxed = EvalView(16)(image, box)
+    for row, (height, width) in enumerate(box.tolist()):
+        alone = EvalView(16)(image[row : row + 1, :, :height, :width])
+        assert (boxed[row] - alone[0]).abs().mean() < 0.01
+    for part in (image, image[:1], image[:1, :1]):
+        boxed = EvalView(16)(part, box[: len(part)])
+        kept = boxed.clone()
+        EvalView(16)(255 - part, box[: len(part)])
+        assert torch.equal(boxed, kept)  # not working memory

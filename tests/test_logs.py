@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from ssl_toolkit.errors import ToolkitError
+from ssl_toolkit.logs import CsvLog, read_metrics
+
+
+def test_rows_columns_and_resuming(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = CsvLog(path)
+    log.log_metrics({"loss": 1.5, "epoch": 0}, step=0)
+    log.log_metrics({"loss": 1.25, "epoch": 0}, step=1)
+    log.log_metrics({"knn_top1": 0.5, "epoch": 0}, step=1)  # the same step, a new column
+    log.log_metrics({"loss": 1.0, "epoch": 1}, step=2)
+    assert path.read_text() == "step,epoch,loss,knn_top1\n1,0,1.5,\n2,0,1.25,0.5\n3,1,1,\n"
+    resumed = CsvLog(path, resume_step=2)
+    assert [row["step"] for row in read_metrics(path)] == ["1", "2"]
+    resumed.log_metrics({"loss": 0.5, "epoch": 1}, step=2)
+    assert [row["loss"] for row in read_metrics(path)] == ["1.5", "1.25", "0.5"]
+
+
+def test_a_loss_that_is_not_finite_is_written_and_ends_the_run(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "metrics.csv")
+    with pytest.raises(ToolkitError, match="the loss is inf at step 8"):
+        log.log_metrics({"loss": float("inf")}, step=7)
+    assert read_metrics(tmp_path / "metrics.csv")[0]["loss"] == "inf"
+
+
+def test_no_metrics_yet(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path / "metrics.csv") == []
