@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import dataclasses
 import json
@@ -28,8 +27,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.data.images import BadImageError
-from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, center_crop
+from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, read_some
 from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
@@ -406,16 +404,10 @@ def _views(config: dict[str, Any], trained: _Trained) -> dict[str, Any]:
         raise ToolkitError(f"config.yaml does not fit the method's recipe of views: {error}") from error
     images, order = _shuffled(config, trained.encoder)
     wanted = min(8, max(3, VIEW_TILES // (len(views) + 1)))
-    read: list[NDArray[np.uint8]] = []
-    for place in order[: 4 * wanted]:
-        with contextlib.suppress(BadImageError):
-            read.append(center_crop(images.load(int(place), load_size), load_size))
+    read = read_some(images, order[: 4 * wanted], wanted, load_size)
     if not read:
         raise ToolkitError(f"none of the images of '{images.word}' that were tried can be read")
-    read = read[:wanted]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.get("seed", 0), "report"))
-        made = [view.numpy() for view in views(torch.from_numpy(np.stack(read)))]
+    made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
     alt = f"{len(read)} images in the top row, {len(made)} views of each below"
     return {"count": len(made), "chart": _chart(partial(visualize.views_figure, read, made), alt, [visualize.EITHER])}
 

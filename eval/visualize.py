@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -28,8 +29,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_toolkit.augment import Views
 from ssl_toolkit.data.images import resize, to_uint8
-from ssl_toolkit.data.loader import center_crop
+from ssl_toolkit.data.loader import center_crop, pad
 from ssl_toolkit.data.sources import open_images, open_item
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.files import write_atomic
@@ -96,6 +98,14 @@ _MOST_LINES = 100  # lines of a neighbour grid: some 13,000 px, and what a viewe
 # --- pixels ----------------------------------------------------------------------------------------------------------
 
 
+def displayed(image: Pixels) -> NDArray[np.uint8]:
+    """An image (C, H, W), uint8 or float in [0, 1], ready to be shown: (H, W, 3) uint8."""
+    shown = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
+    if shown.dtype.kind == "f":
+        shown = shown.clip(0, 1)  # arithmetic on views may leave the range by a rounding error
+    return np.ascontiguousarray(to_uint8(shown).transpose(1, 2, 0))
+
+
 def tile(image: Pixels, side: int) -> NDArray[np.uint8]:
     """The square middle of an image, ready to be shown.
 
@@ -106,11 +116,7 @@ def tile(image: Pixels, side: int) -> NDArray[np.uint8]:
     Returns:
         (side, side, 3) uint8.
     """
-    shown = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
-    if shown.dtype.kind == "f":
-        shown = shown.clip(0, 1)  # arithmetic on views may leave the range by a rounding error
-    square = center_crop(resize(to_uint8(shown), side), side)
-    return np.ascontiguousarray(square.transpose(1, 2, 0))
+    return displayed(center_crop(resize(displayed(image).transpose(2, 0, 1), side), side))
 
 
 def picture_png(picture: NDArray[np.uint8]) -> bytes:
@@ -334,11 +340,26 @@ def _read_tile(
 # --- views -----------------------------------------------------------------------------------------------------------
 
 
-def views_figure(images: Sequence[Pixels], views: Sequence[Sequence[Pixels]], theme: Theme = LIGHT) -> Figure:
+def views_of(images: Sequence[NDArray[np.uint8]], views: Views, seed: int) -> list[NDArray[np.float32]]:
+    """What `views` makes of images of any sizes: V arrays (N, C, h, w) in [0, 1], the same for the same seed.
+
+    Args:
+        images: N images (C, H, W).
+        views: A method's views.
+        seed: Decides the draws; the caller's own are not disturbed.
+    """
+    pixels, box = pad(images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = views(torch.from_numpy(pixels), None if box is None else torch.from_numpy(box))
+    return [view.numpy() for view in made]
+
+
+def views_figure(images: Sequence[Pixels], views: Sequence[Sequence[Pixels] | Pixels], theme: Theme = LIGHT) -> Figure:
     """Images in the top row, the views made of each below it.
 
     Args:
-        images: N images (C, H, W), uint8 or float in [0, 1], of any sizes; their square middle is shown.
+        images: N images (C, H, W), uint8 or float in [0, 1], of any sizes; shown whole.
         views: V lists of N views (C, h, w) of the same images, as a method's `Views` gives them.
         theme: Colours.
 
@@ -357,8 +378,10 @@ def views_figure(images: Sequence[Pixels], views: Sequence[Sequence[Pixels]], th
         y = row + gap * (row > 0)  # a gap between the images and what is made of them
         axes.text(-label + 0.04, y + 0.5, name, color=theme.muted if row else theme.ink, fontsize=9, va="center")
         for column, picture in enumerate(pictures):
-            box = (column + 0.03, column + 0.97, y + 0.97, y + 0.03)
-            axes.imshow(tile(picture, 96), extent=box, aspect="auto", interpolation="antialiased")
+            pixels = displayed(picture)
+            tall, wide = (0.47 * side / max(pixels.shape[:2]) for side in pixels.shape[:2])  # half a tile
+            box = (column + 0.5 - wide, column + 0.5 + wide, y + 0.5 + tall, y + 0.5 - tall)
+            axes.imshow(pixels, extent=box, aspect="auto", interpolation="antialiased")
     axes.set(xlim=(-label, len(images)), ylim=(len(names) + gap, 0))
     return figure
 

@@ -55,7 +55,7 @@ class Method(pl.LightningModule, ABC):
         """Views, then `step`; the draws of both depend on (seed, step, rank) alone."""
         seed_device(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
         with torch.no_grad():
-            views = self.views(batch.image)
+            views = self.views(batch.image, batch.box)
         scalars = self.step(views, batch)
         self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image))
         return scalars["loss"]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers.logger import Logger
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
@@ -20,6 +21,14 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.runs import RunFolder
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+def native_bf16(accelerator: str = "auto") -> bool:
+    """Whether the device computes in bfloat16 itself; in software it is tens of times slower than float32."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return accelerator in ("auto", "cpu") and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def fit(

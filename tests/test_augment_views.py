@@ -15,6 +15,7 @@ from ssl_toolkit.augment import (
     Views,
     simclr_views,
 )
+from ssl_toolkit.errors import UsageError
 
 
 def images(count=10, height=24, width=20):
@@ -92,6 +93,12 @@ def test_any_module_is_a_view():
     views = Views([torch.nn.Identity()])
     assert torch.equal(views(torch.full((1, 1, 2, 2), 0.5))[0], torch.full((1, 1, 2, 2), 0.5))
     assert len(views) == 1
+
+
+def test_a_module_that_would_see_padding_is_refused():
+    views = Views([View(ResizedCropFlip((16, 16))), torch.nn.Identity()])
+    with pytest.raises(UsageError, match=r"Identity cannot tell .* View\(crop, then=\[...\]\)"):
+        views(images(), torch.tensor([[24, 12]] * 10))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16, torch.float64])

@@ -109,6 +109,26 @@ def test_report(folder: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_views(folder: Path) -> None:
+    options = ["--data", folder / "train", "--recipe", "multicrop", "--size", "16", "--images", "3"]
+    picture = folder / "pictures" / "views.png"
+    assert succeed("views", *options, "--views.local-count", "2", "--out", picture).strip() == str(picture)
+    with Image.open(picture) as drawn:
+        few = drawn.size
+    succeed("views", *options, "--views.local-count", "4", "--out", picture)
+    with Image.open(picture) as drawn:
+        assert drawn.width == few[0]
+        assert drawn.height > 1.3 * few[1]  # seven rows instead of five
+
+
+def test_precision_auto_is_resolved_and_stored(folder: Path) -> None:
+    from ssl_toolkit.training import native_bf16
+
+    succeed("pretrain", *TINY, "--out", folder / "auto", "--precision", "auto")
+    stored = yaml.safe_load((folder / "auto" / "config.yaml").read_text())["precision"]
+    assert stored == ("bf16-mixed" if native_bf16("auto") else "32-true")
+
+
 def test_methods_lists_what_is_installed() -> None:
     lines = succeed("methods").splitlines()
     assert {line.split()[0] for line in lines} >= {"simclr", "rotation"}
@@ -204,6 +224,9 @@ BAD = [
     (["search", "no/index", "a.jpg"], ["no/index"]),
     (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
     (["report", "FULL"], ["FULL"]),
+    (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
+    (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),
+    (["views", "--data", "shapes:train", "--recipe", "pretext", "--views.blur_p", "1"], ["--views.blur-p"]),
 ]
 
 

@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory, Subset, cached, center_crop
+from ssl_toolkit.data.loader import (
+    MAX_ASPECT,
+    BadImages,
+    ImageLoader,
+    InMemory,
+    Subset,
+    cached,
+    center_crop,
+    pad,
+    read_some,
+)
+from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.errors import ToolkitError, UsageError
 
 
@@ -163,3 +174,79 @@ def test_too_few_images_for_a_batch(noise_images: Callable) -> None:
 def test_center_crop() -> None:
     image = np.arange(5 * 8).reshape(1, 5, 8)
     assert center_crop(image, 4)[0].tolist() == [[2 + 8 * r + c for c in range(4)] for r in range(4)]
+    assert center_crop(image, 6)[0].tolist() == [[1 + 8 * r + c for c in range(6)] for r in range(5)]
+
+
+class Unequal(ImageSet):
+    """Images of noise, all of whose short sides are 16 px, of the shapes given."""
+
+    word, classes, channels = "unequal", None, 3
+
+    def __init__(self, *shapes: tuple[int, int]) -> None:
+        generator = np.random.default_rng(0)
+        self.pixels = [generator.integers(1, 256, (3, *shape), dtype=np.uint8) for shape in shapes]
+        self.labels = np.full(len(shapes), -1)
+
+    def load(self, index: int, size: int | None) -> np.ndarray:
+        assert size == 16
+        return self.pixels[index]
+
+    def path(self, index: int) -> str:
+        return f"unequal#{index}"
+
+
+def test_pad() -> None:
+    one, two = np.ones((2, 3, 5), np.uint8), np.full((2, 4, 1), 2, np.uint8)
+    padded, box = pad([one, two])
+    assert padded.shape == (2, 2, 4, 5)
+    assert box is not None
+    assert box.tolist() == [[3, 5], [4, 1]]
+    assert (padded[0, :, :3, :5] == 1).all()
+    assert (padded[1, :, :4, :1] == 2).all()
+    assert padded.sum() == one.sum() + two.sum()
+    padded, box = pad([one, one])
+    assert padded.shape == (2, 2, 3, 5)
+    assert box is None
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_gets_whole_images_and_their_boxes(in_memory: bool, workers: int) -> None:
+    images = Unequal((16, 24), (16, 16), (20, 16), (16, 40))
+    kept = InMemory(images, 16, BadImages(images), workers=workers) if in_memory else images
+    (batch,) = ImageLoader(kept, 16, batch_size=4, shuffle=True, workers=workers)
+    assert batch.image.shape == (4, 3, 20, 40)
+    assert batch.box is not None
+    for image, index, (height, width) in zip(batch.image, batch.index.tolist(), batch.box.tolist(), strict=True):
+        assert np.array_equal(image[:, :height, :width], images.pixels[index])
+        assert image.sum() == images.pixels[index].sum()  # zeros around it
+    moved = batch.to("meta")
+    assert (moved.image.device.type, moved.box.device.type) == ("meta", "cpu")
+
+
+def test_evaluation_gets_the_central_squares() -> None:
+    images = Unequal((16, 24), (20, 16))
+    (batch,) = ImageLoader(images, 16)
+    assert batch.box is None
+    assert np.array_equal(batch.image[0], images.pixels[0][:, :, 4:20])
+    assert np.array_equal(batch.image[1], images.pixels[1][:, 2:18])
+
+
+def test_a_panorama_does_not_blow_up_the_batch() -> None:
+    images = Unequal((16, 16), (16, 500))
+    (batch,) = ImageLoader(images, 16, batch_size=2, shuffle=True)
+    assert batch.image.shape[3] == MAX_ASPECT * 16
+    row = batch.index.tolist().index(1)
+    assert np.array_equal(batch.image[row], images.pixels[1][:, :, 250 - 32 : 250 + 32])
+
+
+def test_images_of_one_size_need_no_boxes() -> None:
+    (batch,) = ImageLoader(Unequal((16, 24), (16, 24)), 16, batch_size=2, shuffle=True)
+    assert batch.image.shape == (2, 3, 16, 24)
+    assert batch.box is None
+
+
+def test_read_some_passes_over_what_cannot_be_read(noise_images: Callable) -> None:
+    images = noise_images(6, broken=(4, 0))
+    assert [int(image[0, 0, 0]) for image in read_some(images, [4, 3, 0, 5, 1], 2)] == [3, 5]
+    assert len(read_some(images, [0, 4], 2)) == 0

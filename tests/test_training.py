@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -20,6 +21,7 @@ from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
+from ssl_toolkit.training import native_bf16
 
 
 class StopAt(pl.Callback):
@@ -171,6 +173,24 @@ def test_a_loss_that_is_not_finite_ends_the_run(train_quickly: Callable, noise_i
         train_quickly(SimCLR, noise_images(26), epochs=20, optimizer=OptimizerConfig("sgd", lr=1e30, warmup=0))
 
 
+class Darkest(Rotation):
+    """Keeps the darkest value that any view has."""
+
+    value = 1.0
+
+    def step(self, views: list[torch.Tensor], batch: Any) -> dict[str, torch.Tensor]:
+        self.value = min(self.value, views[0].min().item())
+        return super().step(views, batch)
+
+
+def test_no_view_shows_the_padding_of_unequal_images(train_quickly: Callable, noise_images: Callable) -> None:
+    images = noise_images(16)
+    shapes = [(16, 16 + 3 * number) if number % 2 else (16 + 2 * number, 16) for number in range(16)]
+    images.pixels = [np.full((3, *shape), 204, np.uint8) for shape in shapes]
+    method = train_quickly(Darkest, images, epochs=2)
+    assert method.value == pytest.approx(0.8, abs=1e-3)
+
+
 class CountUpdates(Rotation):
     """Counts the calls of its hook."""
 
@@ -186,6 +206,17 @@ def test_after_update_runs_once_an_optimizer_step(
 ) -> None:
     method = train_quickly(CountUpdates, noise_images(26), epochs=2, accumulate=accumulate)
     assert method.updates == expected
+
+
+def test_bfloat16_counts_only_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not native_bf16("auto")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert native_bf16("auto")
+    assert native_bf16("cpu")
+    assert not native_bf16("mps")
 
 
 def flip_a_bit(path: Path) -> None:

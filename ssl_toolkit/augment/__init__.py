@@ -3,7 +3,6 @@
 from ssl_toolkit.augment.blur import GaussianBlur
 from ssl_toolkit.augment.colour import ColourJitter
 from ssl_toolkit.augment.crop import ResizedCropFlip
-from ssl_toolkit.augment.draw import draw_views
 from ssl_toolkit.augment.erasing import Cutout, RandomErasing
 from ssl_toolkit.augment.mix import CutMix, Mixup
 from ssl_toolkit.augment.recipes import (
@@ -35,7 +34,6 @@ __all__ = [
     "Views",
     "byol_views",
     "cifar_views",
-    "draw_views",
     "eval_view",
     "moco_v1_views",
     "moco_v2_views",

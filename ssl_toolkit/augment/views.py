@@ -13,6 +13,7 @@ from ssl_toolkit.augment.base import DeviceAugmentation, Params, RangeGuard
 from ssl_toolkit.augment.crop import ResizedCropFlip, boxes_of
 from ssl_toolkit.augment.engine import Step, run_steps
 from ssl_toolkit.augment.resample import Boxes, resample
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.randomness import derive_seed
 
 
@@ -99,8 +100,15 @@ class Views(nn.Module):
 
         Raises:
             ValueError: Float images that leave [0, 1].
+            UsageError: `box`, and a transform that is no `View`.
         """
         self._guard(image, "Views")
+        strangers = [type(each).__name__ for each in self.transforms if not isinstance(each, View)]
+        if box is not None and strangers:
+            raise UsageError(
+                f"{strangers[0]} cannot tell the images of a batch of unequal sizes from its padding: put it behind a "
+                "crop, View(crop, then=[...])"
+            )
         if image.is_floating_point():
             image = image.to(torch.float32)
         # A seed a view, drawn before any of them: what a view draws does not depend on the others.

@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": "encoder + images -> features on disk",
     "index": "encoder + images -> a search index",
     "search": "search index + image -> its nearest neighbours",
+    "views": "images + recipe of augmentations -> a picture of what a method would see",
     "report": "run folder -> one self-contained HTML page",
     "methods": "the methods that are installed",
     "demo": "all of the above, offline, in minutes",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, cached
-from ssl_toolkit.data.sources import Labels, open_images
+from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
+from ssl_toolkit.data.sources import ImageSet, Labels, open_images
 from ssl_toolkit.encoders import Encoder, encoder_file, encoder_metadata, load_encoder
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.search import EmbeddingIndex
@@ -18,6 +19,17 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def natural_size(images: ImageSet) -> int:
+    """The short side that most images have, rounded down to a multiple of 8, from 16 to 224 px."""
+    sides = [min(image.shape[1:]) for image in read_some(images, np.linspace(0, len(images) - 1, 16).astype(int), 16)]
+    return int(min(224, max(16, np.median(sides) // 8 * 8))) if sides else 224
+
+
+def default_load_size(size: int) -> int:
+    """Short side to read images at, for views of `size`: larger from 64 px on, as ImageNet's protocol has it."""
+    return size if size < 64 else round(size * 8 / 7)
 
 
 def open_loader(

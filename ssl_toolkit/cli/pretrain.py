@@ -1,7 +1,6 @@
 """``ssl-toolkit pretrain``: images in, a run folder with an encoder out."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,7 +40,7 @@ def pretrain(
     cache: Literal["auto", "memory", "none"] = "auto",
     data_root: str = "data",
     max_bad_rate: float = 0.01,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true",
     accumulate: int = 1,
     clip_gradient: float = 0.0,
     compile: bool = False,
@@ -77,7 +76,7 @@ def pretrain(
         cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
         data_root: Folder of torchvision's data sets, to which they are downloaded.
         max_bad_rate: Share of images that may be unreadable before the run fails, in [0, 1].
-        precision: Arithmetic of the training.
+        precision: Arithmetic of the training; auto takes bf16-mixed where the device computes in it natively.
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         compile: Whether torch.compile is applied to the encoder.
@@ -163,9 +162,14 @@ def run(config: dict[str, Any]) -> Path:
     from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.randomness import derive_seed
-    from ssl_toolkit.training import fit
+    from ssl_toolkit.training import fit, native_bf16
 
     check_numbers(config)
+    native = native_bf16(config["accelerator"])
+    if config["precision"] == "auto":
+        config["precision"] = "bf16-mixed" if native else "32-true"
+    elif config["precision"] == "bf16-mixed" and not native:
+        say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = open_images(config["data"], root=config["data_root"], labels=config["labels"], channels=config["channels"])
     full_batches(images, config["batch_size"], config["devices"])
     torch.manual_seed(derive_seed(config["seed"], "init"))
@@ -259,31 +263,19 @@ def check_numbers(config: dict[str, Any]) -> None:
 
 def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
     """A new encoder, or the one that ``--encoder`` points to."""
+    from ssl_toolkit.cli.common import default_load_size, natural_size
     from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
     if Path(name).exists():
         return load_encoder(name, image_size=size, load_size=load_size).train()
     size = size or natural_size(images)
-    load_size = load_size or (size if size < 64 else round(size * 8 / 7))
+    load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
             f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
         )
     return Encoder(EncoderConfig(name, images.channels, size, load_size, config["encoder"]["stem"]))
-
-
-def natural_size(images: "ImageSet") -> int:
-    """The short side that most images have, rounded down to a multiple of 8, from 16 to 224 px."""
-    import numpy as np
-
-    from ssl_toolkit.data.images import BadImageError
-
-    sides = []
-    for index in np.linspace(0, len(images) - 1, 16).astype(int):
-        with contextlib.suppress(BadImageError):
-            sides.append(min(images.load(int(index), None).shape[1:]))
-    return int(min(224, max(16, np.median(sides) // 8 * 8))) if sides else 224
 
 
 def build_method(config: dict[str, Any], encoder: "Encoder") -> "Method":

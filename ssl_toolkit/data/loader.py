@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,17 +22,47 @@ from ssl_toolkit.randomness import numpy_generator
 
 Transform: TypeAlias = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 
-# What a worker hands over: pixels, positions of the images that were read, reasons for those that could not be.
-_Fetched: TypeAlias = tuple[NDArray[np.uint8], list[int], dict[int, str]]
-
-
 Pixels: TypeAlias = NDArray[np.uint8]
+Boxes: TypeAlias = NDArray[np.int64]
+
+# What a worker hands over: pixels, their boxes, positions of the images that were read, reasons for those that could
+# not be.
+_Fetched: TypeAlias = tuple[Pixels, Boxes | None, list[int], dict[int, str]]
+
+# Of an image that is longer, the middle is taken: one panorama would blow up the whole batch.
+MAX_ASPECT = 4
 
 
 def center_crop(image: Pixels, size: int) -> Pixels:
-    """The central (C, size, size) part of an image (C, H, W) whose sides are at least `size`."""
-    top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2
+    """The central part of an image (C, H, W), each side cut to at most `size`."""
+    top, left = (max(0, side - size) // 2 for side in image.shape[1:])
     return image[:, top : top + size, left : left + size]
+
+
+def pad(images: Sequence[Pixels]) -> tuple[Pixels, Boxes | None]:
+    """Images (C, h, w) of any sizes as one array (N, C, H, W), each in the top left, zeros around it.
+
+    Returns:
+        The array, and the sizes, (N, 2); None where the images are all of one size.
+    """
+    if len({image.shape for image in images}) == 1:
+        return np.stack(images), None
+    box = np.array([image.shape[1:] for image in images], np.int64)
+    padded = np.zeros((len(images), images[0].shape[0], *box.max(axis=0)), np.uint8)
+    for row, image in enumerate(images):
+        padded[row, :, : image.shape[1], : image.shape[2]] = image
+    return padded, box
+
+
+def read_some(images: ImageSet, order: Iterable[int], count: int, size: int | None = None) -> list[Pixels]:
+    """Up to `count` images (C, H, W), the first in `order` that can be read, with `size` for their short side."""
+    read: list[Pixels] = []
+    for index in order:
+        if len(read) == count:
+            break
+        with contextlib.suppress(BadImageError):
+            read.append(images.load(int(index), size))
+    return read
 
 
 class BadImages:
@@ -83,7 +114,7 @@ class InMemory(ImageSet):
 
     Args:
         images: What to read.
-        size: Side to which images are resized and cropped.
+        size: Short side to which images are resized.
         bad: Receives the images that cannot be read.
         workers: Processes that read.
         progress: Shows a progress bar.
@@ -93,27 +124,27 @@ class InMemory(ImageSet):
         self.word, self.classes, self.labels = images.word, images.classes, images.labels
         self.channels = images.channels
         self.images, self.size = images, size
-        self.pixels = np.empty((len(images), images.channels, size, size), np.uint8)
-        missing = np.ones(len(images), bool)
-        loader = ImageLoader(images, size, workers=workers, bad=bad)
+        self._pixels: list[Pixels | None] = [None] * len(images)
+        loader = ImageLoader(images, size, batch_size=64, workers=workers, bad=bad, whole=True)
         with progress_bar(len(images), "reading images", "image", progress) as bar:
             for batch in loader:
-                self.pixels[batch.index.numpy()] = batch.image.numpy()
-                missing[batch.index.numpy()] = False
+                boxes = [batch.image.shape[2:]] * len(batch.index) if batch.box is None else batch.box.tolist()
+                for image, index, (height, width) in zip(batch.image, batch.index.tolist(), boxes, strict=True):
+                    self._pixels[index] = image[:, :height, :width].numpy().copy()
                 bar.update(len(batch.index))
-        self.reasons = {int(i): bad.reasons[images.path(int(i))] for i in missing.nonzero()[0]}
+        self._reasons = {i: bad.reasons[images.path(i)] for i, pixels in enumerate(self._pixels) if pixels is None}
 
     def path(self, index: int) -> str:
         """Where the image came from."""
         return self.images.path(index)
 
     def load(self, index: int, size: int | None) -> Pixels:
-        """The pixels (C, size, size) of image `index`; `size` must be the one that was read."""
-        if index in self.reasons:
-            raise BadImageError(self.path(index), self.reasons[index])
+        """The pixels (C, H, W) of image `index`; `size` must be the one that was read."""
+        pixels = self._pixels[index]
+        if pixels is None:
+            raise BadImageError(self.path(index), self._reasons[index])
         if size != self.size:
             raise ValueError(f"images were read at {self.size} px, asked for {size}")
-        pixels: Pixels = self.pixels[index]
         return pixels
 
 
@@ -127,13 +158,14 @@ def cached(
 
     Args:
         images: What to read.
-        size: Side to which images are resized and cropped, pixels.
+        size: Short side to which images are resized, pixels.
         bad: Receives the images that cannot be read.
         cache: ``memory`` keeps them, ``none`` does not, ``auto`` keeps up to 2 GiB.
         workers: Processes that read.
         progress: Shows a progress bar.
     """
-    fits = len(images) * images.channels * size * size <= CACHE_LIMIT
+    # Photographs are 3:2 at the longest, most of them.
+    fits = len(images) * images.channels * size * size * 1.5 <= CACHE_LIMIT
     if cache == "memory" or (cache == "auto" and fits):
         return InMemory(images, size, bad, workers, progress)
     return images
@@ -180,20 +212,23 @@ class ImageLoader:
 
     For training (`shuffle`), the order is a function of (seed, epoch), each iteration is the next epoch, incomplete
     batches are left out, and an image that cannot be read is replaced by the next one that can, so that a batch is
-    always full. For evaluation, images come in their order, all of them, and those that cannot be read are left out.
+    always full. Images come whole (see `whole`), so that crops are cut from all of each of them. For evaluation, images
+    come in their order, all of them, as their central squares, and those that cannot be read are left out.
 
     The loader knows its position and resumes from it (`state_dict`, `load_state_dict`).
 
     Args:
         images: What to read.
-        size: Side in pixels of the square images handed out: the short side is resized to it, the rest is cropped.
+        size: Short side to which images are resized, pixels.
         batch_size: Images a batch (and rank).
         shuffle: Training if true, evaluation if not.
         seed: With the epoch, decides the order.
         workers: Processes that read; 0 reads in this one.
         bad: Receives the images that cannot be read; None makes a list with the default limit.
-        transform: Applied to each image (C, size, size) in the worker, with a generator of its own that depends on
+        transform: Applied to each image (C, h, w) in the worker, with a generator of its own that depends on
             (seed, epoch, index) alone.
+        whole: Hand out images whole, padded to the largest of the batch, with their boxes, and not their central
+            squares; None: for training. Of an image longer than 4:1, "whole" is the middle of that shape.
         rank: Which part of each global batch is ours.
         world_size: How many parts there are.
 
@@ -212,9 +247,11 @@ class ImageLoader:
         workers: int = 0,
         bad: BadImages | None = None,
         transform: Transform | None = None,
+        whole: bool | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        whole = shuffle if whole is None else whole
         self.images, self.batch_size, self.shuffle = images, batch_size, shuffle
         self.total = len(images)
         self.bad = bad if bad is not None else BadImages(images)
@@ -224,7 +261,15 @@ class ImageLoader:
         workers = 0 if isinstance(images, InMemory) else workers
         self._order = _Order(self.total, batch_size, shuffle, seed, rank, world_size)
         self._loader: DataLoader[Any] = DataLoader(
-            _Fetch(images, size, substitute=shuffle, seed=seed, transform=transform, limit=self.bad.max_rate),
+            _Fetch(
+                images,
+                size,
+                longest=MAX_ASPECT * size if whole else size,
+                substitute=shuffle,
+                seed=seed,
+                transform=transform,
+                limit=self.bad.max_rate,
+            ),
             batch_size=None,  # the sampler's items are whole batches
             sampler=self._order,
             num_workers=workers,
@@ -238,13 +283,16 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._order.epoch, self._order.start = divmod(self.position, len(self)) if self.shuffle else (0, 0)
-        for pixels, indices, bad in self._loader:
+        for pixels, box, indices, bad in self._loader:
             self.bad.record(bad)
             self.position += self.shuffle
             if indices:
                 index = np.asarray(indices, np.int64)
                 yield Batch(
-                    torch.from_numpy(pixels), torch.from_numpy(self.images.labels[index]), torch.from_numpy(index)
+                    torch.from_numpy(pixels),
+                    torch.from_numpy(self.images.labels[index]),
+                    torch.from_numpy(index),
+                    None if box is None else torch.from_numpy(box),
                 )
 
     def state_dict(self) -> dict[str, int]:
@@ -283,12 +331,14 @@ class _Fetch(Dataset[_Fetched]):
         images: ImageSet,
         size: int,
         *,
+        longest: int,
         substitute: bool,
         seed: int,
         transform: Transform | None,
         limit: float,
     ) -> None:
-        self.images, self.size, self.substitute, self.seed, self.transform = images, size, substitute, seed, transform
+        self.images, self.size, self.longest = images, size, longest
+        self.substitute, self.seed, self.transform = substitute, seed, transform
         # More bad images than this end the run, so no search for a substitute need go further.
         self.tries = int(limit * len(images)) + 2
 
@@ -307,11 +357,10 @@ class _Fetch(Dataset[_Fetched]):
                 else:
                     read.append(candidate)
                     break
-        shape = (self.images.channels, self.size, self.size)
-        return (np.stack(pixels) if pixels else np.empty((0, *shape), np.uint8)), read, bad
+        return *(pad(pixels) if pixels else (np.empty((0, 0, 0, 0), np.uint8), None)), read, bad
 
     def _read(self, index: int, epoch: int) -> Pixels:
-        image = center_crop(self.images.load(index, self.size), self.size)
+        image = center_crop(self.images.load(index, self.size), self.longest)
         if self.transform is not None:
             image = self.transform(image, numpy_generator(self.seed, "sample", epoch, index))
         return image
