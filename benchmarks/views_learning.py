@@ -2,8 +2,9 @@
 
     python benchmarks/views_learning.py --data cifar10 --epochs 2 --seeds 3
 
-`--data` is a folder with ``train`` and ``test``. Everything but the views is the recipe
-``configs/simclr_cifar10_short.yaml``; the score is kNN (k = 20) with the whole training set as bank.
+`--data` is a folder with ``train`` and ``test``. Everything but the views and, where it is given, the number of epochs
+is the recipe ``configs/simclr_cifar10_short.yaml``, in float32; the score is kNN (k = 20) with the whole training set
+as bank.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def score(encoder: Encoder, train: ImageSet, test: ImageSet) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Learning with fast and with plain views.", allow_abbrev=False)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, help="those of the recipe if not given")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     recipe = read_config("simclr_cifar10_short")
+    epochs = options.epochs or recipe["epochs"]
     train, test = (open_images(f"{options.data}/{part}") for part in ("train", "test"))
     train, test = (InMemory(images, 32, BadImages(images), workers=2) for images in (train, test))
     found: dict[str, list[float]] = {"ours": [], "kornia": []}
@@ -71,7 +73,7 @@ def main() -> None:
             method = SimCLR(encoder, views, OptimizerConfig(**recipe["optimizer"]))  # type: ignore[arg-type]
             loader = ImageLoader(train, 32, batch_size=recipe["batch_size"], shuffle=True, seed=seed)
             with tempfile.TemporaryDirectory() as folder:
-                fit(method, loader, start_run(f"{folder}/run", {}), epochs=options.epochs, seed=seed, progress=False)
+                fit(method, loader, start_run(f"{folder}/run", {}), epochs=epochs, seed=seed, progress=False)
             taken = time.perf_counter() - started
             scores.append(score(encoder.eval(), train, test))
             print(f"seed {seed}, {name}: kNN {scores[-1]:.2f} %, trained in {taken:.0f} s", flush=True)
@@ -79,6 +81,8 @@ def main() -> None:
     for name, scores in found.items():
         error = statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
         print(f"| {name} | {statistics.mean(scores):.2f} | {error:.2f} |")
+    pairs = [ours - theirs for ours, theirs in zip(*found.values(), strict=True)]
+    print(f"\nours minus kornia, seed by seed: {', '.join(f'{pair:+.2f}' for pair in pairs)}")
 
 
 if __name__ == "__main__":

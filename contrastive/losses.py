@@ -24,10 +24,13 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     Example:
         >>> z = torch.eye(4)
         >>> round(nt_xent(z, z, temperature=0.5).item(), 4)
-        0.5945
+        0.5944
     """
     n = len(z1)
-    z = F.normalize(torch.cat([z1, z2]), dim=1)  # (2N, D)
-    similarity = (z @ z.T / temperature).fill_diagonal_(float("-inf"))  # (2N, 2N); no view is its own candidate
+    z = torch.cat([z1, z2])
+    # In half precision, similarities divided by a small temperature would lose what tells candidates apart.
+    with torch.autocast(z.device.type, enabled=False):
+        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # (2N, D)
+        similarity = (z @ z.T / temperature).fill_diagonal_(float("-inf"))  # (2N, 2N); no view is its own candidate
     partner = torch.arange(2 * n, device=z.device).roll(n)
     return F.cross_entropy(similarity, partner)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from ssl_toolkit.data.batch import Batch
@@ -58,8 +60,8 @@ def match_labels(test: ImageSet, train: ImageSet) -> None:
             f"class '{missing[0]}' of '{test.word}' is not in '{train.word}' ({len(missing)} such classes): "
             "train and test must be parts of one data set"
         )
-    lookup = torch.tensor([number[name] for name in test.classes]).numpy()
-    test.labels = lookup[test.labels]
+    lookup = np.array([number[name] for name in test.classes])
+    test.labels = np.where(test.labels < 0, -1, lookup[test.labels])
     test.classes = train.classes
 
 
@@ -93,10 +95,13 @@ def score(
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for name, encode in encoders.items():
         say(f"{name}: features")
-        bank = extract(encode, train, device=device, progress=progress, view=view)
-        queries = extract(encode, test, device=device, progress=progress, view=view)
         results[name] = {}
-        for protocol in protocols:
-            say(f"{name}: {protocol}")
-            results[name][protocol] = PROTOCOLS[protocol](bank, queries)
+        with tempfile.TemporaryDirectory() as folder:  # features of a large set need not fit into memory
+            bank, queries = (
+                extract(encode, loader, f"{folder}/{part}", device=device, progress=progress, view=view)
+                for part, loader in (("train", train), ("test", test))
+            )
+            for protocol in protocols:
+                say(f"{name}: {protocol}")
+                results[name][protocol] = PROTOCOLS[protocol](bank, queries)
     return results

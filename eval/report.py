@@ -260,7 +260,7 @@ def _summary(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> str:
 
 def _seconds(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> float:
     """How long the training took, from the speeds it logged; 0 if it logged none."""
-    images_per_step = config.get("batch_size", 0) * config.get("accumulate", 1) * config.get("devices", 1)
+    images_per_step = config.get("batch_size", 0) * config.get("accumulate", 1)
     seconds, before = 0.0, 0
     for row in rows:
         if row.get("images_per_second"):

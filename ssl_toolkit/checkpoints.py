@@ -64,6 +64,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
             AtomicCheckpointIO().load_checkpoint(path)
         except ToolkitError as error:
             warnings.warn(f"{error}; falling back to the one before", stacklevel=2)
+            path.rename(path.with_suffix(".damaged"))  # else it would count as one of the last two
         else:
             return path
     if paths:
@@ -112,11 +113,15 @@ class Checkpoints(pl.Callback):
         self._signum = 0
         self._saved_step, self._saved_at = -1, time.monotonic()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for Ctrl-C and SIGTERM (Lightning's own handlers would leave with nothing saved)."""
-        self._saved_step = trainer.global_step
+    def listen(self) -> None:
+        """Catch Ctrl-C and SIGTERM from now on: the run stops after the step at hand, or after its first one."""
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._on_signal)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen again: Lightning's own handlers would leave with nothing saved."""
+        self._saved_step = trainer.global_step
+        self.listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save where it is due; stop if asked to."""
@@ -140,10 +145,9 @@ class Checkpoints(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Take a checkpoint now and drop the oldest beyond the last two."""
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
-        if trainer.is_global_zero:
-            for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.KEEP]:
-                old.unlink()
-            self.also()
+        for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.KEEP]:
+            old.unlink()
+        self.also()
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -136,8 +136,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config = config = config.resolved()
-        self.backbone = _build_backbone(config).to(memory_format=torch.channels_last)
+        backbone, self.config = _build_backbone(config)
+        config = self.config
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.feature_dim = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
         # Not part of the state: the weights' names stay timm's own.
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1), persistent=False)
@@ -190,32 +191,45 @@ class Encoder(nn.Module):
         return _hash(self.config, _weights(self))
 
 
-def _build_backbone(config: EncoderConfig) -> Any:
+def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
+    """The network, and the configuration with the automatic choices made."""
+    config = asked.resolved()
     if config.name in OWN_ARCHITECTURES:
         if config.stem == "small":
             raise UsageError(f"--encoder.stem small is for ResNets; {config.name} has one stem: leave it out")
-        return OWN_ARCHITECTURES[config.name](in_chans=config.channels)
+        return OWN_ARCHITECTURES[config.name](in_chans=config.channels), config
     name = config.name.split(".")[0]  # a timm name may carry the tag of its pretrained weights
     if not timm.is_model(name):
         raise unknown_name("encoder", name, architectures())
-    kwargs: dict[str, Any] = {"in_chans": config.channels, "num_classes": 0}
-    if "vit" in name or "deit" in name:
-        kwargs |= {"img_size": config.image_size, "dynamic_img_size": True}
     try:
-        backbone = timm.create_model(name, **kwargs)
+        backbone = _timm_model(name, config)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"timm cannot build '{name}' for {config.image_size} px images with {config.channels} channels: {error}"
         ) from error
     if config.stem == "small":
         if not isinstance(getattr(backbone, "conv1", None), nn.Conv2d) or not hasattr(backbone, "maxpool"):
+            if asked.stem == "auto":  # a ResNet by name whose stem is another one
+                return backbone, replace(config, stem="standard")
             raise UsageError(f"--encoder.stem small is for ResNets; {name} has another stem: leave it out")
         backbone.conv1 = nn.Conv2d(
             config.channels, backbone.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False
         )
         nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         backbone.maxpool = nn.Identity()
-    return backbone
+    return backbone, config
+
+
+def _timm_model(name: str, config: EncoderConfig) -> Any:
+    """Timm's network, told the image size if it wants to know it, and to take others too if it can."""
+    common: dict[str, Any] = {"in_chans": config.channels, "num_classes": 0}
+    size = {"img_size": config.image_size}
+    for extra in (size | {"dynamic_img_size": True}, size):
+        try:
+            return timm.create_model(name, **common, **extra)
+        except TypeError:  # it does not know the argument
+            continue
+    return timm.create_model(name, **common)
 
 
 def _output_format(backbone: nn.Module) -> Any:

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ssl_toolkit.errors import UsageError
+
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
@@ -61,6 +63,24 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
+
+
+def make_folder(path: str | os.PathLike[str], option: str) -> None:
+    """Make a folder with those above it, unless it is there.
+
+    Args:
+        path: The folder.
+        option: What named it, for the error.
+
+    Raises:
+        UsageError: It cannot be made, or not be written to.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {os.fspath(path)} cannot be written: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {os.fspath(path)} cannot be written: it is read-only")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -36,7 +36,9 @@ class CsvLog(Logger):
     def __init__(self, path: Path, resume_step: int = 0) -> None:
         super().__init__()
         self.path = path
-        self._rows = [row for row in read_metrics(path) if int(row["step"]) <= resume_step]
+        # The last row may be torn.
+        whole = [row for row in read_metrics(path) if None not in row.values() and row["step"].isdecimal()]
+        self._rows = [row for row in whole if int(row["step"]) <= resume_step]
         self._columns = list(self._rows[0]) if self._rows else ["step", "epoch"]
         self._write_all()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -33,6 +35,8 @@ def method_class(name: str) -> type[Method]:
     methods = installed_methods()
     if name not in methods and "." not in name:
         raise unknown_name("method", name, methods)
+    if name not in methods and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a method under work lies; a console script does not look there
     module, _, attribute = methods.get(name, ":".join(name.rsplit(".", 1))).partition(":")
     try:
         found = getattr(import_module(module), attribute)

@@ -24,7 +24,7 @@ class OptimizerConfig:
         schedule: Course of the learning rate after the warm-up. ``step`` divides by ten at 60 % and 80 % of training.
         warmup: Share of training over which the learning rate rises linearly from zero, in [0, 1).
         lr_scaling: Multiply `lr` by batch size / 256 (``linear``) or by its square root (``sqrt``); the batch counts
-            all devices and accumulated steps.
+            accumulated steps.
     """
 
     name: Literal["adamw", "adam", "sgd", "lars", "rmsprop", "adagrad"] = "adamw"

@@ -68,8 +68,13 @@ def start_run(path: str | Path, config: dict[str, Any], *, overwrite: bool = Fal
             return run
         if not overwrite:
             raise UsageError(f"--out {path} holds a run already: name another folder, or give --resume or --overwrite")
-        shutil.rmtree(run.path)
     try:
+        if run.path.is_dir():
+            for child in run.path.iterdir():  # the folder itself stays: it may be a link to somewhere
+                if child.is_dir() and not child.is_symlink():
+                    shutil.rmtree(child)
+                else:
+                    child.unlink()
         run.checkpoints.mkdir(parents=True)
         write_atomic(run.config_file, lambda temporary: temporary.write_text(yaml.safe_dump(config, sort_keys=False)))
     except OSError as error:

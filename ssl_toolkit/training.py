@@ -42,7 +42,6 @@ def fit(
     accumulate: int = 1,
     clip_gradient: float = 0.0,
     accelerator: str = "auto",
-    devices: int = 1,
     compile_encoder: bool = False,
     checkpoint_every: int | None = None,
     resume: bool = False,
@@ -61,7 +60,6 @@ def fit(
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         accelerator: Lightning's name of the device type.
-        devices: Number of devices.
         compile_encoder: Whether ``torch.compile`` is applied to the encoder.
         checkpoint_every: Optimiser steps between checkpoints; None takes one every five minutes.
         resume: Whether to go on from the newest checkpoint that loads.
@@ -75,7 +73,7 @@ def fit(
     batches = len(loader) * epochs
     method.seed = seed
     method.total_steps = math.ceil(len(loader) / accumulate) * epochs
-    method.images_per_step = loader.batch_size * accumulate * devices
+    method.images_per_step = loader.batch_size * accumulate
     if compile_encoder:
         method.encoder.compile()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
@@ -83,11 +81,15 @@ def fit(
     # Short runs are logged more often, so that there is a curve to look at.
     log_every = max(1, min(10, method.total_steps // 50))
 
+    checkpoints = Checkpoints(
+        run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.encoder, run.encoder_file, name)
+    )
+
     with _quiet(), signals_given_back():
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=devices,
+            devices=1,
             precision=precision,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_gradient or None,
@@ -97,16 +99,16 @@ def fit(
             callbacks=[
                 Progress(batches, log_every, show=progress),
                 *callbacks,
-                Checkpoints(
-                    run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.encoder, run.encoder_file, name)
-                ),
+                checkpoints,
             ],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            use_distributed_sampler=False,  # the loader knows its rank
         )
-        trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+        checkpoints.listen()
+        trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
+    # A run that was killed right after its last checkpoint has nothing left to train.
+    save_encoder(method.encoder, run.encoder_file, name)
 
 
 def _loggers(run: RunFolder, resume_step: int) -> list[Logger]:

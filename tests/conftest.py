@@ -20,6 +20,13 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def ks_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest distance of two empirical distributions (Kolmogorov-Smirnov)."""
+    grid = torch.cat([a, b]).sort().values
+    below = [torch.searchsorted(x.sort().values, grid, right=True) / len(x) for x in (a, b)]
+    return float((below[0] - below[1]).abs().max())
+
+
 class Arrays(ImageSet):
     """An image set out of an array; images whose position is in `broken` cannot be read."""
 

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from kornia import augmentation as K
-from kornia.constants import DataKey
 
 from ssl_toolkit.augment import ColourJitter, Cutout, GaussianBlur, RandomErasing, ResizedCropFlip, Solarize
 from ssl_toolkit.augment.base import RangeGuard, chance, memory_format, uniform, unit_range_error
@@ -156,10 +155,33 @@ def test_beside_kornia_in_a_container_with_all_data_keys():
     assert sequence.transform_matrix.shape == (4, 3, 3)
 
 
-def test_every_kind_names_its_data_key_in_kornia():
-    assert DataKey.get("input") == DataKey.INPUT
-    for make in KINDS.values():
-        assert isinstance(make(), K.RigidAffineAugmentationBase2D)
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_what_follows_in_a_container_knows_the_size_of_the_crop(autocast, as_bytes):
+    """A bright patch, its keypoint and its mask go the same way through our crop and Kornia's flip."""
+    torch.manual_seed(0)
+    crop = ResizedCropFlip((16, 16), (0.6, 1.0))
+    sequence = K.AugmentationSequential(
+        crop, K.RandomVerticalFlip(p=1.0), RandomErasing((0.05, 0.1), value=1.0, p=1.0),
+        data_keys=["input", "keypoints", "mask"],
+    )  # fmt: skip
+    image = torch.zeros(32, 1, 24, 32, dtype=torch.uint8 if as_bytes else torch.float32)
+    image[:, :, 10:13, 14:17] = 255 if as_bytes else 1
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        _, moved, mask = sequence(image, torch.tensor([[15.0, 11.0]]).expand(32, 1, 2), (image > 0).float())
+    assert crop.transform_matrix.is_floating_point()
+    rectangle = sequence._params[2].data
+    assert rectangle["bottom"].max() <= 16
+    assert rectangle["right"].max() <= 16
+    pixel = torch.arange(16.0)
+    compared = 0
+    for point, patch in zip(moved[:, 0].float(), mask[:, 0].float(), strict=True):
+        if point.min() > 2 and point.max() < 13 and patch.sum() >= 3:
+            weight = patch / patch.sum()
+            centre = torch.stack([(weight.sum(0) * pixel).sum(), (weight.sum(1) * pixel).sum()])
+            assert (centre - point).abs().max() < 1.0
+            compared += 1
+    assert compared > 10
 
 
 @pytest.mark.parametrize("make", [KINDS["colour"], KINDS["solarize"]])

@@ -7,15 +7,9 @@ from torchvision.transforms import RandomResizedCrop
 from ssl_toolkit.augment import ResizedCropFlip
 from ssl_toolkit.augment.crop import boxes_of
 from ssl_toolkit.errors import UsageError
+from tests.conftest import ks_distance
 
 DRAWS = 20_000
-
-
-def ks_distance(a, b):
-    """Largest distance of two empirical distributions."""
-    grid = torch.cat([a, b]).sort().values
-    below = [torch.searchsorted(x.sort().values, grid, right=True) / len(x) for x in (a, b)]
-    return float((below[0] - below[1]).abs().max())
 
 
 @pytest.mark.parametrize(
@@ -95,14 +89,13 @@ def test_matrix_follows_the_pixels():
     assert torch.allclose(moved[:, 0], expected, atol=1e-4)
     seen = 0
     for row in range(12):
-        if output[row].max() < 0.5:
-            continue  # the point was cut off
+        if output[row].max() < 0.5 or expected[row].min() <= 4 or expected[row].max() >= 35:
+            continue  # the point was cut off, or lies at the edge
         seen += 1
         weight = output[row, 0] / output[row, 0].sum()
         x, y = (weight.sum(0) * torch.arange(40)).sum(), (weight.sum(1) * torch.arange(40)).sum()
-        if expected[row].min() > 4 and expected[row].max() < 35:
-            assert torch.allclose(torch.stack([x, y]), expected[row], atol=0.05)
-    assert seen > 6
+        assert torch.allclose(torch.stack([x, y]), expected[row], atol=0.05)
+    assert seen > 4
 
 
 def test_masks_stay_labels():

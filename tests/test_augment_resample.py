@@ -62,11 +62,12 @@ def test_bicubic_equals_torchvision(size_in, size_out):
     assert difference.abs().max() <= 1.3 / 255  # on white noise: two roundings, weights beyond [0, 1]
 
 
-def test_large_uint8_images_equal_torchvision_to_the_bit():
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_large_uint8_images_equal_torchvision_to_the_bit(mode):
     image, boxes = a_batch(64, 80), some_boxes(64, 80)
     assert not is_dense(image, (32, 32))
-    ours = (resample(image, boxes, (32, 32), "bilinear").transpose(0, 1) * 255).round()
-    assert torch.equal(ours, (by_torchvision(image, boxes, (32, 32), "bilinear") * 255).round())
+    ours = (resample(image, boxes, (32, 32), mode).transpose(0, 1) * 255).round()
+    assert torch.equal(ours, (by_torchvision(image, boxes, (32, 32), mode) * 255).round())
 
 
 def test_dense_and_one_by_one_agree(monkeypatch):

@@ -115,8 +115,16 @@ def test_views_are_float32_in_the_unit_range_without_gradient(dtype):
 
 @pytest.mark.parametrize("bad", [lambda x: x * 255, lambda x: (x - 0.5) / 0.25])
 def test_other_ranges_are_refused(bad):
+    views = simclr_views(16)
     with pytest.raises(ValueError, match=r"Views takes uint8 images or floats in \[0, 1\]"):
-        simclr_views(16)(bad(images().float() / 255))
+        views(bad(images().float() / 255))
+    with pytest.raises(ValueError, match=r"View takes uint8 images or floats in \[0, 1\]"):
+        views.transforms[0](bad(images().float() / 255))
+
+
+def test_eval_view_cannot_be_larger_than_what_is_read():
+    with pytest.raises(UsageError, match="view of 32 px cannot be cut from images resized to 24 px"):
+        EvalView(32, 24)
 
 
 def test_channels_last_is_kept():

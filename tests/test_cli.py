@@ -87,7 +87,7 @@ def test_embed(folder: Path) -> None:
 
 
 def test_index_and_search(folder: Path) -> None:
-    succeed("index", folder / "run", "--data", folder / "train", "--out", folder / "index")
+    succeed("index", "--overwrite", folder / "run", "--data", folder / "train", "--out", folder / "index")
     queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue" / "0.png"]
     found = json.loads(
         succeed("search", folder / "index", *queries, "-k", "5", "--json", "--grid", folder / "hits.png")
@@ -141,6 +141,40 @@ def test_print_config_can_be_run_again(folder: Path) -> None:
     first, second = yaml.safe_load(text), yaml.safe_load(again)
     assert first["method"]["temperature"] == 0.3
     assert second == {**first, "seed": 4}
+
+
+def test_a_config_serves_every_command(folder: Path) -> None:
+    (folder / "evaluate.yaml").write_text(f"train: {folder / 'train'}\ntest: nowhere\nmax-bad-rate: 0.5\n")
+    options = ["evaluate", folder / "run", "--config", folder / "evaluate.yaml", "--test", folder / "test"]
+    shown = yaml.safe_load(succeed(*options, "--print-config"))
+    assert (shown["test"], shown["max_bad_rate"], shown["seed"]) == (str(folder / "test"), 0.5, 0)
+    assert "trained" in succeed(*options, "--protocol", "knn", "--baselines", "false")
+    assert yaml.safe_load(succeed("embed", "some/run", "--print-config"))["workers"] == 2  # nothing else is needed
+
+
+def test_a_run_made_in_python_is_resumed_on_the_command_line(folder: Path) -> None:
+    from ssl_toolkit import pretrain
+
+    options = {"data": "shapes:train:64", "encoder": "convnet", "image_size": 16, "batch_size": 16, "workers": 0}
+    pretrain("simclr", out=str(folder / "python"), epochs=1, progress=False, **options)
+    succeed("pretrain", "--out", folder / "python", "--resume")
+    config = yaml.safe_load((folder / "python" / "config.yaml").read_text())
+    assert (config["load_size"], config["views"]["size"]) == (16, 16)
+    assert not {"print_config", "config"} & set(config)
+
+
+def test_bad_images_while_scoring_do_not_end_a_training(folder: Path, tmp_path: Path) -> None:
+    for number in range(40):
+        place = tmp_path / "images" / ("a" if number % 2 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(place / f"{number}.png")
+    (tmp_path / "images" / "a" / "1.png").write_bytes(b"broken")
+    succeed(
+        "pretrain", "--method", "simclr", "--data", tmp_path / "images", "--encoder", "convnet", "--batch-size", "16",
+        "--epochs", "1", "--workers", "0", "--max-bad-rate", "0.05", "--knn-every", "1", "--cache", "none",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert len((tmp_path / "run" / "bad_images.csv").read_text().splitlines()) == 2
 
 
 def test_start_from_a_given_encoder(folder: Path) -> None:
@@ -223,6 +257,17 @@ BAD = [
     (["evaluate", "RUN", "--train", "shapes:train:40"], ["test"]),
     (["search", "no/index", "a.jpg"], ["no/index"]),
     (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
+    (["search", "INDEX", "missing.jpg"], ["missing.jpg"]),
+    (["embed", "RUN", "--data", "FLAT", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
+    (["index", "RUN", "--data", "FLAT", "--out", "x", "--workers", "-1"], ["--workers", "-1"]),
+    (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT", "--out", "BAD.yaml/x.json"], ["--out BAD.yaml"]),
+    (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT", "--max-bad-rate", "2"], ["--max-bad-rate", "2"]),
+    (["pretrain", "--config", "NULL.yaml", *TINY[2:], "--out", "x"], ["method"]),
+    (["pretrain", *TINY, "--out", "x", "--method.temperature", "-1"], ["--method.temperature", "-1"]),
+    (["pretrain", *TINY, "--out", "x", "--views.flip_p", "2"], ["views.flip_p", "2"]),
+    (["pretrain", *TINY, "--out", "x", "--image-size", "8"], ["16 pixels"]),
+    (["pretrain", *TINY, "--out", "x", "--encoder", "RUN", "--image-size", "64", "--load-size", "32"], ["load-size"]),
+    (["pretrain", *TINY, "--out", "x", "--encoder", "RUN", "--channels", "1"], ["--channels 3"]),
     (["report", "FULL"], ["FULL"]),
     (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
     (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),
@@ -244,6 +289,8 @@ def test_bad_input_is_answered_in_a_few_lines(
     for number in range(4):
         Image.new("RGB", (16, 16)).save(tmp_path / "FLAT" / f"{number}.png")
     (tmp_path / "BAD.yaml").write_text("epocs: 3\n")
+    (tmp_path / "NULL.yaml").write_text("method: [simclr]\n")
+    os.symlink(folder / "index", tmp_path / "INDEX")
     os.symlink(folder / "run", tmp_path / "RUN")
     before = sorted(tmp_path.rglob("*"))
 

@@ -182,6 +182,18 @@ def test_reinitialized_is_another_network_and_disturbs_no_draws() -> None:
     assert len({one.sha256, other.sha256, encoder.sha256}) == 3
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "resnetv2_18", "mobilevit_xxs", "levit_128s", "efficientvit_b0", "swin_tiny_patch4_window7_224"],
+)
+def test_networks_of_many_families_are_built(name: str) -> None:
+    size = 32 if name.startswith("resnet") else 64
+    encoder = Encoder(EncoderConfig(name, image_size=size, load_size=size)).eval()
+    assert encoder.config.stem == "standard"
+    with torch.inference_mode():
+        assert encoder(torch.rand(1, 3, size, size)).shape == (1, encoder.feature_dim)
+
+
 def test_load_at_another_size(tmp_path: Path) -> None:
     save_encoder(build("resnet18", 32), tmp_path / "encoder.safetensors")
     larger = load_encoder(tmp_path, image_size=64, load_size=72)

@@ -133,6 +133,22 @@ def test_too_many_bad_images_end_the_run(noise_images: Callable, tmp_path: Path)
         list(ImageLoader(noise_images(8, broken=tuple(range(8))), 16, batch_size=4, shuffle=True))
 
 
+@pytest.mark.parametrize("torn", ["", "path,reason\n", "path,reason\narrays#7,broken\narr"])
+def test_a_torn_list_of_bad_images_is_gone_on_with(noise_images: Callable, tmp_path: Path, torn: str) -> None:
+    file = tmp_path / "bad_images.csv"
+    file.write_text(torn)
+    bad = BadImages(noise_images(20), file, max_rate=0.5)
+    assert len(bad) == ("#7" in torn)
+    bad.record({3: "broken"})
+    assert file.read_text().startswith("path,reason\n")
+
+
+def test_resuming_on_more_or_fewer_images_is_refused(noise_images: Callable) -> None:
+    state = ImageLoader(noise_images(12), 16, batch_size=4, shuffle=True).state_dict()
+    with pytest.raises(ToolkitError, match="has 13 images, the run to resume was trained on 12"):
+        ImageLoader(noise_images(13), 16, batch_size=4, shuffle=True).load_state_dict(state)
+
+
 def test_a_whole_batch_of_bad_images_is_skipped(noise_images: Callable) -> None:
     images = noise_images(8, broken=(0, 1))
     bad = BadImages(images, max_rate=0.5)

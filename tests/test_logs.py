@@ -29,3 +29,11 @@ def test_a_loss_that_is_not_finite_is_written_and_ends_the_run(tmp_path: Path) -
 
 def test_no_metrics_yet(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.csv") == []
+
+
+def test_a_torn_last_row_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,epoch,loss\n1,0,2.5\n2,0,2.25\n3,")
+    log = CsvLog(path, resume_step=5)
+    log.log_metrics({"loss": 2.0}, 2)
+    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [("1", "2.5"), ("2", "2.25"), ("3", "2")]

@@ -53,3 +53,12 @@ def test_nt_xent_invariances() -> None:
     assert losses.nt_xent(z2, z1, 0.2).item() == pytest.approx(loss.item(), abs=1e-12)
     assert losses.nt_xent(7 * z1, 0.1 * z2, 0.2).item() == pytest.approx(loss.item(), abs=1e-9)
     assert losses.nt_xent(z1, z2[order], 0.2).item() != pytest.approx(loss.item(), abs=1e-3)
+
+
+def test_nt_xent_is_computed_in_float32_under_autocast() -> None:
+    z1, z2 = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = losses.nt_xent(z1, z2, 0.05)
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(losses.nt_xent(z1, z2, 0.05).item(), abs=1e-6)
+    assert losses.nt_xent(z1.bfloat16(), z2.bfloat16(), 0.05).dtype == torch.float32

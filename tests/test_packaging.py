@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -20,8 +22,11 @@ LINKED = ("pretext", "contrastive", "eval", "configs")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    out, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source") / "ssl-toolkit"
+    # Built from a copy: the working tree's own build folder may hold files that are long gone.
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "data", "runs", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=lambda at, names: ignored(at, names) if at == str(ROOT) else ())
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = out.glob("*.whl")
@@ -61,7 +66,8 @@ def test_wheel_works_beside_a_hostile_eval(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     for name in LINKED:
         (tmp_path / "here" / f"{name}.py").write_text("raise RuntimeError('imported a namesake')")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(tmp_path / "site")]
+    subprocess.run([*command, str(wheel)], check=True, timeout=120)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); sys.path.insert(0, '')\n"
         "import ssl_toolkit.contrastive.losses, ssl_toolkit.pretext.rotation, ssl_toolkit.configs, ssl_toolkit.eval\n"
@@ -72,3 +78,9 @@ def test_wheel_works_beside_a_hostile_eval(wheel: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().startswith(str(tmp_path / "site"))
+    done = subprocess.run(
+        [tmp_path / "site" / "bin" / "ssl-toolkit", "methods"], capture_output=True, text=True, timeout=120,
+        cwd=tmp_path / "here", env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "simclr" in done.stdout

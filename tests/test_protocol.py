@@ -35,6 +35,15 @@ def test_classes_are_matched_by_name(noise_images: Callable) -> None:
         match_labels(test, train)
 
 
+def test_images_without_a_label_stay_without(noise_images: Callable) -> None:
+    train, test = noise_images(8), noise_images(4)
+    test.labels = np.array([0, -1, 1, 2])
+    match_labels(test, train)
+    assert test.labels.tolist() == [0, -1, 1, 2]
+    with pytest.raises(UsageError, match="1 of 4 images of the test set have no label"):
+        score({"x": lambda x: x.flatten(1)}, ImageLoader(train, 16), ImageLoader(test, 16), ["knn"])
+
+
 def test_unlabelled_images_are_refused(noise_images: Callable) -> None:
     train, test = noise_images(8), noise_images(4)
     test.classes = None

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -236,7 +238,7 @@ def rows(steps: list[int], steps_per_epoch: int) -> list[dict[str, str]]:
 
 
 def test_training_is_summed_up() -> None:
-    config = {"batch_size": 100, "accumulate": 2, "devices": 1, "epochs": 4}
+    config = {"batch_size": 100, "accumulate": 2, "epochs": 4}
     assert _seconds(rows([10, 20, 28], 7), config) == 28 * 4
     assert _summary(rows([10, 20, 28], 7), config) == "28 optimiser steps, 2 min of training"
 
@@ -265,6 +267,18 @@ def test_an_image_is_not_its_own_neighbour() -> None:
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_whole_demo_keeps_its_promise(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssl_toolkit.cli", "demo", "--out", str(tmp_path / "demo")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "demo" / "results.json").read_text())["results"]
+    top1 = {name: each["knn"]["top1"] for name, each in scores.items()}
+    assert top1["pixels"] < 0.45
+    assert top1["trained"] > top1["pixels"] + 0.25
+    assert top1["trained"] > top1["random"] + 0.25
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,16 @@ def test_resuming_nothing_starts_a_run(tmp_path: Path) -> None:
     assert start_run(tmp_path / "run", {"seed": 0}, resume=True).config() == {"seed": 0}
 
 
+def test_overwriting_through_a_link_keeps_the_link(tmp_path: Path) -> None:
+    start_run(tmp_path / "disk", {"seed": 1})
+    (tmp_path / "disk" / "metrics.csv").write_text("step\n")
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    run = start_run(tmp_path / "run", {"seed": 2}, overwrite=True)
+    assert (tmp_path / "run").is_symlink()
+    assert run.config() == {"seed": 2}
+    assert not run.metrics_file.exists()
+
+
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

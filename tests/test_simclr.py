@@ -5,6 +5,7 @@ from ssl_toolkit.contrastive.losses import nt_xent
 from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import UsageError
 
 
 def test_step_is_the_papers_loss_of_the_projections(small_encoder: Encoder) -> None:
@@ -15,6 +16,11 @@ def test_step_is_the_papers_loss_of_the_projections(small_encoder: Encoder) -> N
     loss = method.step(views, Batch(image, torch.zeros(6), torch.arange(6)))["loss"]
     assert z1.shape == (6, 128)
     assert loss.item() == pytest.approx(nt_xent(z1, z2, 0.3).item(), abs=1e-5)
+
+
+def test_a_temperature_that_is_not_above_zero_is_refused(small_encoder: Encoder) -> None:
+    with pytest.raises(UsageError, match=r"--method.temperature is 0"):
+        SimCLR(small_encoder, SimCLR.default_views(16), temperature=0)
 
 
 def test_the_two_views_differ_and_are_drawn_by_image() -> None:

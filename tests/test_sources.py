@@ -475,7 +475,7 @@ def test_npz_without_images(tmp_path):
 def test_open_item_beyond_the_end_or_missing(tmp_path):
     with pytest.raises(UsageError, match="the set has 5 images, the last is #4"):
         open_item("shapes:test:5#5")
-    with pytest.raises(BadImageError, match="No such file"):
+    with pytest.raises(UsageError, match="no such image"):
         open_item(str(tmp_path / "none.png"))
     assert open_item(str(paint(tmp_path / "file#3/x#1.png"))).shape == (3, 4, 6)
 

@@ -63,6 +63,49 @@ def test_killed_at_any_step_resumes_to_the_same_weights(
         assert same_weights(whole, resumed), f"killed in batches {stops}"
 
 
+class KillAt(pl.Callback):
+    """The real thing: kill -9 when a batch begins."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(run: Callable[[], Any]) -> bool:
+    """Run something in a child process; whether it died of kill -9."""
+    child = os.fork()
+    if not child:
+        try:
+            run()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_kill_9_resumes_to_the_same_weights(
+    train_quickly: Callable, noise_images: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accumulate: int
+) -> None:
+    images = noise_images(26)  # three batches an epoch
+    common = {"epochs": 3, "checkpoint_every": 2 // accumulate, "accumulate": accumulate}
+    whole = train_quickly(SimCLR, images, out="whole", **common)
+    for batch in (1, 3, 5, 7):
+        out, stop = f"stopped-{batch}", {"callbacks": [KillAt(batch)]}
+        assert killed(lambda out=out, stop=stop: train_quickly(SimCLR, images, out=out, **stop, **common))
+        assert same_weights(whole, train_quickly(SimCLR, images, out=out, resume=True, **common)), batch
+    # After the last checkpoint and before the encoder is written: nothing is left to train, yet the encoder is due.
+    with monkeypatch.context() as patch:
+        patch.setattr("ssl_toolkit.training.save_encoder", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        assert killed(lambda: train_quickly(SimCLR, images, out="end", epochs=3, accumulate=accumulate))
+    assert not (tmp_path / "end" / "encoder.safetensors").exists()
+    train_quickly(SimCLR, images, out="end", epochs=3, accumulate=accumulate, resume=True)
+    assert load_encoder(tmp_path / "end").sha256 == whole.encoder.sha256
+
+
 def test_resuming_continues_the_metrics(train_quickly: Callable, noise_images: Callable, tmp_path: Path) -> None:
     images, common = noise_images(26), {"epochs": 3, "checkpoint_every": 2}
     train_quickly(SimCLR, images, out="whole", **common)

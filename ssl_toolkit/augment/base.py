@@ -5,7 +5,8 @@ They are Kornia augmentations, so they stand beside any other in `AugmentationSe
 - Parameters are drawn on the CPU in float32, wherever the images are and whatever ``module.to(bfloat16)`` says. Equal
   seeds give equal parameters on every device, and the host knows them without asking the device.
 - `generator` draws from a generator of your own; without it the global one is used, as everywhere in Kornia.
-- uint8 is taken as [0, 255]; floats outside [0, 1] are refused where the arithmetic would be wrong.
+- uint8 is taken as [0, 255]; floats outside [0, 1] are refused where the arithmetic would be wrong: in every batch on
+  the CPU, in the first one on an accelerator, which would have to be waited for.
 """
 
 from __future__ import annotations
@@ -115,6 +116,12 @@ class DeviceAugmentation:
         """(N, 3, 3) identity; float also for uint8 images."""
         dtype = output_dtype(input)
         return torch.eye(3, device=input.device, dtype=dtype).expand(input.shape[0], 3, 3)
+
+    def generate_transformation_matrix(self, input: Tensor, params: Params, flags: Flags) -> Tensor:
+        """The matrix, in float also under autocast: Kornia would give it the type of a uint8 image there."""
+        with torch.autocast(input.device.type, enabled=False):
+            matrix: Tensor = super().generate_transformation_matrix(input, params, flags)  # type: ignore[misc]
+        return matrix
 
     @torch.no_grad()
     def transform_inputs(

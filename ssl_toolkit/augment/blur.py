@@ -52,7 +52,8 @@ class GaussianBlur(DeviceAugmentation, IntensityAugmentationBase2D):
     """Gaussian blur with its own standard deviation for each image; edges are reflected.
 
     `sigma` is the standard deviation of the Gaussian in pixels of the image at hand, as in torchvision. (Pillow's
-    ``GaussianBlur(radius)``, which MoCo and BYOL call, means the same number but approximates by box filters.)
+    ``GaussianBlur(radius)``, which the code of MoCo, SwAV and DINO calls, means the same number; it approximates the
+    Gaussian by box filters, and cuts it off nowhere, where this one ends with its kernel.)
 
     Args:
         sigma: Least and largest standard deviation, pixels.
@@ -137,13 +138,13 @@ def blur_matrix(sigma: Tensor, radius: int, size: int, axis: str = "x") -> Tenso
     # The smallest sigma is far below where the neighbours' weight vanishes in float32.
     weight = torch.exp(-taps.square() / (2 * sigma[:, None].clamp(min=0.01).square()))  # (N, radius + 1), by distance
     weight = weight / (2 * weight.sum(-1, keepdim=True) - 1)
-    times = _times(radius, size).to(sigma.device, non_blocking=True)
+    times = _times(radius, size, sigma.device)
     matrix = take(f"blur {axis}", (len(sigma), size * size), sigma.device)
     return torch.mm(weight, times, out=matrix).view(len(sigma), size, size)
 
 
 @functools.lru_cache(maxsize=32)
-def _times(radius: int, size: int) -> Tensor:
+def _times(radius: int, size: int, device: torch.device) -> Tensor:
     """How often an input pixel stands at each distance from an output pixel, itself and as a mirror image.
 
     Returns:
@@ -155,7 +156,7 @@ def _times(radius: int, size: int) -> Tensor:
     far = (2 * (size - 1) - pixel - pixel[:, None]).where(pixel < size - 1, size)  # beyond the far edge
     distance = torch.stack([ahead, near, far])
     taps = torch.arange(radius + 1)[:, None, None, None]
-    return (distance == taps).sum(dim=1).to(torch.float32).flatten(1)
+    return (distance == taps).sum(dim=1).to(device, torch.float32).flatten(1)
 
 
 def blur_dense(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:

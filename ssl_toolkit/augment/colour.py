@@ -35,7 +35,7 @@ _NAMES = ("brightness", "contrast", "saturation", "hue")
 
 
 class ColourDraws(Draws, rg.ColorJitterGenerator):
-    """Kornia's jitter factors, and for each image its own order and greyscale.
+    """Jitter factors under Kornia's names, and for each image its own order and greyscale.
 
     Args:
         strength: Brightness, contrast, saturation: factors from max(0, 1 - s) to 1 + s; hue: turns from -s to s.
@@ -82,6 +82,8 @@ class _Plan:
     turns: Tensor  # (N, 1)
     matrix: Tensor  # (N, 3, 3), linear mode
     mean_matrix: Tensor  # (N, 3, 3), linear mode
+    mean: Tensor  # (C, 1, 1), or no elements without normalisation
+    std: Tensor
 
 
 class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
@@ -169,6 +171,8 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
             factors[:, HUE:],
             matrix,
             mean_matrix,
+            torch.tensor(self.mean or ())[:, None, None],
+            torch.tensor(self.std or ())[:, None, None],
         )
         return _Plan(
             (params["grey"] > 0.5).long().tolist() if channels == 3 else [0] * count,
@@ -190,8 +194,8 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
             self._exact_(x, plan, first, last, active, scratch)
         if not self.grey_first:
             _grey_(x, plan.grey, first, last, scratch)
-        if self.mean is not None and self.std is not None:
-            x.sub_(x.new_tensor(self.mean)[:, None, None]).div_(x.new_tensor(self.std)[:, None, None])
+        if self.mean is not None:
+            x.sub_(plan.mean).div_(plan.std)
         return planes
 
     def _exact_(self, x: Tensor, plan: _Plan, first: int, last: int, active: set[int], scratch: Tensor) -> None:

@@ -33,7 +33,8 @@ _TRIES = 10  # as torchvision
 class CropDraws(Draws, rg.ResizedCropGenerator):
     """Crop boxes as torchvision draws them: area, then ratio, ten tries, else the centre.
 
-    Kornia's generator, with each image's own valid box, and the fallback in the centre.
+    The names and the form of the parameters are those of Kornia's generator. The draws are torchvision's: inside each
+    image's own valid box, with a fallback in the centre, from a generator that can be given.
 
     Args:
         size: Height and width of the output.
@@ -69,7 +70,7 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
 
         Returns:
             ``src`` and ``dst``, (N, 4, 2), the corners (x, y) of the box and of the output as Kornia writes them
-            (inclusive, clockwise from the top left), and ``flip``, (N,) bool.
+            (inclusive, clockwise from the top left), ``flip``, (N,) bool, and ``output_size``, (N, 2).
         """
         count, image_height, image_width = batch_shape[0], batch_shape[-2], batch_shape[-1]
         if box is None:
@@ -101,6 +102,8 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
             "src": _corners(top, left, height, width),
             "dst": _corners(zero, zero, out_height, out_width),
             "flip": flip,
+            # What follows in a Kornia container draws for this size.
+            "output_size": torch.tensor(self.output_size).expand(count, 2),
         }
 
     def _central(self, full_height: Tensor, full_width: Tensor) -> tuple[Tensor, Tensor]:

@@ -241,7 +241,8 @@ def moco_v3_views(
         solarize_p: Probability of solarisation in the first and in the second view.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
-    Source: Chen et al. 2021, An Empirical Study of Training Self-Supervised Vision Transformers; ``main_moco.py``.
+    Source: Chen et al. 2021, An Empirical Study of Training Self-Supervised Vision Transformers, appendix A;
+        ``main_moco.py``.
     """
     return byol_views(
         size, channels, crop_scale, flip_p, jitter, jitter_p, grey_p, blur_p, blur_sigma, solarize_p, "bilinear", hue
@@ -363,6 +364,9 @@ def pretext_views(
 ) -> Views:
     """Crop and flip only: for pretext tasks, whose labels colour changes would not serve.
 
+    The recipe that the classical tasks share; their papers differ in the crop (Gidaris et al. 2018, section 3.1, flips
+    and crops too).
+
     Args:
         size: Height and width of a view, pixels.
         channels: Channels of the images.
@@ -412,6 +416,9 @@ def _view(
     """One view; what cannot happen is left out."""
     if size < 1 or channels < 1:
         raise UsageError(f"view of size {size} with {channels} channels: both are at least 1")
+    for name, p in (("flip_p", flip_p), ("jitter_p", jitter_p), ("grey_p", grey_p), ("blur_p", blur_p)):
+        if not 0 <= p <= 1:
+            raise UsageError(f"--views.{name} is {p}: a probability is from 0 to 1")
     if channels != 3:
         if any(jitter[2:]) or grey_p > 0:
             say_rgb_only(channels)

@@ -1,11 +1,11 @@
 """Crop, resize and flip as one linear map along each axis.
 
-Three ways to the same pixels, by what measured fastest (`docs/performance.md`):
+Three ways to the same pixels, by what measured fastest:
 
 - small images on the CPU and everything on an accelerator: a dense (out, in) matrix an axis and a sample, two batched
   matrix products for the whole batch;
 - larger images on the CPU: PyTorch's antialiased resize of the crop itself, an image at a time; for uint8 it works in
-  integers and equals Pillow and torchvision bit for bit;
+  integers and equals torchvision bit for bit;
 - nearest neighbour (masks): a gather.
 """
 

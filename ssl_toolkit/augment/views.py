@@ -35,6 +35,7 @@ class View(nn.Module):
         self.steps = nn.ModuleList(steps)
         self.then = nn.Sequential(*then)
         self.unit = all(getattr(step, "mean", None) is None for step in steps)  # nothing normalises
+        self._guard = RangeGuard()
 
     def draw(self, shape: tuple[int, ...], seed: int, box: Tensor | None = None) -> list[Params]:
         """The parameters of crop and steps for a batch of `shape` (N, C, H, W), from `seed` alone."""
@@ -55,7 +56,11 @@ class View(nn.Module):
 
         Returns:
             (N, C, h, w): float32 for uint8, else the input's dtype.
+
+        Raises:
+            ValueError: Float images that leave [0, 1] (on an accelerator, only the first batch is looked at).
         """
+        self._guard(image, "View")
         if params is None:
             params = self.draw(tuple(image.shape), new_seed(), box)
         boxes = boxes_of(params[0])
@@ -99,7 +104,7 @@ class Views(nn.Module):
             One float32 tensor in [0, 1] a view, (N, C, h, w).
 
         Raises:
-            ValueError: Float images that leave [0, 1].
+            ValueError: Float images that leave [0, 1] (on an accelerator, only the first batch is looked at).
             UsageError: `box`, and a transform that is no `View`.
         """
         self._guard(image, "Views")
@@ -132,10 +137,15 @@ class EvalView(nn.Module):
         size: Height and width of the output, pixels.
         resize: Length that the short side is resized to first; None: `size`. ImageNet's protocol is 256 for 224.
         mode: "bilinear" or "bicubic".
+
+    Raises:
+        UsageError: `resize` is smaller than `size`.
     """
 
     def __init__(self, size: int, resize: int | None = None, mode: Literal["bilinear", "bicubic"] = "bilinear") -> None:
         super().__init__()
+        if resize is not None and resize < size:
+            raise UsageError(f"a view of {size} px cannot be cut from images resized to {resize} px")
         self.size = size
         self.resize = size if resize is None else resize
         self.mode = mode

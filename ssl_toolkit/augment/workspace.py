@@ -1,8 +1,9 @@
 """Memory to work in, kept between calls.
 
 On a CPU the arithmetic of an augmentation is cheaper than the fresh pages that its temporaries would touch, so the
-buffers of a piece are taken from here again and again. They hold a few pieces, a few MiB a thread in all. On an
-accelerator PyTorch's own allocator does this already.
+buffers of a piece are taken from here again and again. In a `View` they hold a few pieces, a few MiB a thread in all;
+augmentations outside of one take a batch at once, and each buffer may keep up to 16 MiB then. On an accelerator
+PyTorch's own allocator does this already.
 """
 
 from __future__ import annotations

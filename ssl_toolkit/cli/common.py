@@ -10,21 +10,32 @@ import torch
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
 from ssl_toolkit.encoders import Encoder, encoder_file, encoder_metadata, load_encoder
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.search import EmbeddingIndex
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that `name` stands for; ``auto`` takes a GPU if there is one."""
+    """The device that `name` stands for; ``auto`` takes a GPU if there is one.
+
+    Raises:
+        UsageError: If it is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, True):
+        raise UsageError(f"--device {name}: there is none on this machine; leave it out, or give cpu")
     return torch.device(name)
 
 
 def natural_size(images: ImageSet) -> int:
-    """The short side that most images have, rounded down to a multiple of 8, from 16 to 224 px."""
+    """The short side that most images have, from 16 to 224 px; from 64 px on a multiple of 8."""
     sides = [min(image.shape[1:]) for image in read_some(images, np.linspace(0, len(images) - 1, 16).astype(int), 16)]
-    return int(min(224, max(16, np.median(sides) // 8 * 8))) if sides else 224
+    if not sides:
+        return 224
+    side = int(np.median(sides))
+    return min(224, max(16, side if side < 64 else side // 8 * 8))
 
 
 def default_load_size(size: int) -> int:
@@ -44,7 +55,17 @@ def open_loader(
     bad_images_file: Path | None = None,
     cache: str = "none",
 ) -> ImageLoader:
-    """The images of `data` in their order, as `encoder` wants them."""
+    """The images of `data` in their order, as `encoder` wants them.
+
+    Raises:
+        UsageError: If there are no such images, or a number is out of range.
+    """
+    if not 0 <= workers <= 256:
+        raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
+    if not 0 <= max_bad_rate <= 1:
+        raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
+    if bad_images_file is not None and bad_images_file.exists():
+        bad_images_file.unlink()  # of other images
     images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
     size = encoder.config.load_size
     bad = BadImages(images, bad_images_file, max_bad_rate)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssl_toolkit.cli.evaluate import evaluate, table
 from ssl_toolkit.cli.index import index
-from ssl_toolkit.cli.parser import Parser, plain, say
+from ssl_toolkit.cli.parser import Parser, say
 from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.cli.report import report
 from ssl_toolkit.cli.search import search
@@ -75,4 +75,4 @@ def main(argv: list[str]) -> None:
     """The command."""
     settings = Parser("demo", demo).parse(argv)
     if settings is not None:
-        demo(**plain(settings))
+        demo(**settings)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from ssl_toolkit.cli.parser import Parser, plain
+from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError
 
 
@@ -40,16 +40,17 @@ def embed(
         UsageError: If the encoder or the data do not exist, or `out` holds features already.
     """
     from ssl_toolkit.cli.common import encode_all, load_run_encoder, open_loader
+    from ssl_toolkit.files import make_folder
 
     folder = Path(out)
     if (folder / "features.npy").exists() and not overwrite:
         raise UsageError(f"--out {out} holds features already: name another folder, or give --overwrite")
     encoder, _ = load_run_encoder(run)
-    folder.mkdir(parents=True, exist_ok=True)
     loader = open_loader(
         encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
         progress=progress, bad_images_file=folder / "bad_images.csv",
     )  # fmt: skip
+    make_folder(folder, "--out")
     encode_all(encoder, loader, device, progress, folder)
     return folder
 
@@ -58,4 +59,4 @@ def main(argv: list[str]) -> None:
     """The command."""
     settings = Parser("embed", embed, positional=("run",)).parse(argv)
     if settings is not None:
-        print(embed(**plain(settings)))
+        print(embed(**settings))

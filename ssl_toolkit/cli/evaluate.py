@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, plain, say
+from ssl_toolkit.cli.parser import Parser, say
+from ssl_toolkit.errors import UsageError
 
 
 def evaluate(
@@ -36,7 +37,8 @@ def evaluate(
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
-        max_bad_rate: Share of images that may be unreadable, in [0, 1].
+        max_bad_rate: Share of images that may be unreadable, in [0, 1]; a run folder lists them in
+            bad_images_train.csv and bad_images_test.csv.
         device: Where images are encoded.
         progress: Whether progress bars are shown.
 
@@ -50,18 +52,26 @@ def evaluate(
     from ssl_toolkit.encoders import versions
     from ssl_toolkit.eval.baselines import pixels, random_weights
     from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
-    from ssl_toolkit.files import write_atomic
+    from ssl_toolkit.files import make_folder, write_atomic
     from ssl_toolkit.runs import RunFolder
 
     started = time.time()
     protocols = [name.strip() for name in protocol.split(",")]
     check_protocols(protocols)
+    files = [RunFolder(run).results_file] if Path(run).is_dir() else []
+    files += [Path(out)] if out else []
+    for file in files:
+        make_folder(file.parent, "--out")
+        if file.is_dir():
+            raise UsageError(f"--out {file} is a folder: name a file")
     encoder, metadata = load_run_encoder(run)
     common: dict[str, Any] = {
         "data_root": data_root, "labels": labels, "workers": workers, "max_bad_rate": max_bad_rate,
         "progress": progress, "cache": "auto",
     }  # fmt: skip
-    bank, queries = (open_loader(encoder, data, **common) for data in (train, test))
+    lists = {part: Path(run) / f"bad_images_{part}.csv" if Path(run).is_dir() else None for part in ("train", "test")}
+    bank = open_loader(encoder, train, bad_images_file=lists["train"], **common)
+    queries = open_loader(encoder, test, bad_images_file=lists["test"], **common)
     match_labels(queries.images, bank.images)
     place = pick_device(device)
     encoders: dict[str, Any] = {"trained": encoder.to(place)}
@@ -92,10 +102,7 @@ def evaluate(
         "seconds": round(time.time() - started, 1),
     }
     text = json.dumps(summary, indent=2) + "\n"
-    files = [Path(out)] if out else []
-    files += [RunFolder(run).results_file] if Path(run).is_dir() else []
     for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, lambda temporary: temporary.write_text(text))
     return summary
 
@@ -115,4 +122,4 @@ def main(argv: list[str]) -> None:
     """The command."""
     settings = Parser("evaluate", evaluate, positional=("run",)).parse(argv)
     if settings is not None:
-        print(table(evaluate(**plain(settings))))
+        print(table(evaluate(**settings)))

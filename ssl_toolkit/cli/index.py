@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from ssl_toolkit.cli.parser import Parser, plain, say
+from ssl_toolkit.cli.parser import Parser, say
 from ssl_toolkit.errors import UsageError
 
 
@@ -42,16 +42,17 @@ def index(
         UsageError: If the encoder or the data do not exist, or `out` holds an index already.
     """
     from ssl_toolkit.cli.common import encode_all, index_of, load_run_encoder, open_loader
+    from ssl_toolkit.files import make_folder
 
     folder = Path(out)
     if (folder / "manifest.json").exists() and not overwrite:
         raise UsageError(f"--out {out} holds an index already: name another folder, or give --overwrite")
     encoder, _ = load_run_encoder(run)
-    folder.mkdir(parents=True, exist_ok=True)
     loader = open_loader(
         encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
         progress=progress, bad_images_file=folder / "bad_images.csv",
     )  # fmt: skip
+    make_folder(folder, "--out")
     features = encode_all(encoder, loader, device, progress)
     built = index_of(run, loader, features, metric)
     built.save(folder, overwrite=overwrite)
@@ -63,4 +64,4 @@ def main(argv: list[str]) -> None:
     """The command."""
     settings = Parser("index", index, positional=("run",)).parse(argv)
     if settings is not None:
-        print(index(**plain(settings)))
+        print(index(**settings))

@@ -22,6 +22,8 @@ from jsonargparse import ArgumentParser, Namespace
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.runs import flatten
 
+_BOOLEANS = ("true", "false", "yes", "no")
+
 
 class Parser(ArgumentParser):
     """A parser for one command.
@@ -70,7 +72,7 @@ class Parser(ArgumentParser):
         """Let the name alone stand for the group: ``--encoder resnet18`` for ``--encoder.name resnet18``."""
         self.groups_with_name.append(group)
 
-    def parse(self, argv: Sequence[str]) -> Namespace | None:
+    def parse(self, argv: Sequence[str]) -> dict[str, Any] | None:
         """Settings from `argv` and the config file that it names; None if the user only wanted to look.
 
         Raises:
@@ -79,8 +81,8 @@ class Parser(ArgumentParser):
         argv = normalize(argv, self.groups_with_name)
         # A flag alone says yes.
         argv = [
-            f"{token}=true" if token in self.flags and following.startswith("-") else token
-            for token, following in zip(argv, [*argv[1:], "-"], strict=False)
+            f"{token}=true" if token in self.flags and following.lower() not in _BOOLEANS else token
+            for token, following in zip(argv, [*argv[1:], ""], strict=False)
         ]
         known = {s for action in self._actions for s in action.option_strings}
         for token in argv:
@@ -97,15 +99,18 @@ class Parser(ArgumentParser):
                     if not any(key == k or key.startswith(f"{k}.") for k in keys):
                         raise unknown_name(f"setting in {config}", key, keys - {"help", "config", "print_config"})
                 settings = self.parse_object(values, defaults=True, _skip_validation=True)
-            parsed = self.parse_args(argv, namespace=settings)
+            look = "--print_config" in argv
+            parsed = self.parse_args(argv, namespace=settings, **({"_skip_validation": True} if look else {}))
         except argparse.ArgumentError as error:
             raise UsageError(_shorten(str(error))) from error
-        if parsed.pop("print_config"):
-            parsed.pop("config", None)
-            print(yaml.safe_dump(plain(parsed), sort_keys=False), end="")
+        if look:
+            print(yaml.safe_dump(_without_ours(plain(parsed)), sort_keys=False), end="")
             return None
-        parsed.pop("config", None)
-        return parsed
+        return _without_ours(plain(parsed))
+
+    def settings_of(self, values: dict[str, Any]) -> dict[str, Any]:
+        """All settings, with defaults, where `values` are given as a dictionary."""
+        return _without_ours(plain(self.parse_object(values)))
 
     def format_help(self, *args: Any) -> str:
         """The help text, with options as users write them."""
@@ -171,11 +176,21 @@ def read_config(name: str, groups_with_name: Iterable[str] = ()) -> dict[str, An
         raise UsageError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name} must hold 'name: value' lines")
-    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    values = _underscored(values)
     for group in groups_with_name:
         if isinstance(values.get(group), str):
             values[group] = {"name": values[group]}
+        if not isinstance(values.get(group, {}), dict):
+            raise UsageError(f"--config {name}: '{group}' must be a name, or settings with a name among them")
     return values
+
+
+def _underscored(values: dict[Any, Any]) -> dict[str, Any]:
+    """Keys with underscores for hyphens, at every depth."""
+    return {
+        str(key).replace("-", "_"): _underscored(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+    }
 
 
 def plain(namespace: Namespace | dict[str, Any]) -> dict[str, Any]:
@@ -190,6 +205,11 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_value(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _without_ours(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the options of the parser itself."""
+    return {key: value for key, value in values.items() if key not in ("config", "print_config")}
 
 
 def _hyphenated(error: UsageError) -> UsageError:

@@ -1,11 +1,10 @@
 """``ssl-toolkit pretrain``: images in, a run folder with an encoder out."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value, plain, read_config, say
+from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value, read_config, say
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
@@ -45,7 +44,6 @@ def pretrain(
     clip_gradient: float = 0.0,
     compile: bool = False,
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
-    devices: int = 1,
     checkpoint_every: int | None = None,
     knn_every: int = 0,
     resume: bool = False,
@@ -70,7 +68,7 @@ def pretrain(
         channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
         labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
         epochs: Passes over the images.
-        batch_size: Images a batch and device.
+        batch_size: Images a batch.
         seed: Decides everything that is random.
         workers: Processes that read images.
         cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
@@ -81,7 +79,6 @@ def pretrain(
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         compile: Whether torch.compile is applied to the encoder.
         accelerator: Type of device.
-        devices: Number of devices.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
         knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
         resume: Whether to go on with the run in `out`, if there is one.
@@ -101,8 +98,7 @@ def pretrain(
     given = {k: v for k, v in locals().items() if v is not None}
     given |= {group: {"name": given[group]} for group in GROUPS if isinstance(given.get(group), str)}
     given["optimizer"] = vars(optimizer)
-    parser = make_parser(given["method"].get("name"))
-    return run(plain(parser.parse_object(given)))
+    return run(make_parser(given["method"].get("name")).settings_of(given))
 
 
 def make_parser(method: str | None) -> Parser:
@@ -145,12 +141,12 @@ def main(argv: list[str]) -> None:
     method = option_value(argv, "method.name")
     config = config_file(argv)
     if method is None and config is not None:
-        method = read_config(config, GROUPS).get("method", {}).get("name")
+        method = (read_config(config, GROUPS).get("method") or {}).get("name")
     if method is None and not {"-h", "--help"} & set(argv):
         raise UsageError(f"--method is missing: one of {', '.join(installed_methods())}, or a class path")
     settings = make_parser(method).parse(argv)
     if settings is not None:
-        path = run(plain(settings))
+        path = run(settings)
         say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
         print(path)
 
@@ -159,29 +155,33 @@ def run(config: dict[str, Any]) -> Path:
     """Train what `config` says, all of it resolved (see `pretrain`)."""
     import torch
 
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches, read_some
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.randomness import derive_seed
     from ssl_toolkit.training import fit, native_bf16
 
     check_numbers(config)
+    check_accelerator(config["accelerator"])
     native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
         config["precision"] = "bf16-mixed" if native else "32-true"
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = open_images(config["data"], root=config["data_root"], labels=config["labels"], channels=config["channels"])
-    full_batches(images, config["batch_size"], config["devices"])
+    full_batches(images, config["batch_size"])
     torch.manual_seed(derive_seed(config["seed"], "init"))
     encoder = build_encoder(config, images)
+    size = encoder.config.load_size
+    config |= {"image_size": encoder.config.image_size, "load_size": size}
+    config["views"]["size"] = config["views"]["size"] or encoder.config.image_size
     method = build_method(config, encoder)
+    read_some(images, [0], 1, size)  # what can never be read as asked is better said before there is a folder
     folder = start_run(
         config["out"],
         {k: v for k, v in config.items() if k not in NOT_STORED},
         overwrite=config["overwrite"],
         resume=config["resume"],
     )
-    size = encoder.config.load_size
     say(
         f"{config['method']['name']}: {len(images)} images of '{images.word}' at {size} px, "
         f"{encoder.config.name} with {encoder.feature_dim} features"
@@ -196,8 +196,6 @@ def run(config: dict[str, Any]) -> Path:
         seed=config["seed"],
         workers=config["workers"],
         bad=bad,
-        rank=int(os.environ.get("LOCAL_RANK", 0)),
-        world_size=config["devices"],
     )
     fit(
         method,
@@ -214,7 +212,6 @@ def run(config: dict[str, Any]) -> Path:
                 "accumulate",
                 "clip_gradient",
                 "accelerator",
-                "devices",
                 "checkpoint_every",
                 "resume",
                 "progress",
@@ -236,7 +233,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
     "clip_gradient": (0, float("inf")),
-    "devices": (1, 1024),
     "checkpoint_every": (1, 10**9),
     "knn_every": (0, 10**6),
     "optimizer.lr": (1e-12, 1e6),
@@ -261,20 +257,41 @@ def check_numbers(config: dict[str, Any]) -> None:
             raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {limits}")
 
 
+def check_accelerator(name: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        UsageError: Naming the option.
+    """
+    import torch
+
+    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, True):
+        raise UsageError(f"--accelerator {name}: there is none on this machine; leave it out, or give cpu")
+
+
 def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
     """A new encoder, or the one that ``--encoder`` points to."""
     from ssl_toolkit.cli.common import default_load_size, natural_size
     from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
-    if Path(name).exists():
-        return load_encoder(name, image_size=size, load_size=load_size).train()
+    given = load_encoder(name) if Path(name).exists() else None
+    if given is not None and given.config.channels != images.channels:
+        raise UsageError(
+            f"the encoder {name} takes {given.config.channels} channels, the images have {images.channels}: "
+            f"give --channels {given.config.channels}"
+        )
+    if given is not None and size is None:
+        size, load_size = given.config.image_size, load_size or given.config.load_size
     size = size or natural_size(images)
     load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
             f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
         )
+    if given is not None:
+        return load_encoder(name, image_size=size, load_size=load_size).train()
     return Encoder(EncoderConfig(name, images.channels, size, load_size, config["encoder"]["stem"]))
 
 
@@ -283,8 +300,7 @@ def build_method(config: dict[str, Any], encoder: "Encoder") -> "Method":
     options = {k: v for k, v in config["method"].items() if k != "name"}
     found = method_class(config["method"]["name"])
     options_of_views = {k: v for k, v in config["views"].items() if k != "size"}
-    size = config["views"]["size"] or encoder.config.image_size
-    views = found.default_views(size, encoder.config.channels, **options_of_views)
+    views = found.default_views(config["views"]["size"], encoder.config.channels, **options_of_views)
     return found(encoder, views, OptimizerConfig(**config["optimizer"]), **options)
 
 
@@ -292,7 +308,7 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
     if not config["knn_every"]:
         return []
-    from ssl_toolkit.data.loader import ImageLoader, Subset
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
     from ssl_toolkit.eval.callbacks import OnlineKNN
     from ssl_toolkit.randomness import numpy_generator
 
@@ -300,7 +316,7 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
         raise UsageError(f"--knn-every needs labels, and '{images.word}' has none: leave it out")
     order = numpy_generator(0, "online-knn").permutation(len(images))[:6000]
     test = max(1, len(order) // 6)
-    bank, queries = (
-        ImageLoader(Subset(images, part), encoder.config.load_size) for part in (order[test:], order[:test])
-    )
+    parts = [Subset(images, part) for part in (order[test:], order[:test])]
+    # The training itself judges how many bad images are too many.
+    bank, queries = (ImageLoader(p, encoder.config.load_size, bad=BadImages(p, max_rate=1.0)) for p in parts)
     return [OnlineKNN(bank, queries, config["knn_every"], view=encoder.eval_view())]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from ssl_toolkit.cli.parser import Parser, plain
+from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError
 
 
@@ -47,4 +47,4 @@ def main(argv: list[str]) -> None:
     """The command."""
     settings = Parser("report", report, positional=("run",)).parse(argv)
     if settings is not None:
-        print(report(**plain(settings)))
+        print(report(**settings))

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser, normalize, plain
+from ssl_toolkit.cli.parser import Parser, normalize
 from ssl_toolkit.errors import UsageError
 
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     if settings is None:
         return
     as_json = settings.pop("json")
-    found = search(**plain(settings))
+    found = search(**settings)
     if as_json:
         print(json.dumps(found, indent=1))
         return

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, normalize, option_value, plain
+from ssl_toolkit.cli.parser import Parser, normalize, option_value
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -95,6 +95,5 @@ def main(argv: list[str]) -> None:
         parser.add_function_arguments(known[recipe], "views", skip={"size", "channels"})
     settings = parser.parse(argv)
     if settings is not None:
-        values = plain(settings)
-        options = values.pop("views", None)
-        print(draw_views(**values, options=options))
+        options = settings.pop("views", None)
+        print(draw_views(**settings, options=options))

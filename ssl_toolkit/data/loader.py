@@ -79,7 +79,8 @@ class BadImages:
         self.reasons: dict[str, str] = {}
         if file is not None and file.exists():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
-                self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(lines)}
+                rows = [row for row in csv.reader(lines) if len(row) == 2]  # the last may be torn
+                self.reasons = dict(rows[1:])
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -96,7 +97,7 @@ class BadImages:
             return
         self.reasons |= new
         if self.file is not None:
-            fresh = not self.file.exists()
+            fresh = not self.file.exists() or not self.file.stat().st_size
             with self.file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as lines:
                 writer = csv.writer(lines)
                 writer.writerows(([("path", "reason")] if fresh else []) + list(new.items()))
@@ -297,10 +298,19 @@ class ImageLoader:
 
     def state_dict(self) -> dict[str, int]:
         """The position, for a checkpoint."""
-        return {"position": self.position}
+        return {"position": self.position, "images": self.total}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a position that `state_dict` gave."""
+        """Go on from a position that `state_dict` gave.
+
+        Raises:
+            ToolkitError: If there are more or fewer images than then: their order would be another one.
+        """
+        if state["images"] != self.total:
+            raise ToolkitError(
+                f"'{self.images.word}' has {self.total} images, the run to resume was trained on {state['images']}: "
+                "bring the images back as they were, or start a new run from its encoder"
+            )
         self.position = state["position"]
 
 

@@ -136,9 +136,11 @@ def open_item(
 
     Raises:
         BadImageError: The image cannot be read.
-        UsageError: There is no such set or index.
+        UsageError: There is no such file, set or index.
     """
     place = re.fullmatch(r"(.+)#(\d+)", path, flags=re.DOTALL)
+    if place is None and not os.path.lexists(path):
+        raise UsageError(f"no such image: '{path}'")
     if place is None or os.path.lexists(path):
         return read_image(path, size=size, channels=channels)
     images = _opened(place[1], None if root is None else os.fspath(root), channels, _stamp(place[1]))
