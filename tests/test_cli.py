@@ -39,7 +39,7 @@ def succeed(*args: object) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small run, and images of two classes beside it."""
+    """A folder with a small run, images of two classes beside it, and an index of some of them."""
     folder = tmp_path_factory.mktemp("cli")
     generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 4)):
@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels[..., colour] += 150
                 Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
     succeed("pretrain", *TINY, "--out", folder / "run")
+    succeed("index", "--overwrite", folder / "run", "--data", folder / "train", "--out", folder / "index")
     return folder
 
 
@@ -87,7 +88,6 @@ def test_embed(folder: Path) -> None:
 
 
 def test_index_and_search(folder: Path) -> None:
-    succeed("index", "--overwrite", folder / "run", "--data", folder / "train", "--out", folder / "index")
     queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue" / "0.png"]
     found = json.loads(
         succeed("search", folder / "index", *queries, "-k", "5", "--json", "--grid", folder / "hits.png")
