@@ -20,6 +20,7 @@ import contextlib
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -152,6 +153,8 @@ class Each:
 
 def in_workers(images: Tensor, transform: Callable[[Tensor], object], repeats: int) -> Callable[[], float]:
     """Seconds a batch through a loader with two workers, already running."""
+    # Not pinned to one core itself, which PyTorch cannot know.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader = DataLoader(
         ImageByImage(images, transform, repeats),
         batch_size=len(images),

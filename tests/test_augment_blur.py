@@ -5,7 +5,7 @@ from kornia import augmentation as K
 from torchvision.transforms import v2
 
 from ssl_toolkit.augment import GaussianBlur
-from ssl_toolkit.augment.blur import blur_bands, blur_matrix
+from ssl_toolkit.augment.blur import blur_bands, blur_dense, blur_matrix
 from ssl_toolkit.errors import UsageError
 
 
@@ -14,7 +14,7 @@ def images(height, width, count=4):
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-# Small images (dense, a few a piece), large ones (in bands), sides that no band divides.
+# Small images (tap by tap), large ones (in bands), sides that no band divides.
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24), (96, 96), (130, 71), (150, 150), (40, 200)])
 @pytest.mark.parametrize("p", [1.0, 0.4])
 def test_equals_torchvision(height, width, p):
@@ -69,6 +69,13 @@ def test_blur_matrix_known_values():
     expected = torch.tensor([[middle, 2 * near, 0], [near, middle, near], [0, 2 * near, middle]])
     assert torch.allclose(blur_matrix(torch.ones(1), 1, 3)[0], expected)
     assert torch.equal(blur_matrix(torch.zeros(1), 3, 8)[0], torch.eye(8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24)])
+def test_the_matrices_of_accelerators_blur_alike(height, width):
+    planes = torch.rand(3, 2, height, width)
+    expected = torch.stack([F.gaussian_blur(planes[:, 0], [7, 7], [1.5, 1.5]), planes[:, 1]], dim=1)
+    assert torch.allclose(blur_dense(planes, torch.tensor([1.5, 0.0]), 3), expected, atol=1e-5)
 
 
 def test_bands_blur_channels_that_do_not_lie_together():

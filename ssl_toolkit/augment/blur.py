@@ -19,8 +19,8 @@ from ssl_toolkit.errors import UsageError
 
 # Beyond so many standard deviations a kernel's weights sum to less than 1e-5.
 _CUT = 4.5
-# Longer sides blur in bands of rows on a CPU: a dense matrix would be mostly zeros.
-_DENSE_SIDE = 112
+# Half the longest kernel that a CPU applies tap by tap; longer ones are small matrices that slide over bands.
+_MOST_TAPS = 4
 _BAND = 32
 
 
@@ -104,16 +104,16 @@ class GaussianBlur(DeviceAugmentation, IntensityAugmentationBase2D):
         if not chosen:
             return planes
         radius = self.radius(planes.shape[2], planes.shape[3])
-        if planes.device.type == "cpu" and max(planes.shape[2:]) > _DENSE_SIDE:
+        if planes.device.type != "cpu":  # picking and putting back costs as much as it saves
+            return blur_dense(planes, plan.sigma_or_none[first:last], radius)
+        if radius > _MOST_TAPS:
             for row in chosen:
                 blur_bands(planes[:, row - first], plan.sigma[row], radius)
             return planes
-        if 3 * len(chosen) >= last - first:  # picking and putting back costs as much as it saves
-            return blur_dense(planes, plan.sigma_or_none[first:last], radius)
-        index = torch.tensor(chosen).to(planes.device, non_blocking=True)
+        index = torch.tensor(chosen)
         sigma = plan.sigma_or_none.index_select(0, index)
-        index = index - first
-        return planes.index_copy_(1, index, blur_dense(planes.index_select(1, index), sigma, radius))
+        index -= first
+        return planes.index_copy_(1, index, blur_taps(planes.index_select(1, index), sigma, radius))
 
     def radius(self, height: int, width: int) -> int:
         """Half the kernel, pixels."""
@@ -134,13 +134,18 @@ def blur_matrix(sigma: Tensor, radius: int, size: int, axis: str = "x") -> Tenso
         (N, size, size); each row sums to one.
     """
     radius = min(radius, size - 1)
-    taps = torch.arange(radius + 1, dtype=torch.float32, device=sigma.device)
-    # The smallest sigma is far below where the neighbours' weight vanishes in float32.
-    weight = torch.exp(-taps.square() / (2 * sigma[:, None].clamp(min=0.01).square()))  # (N, radius + 1), by distance
-    weight = weight / (2 * weight.sum(-1, keepdim=True) - 1)
+    weight = _weights(sigma, radius)
     times = _times(radius, size, sigma.device)
     matrix = take(f"blur {axis}", (len(sigma), size * size), sigma.device)
     return torch.mm(weight, times, out=matrix).view(len(sigma), size, size)
+
+
+def _weights(sigma: Tensor, radius: int) -> Tensor:
+    """The kernel's weights by distance from its centre, (N, radius + 1); both sides together sum to one."""
+    distance = torch.arange(radius + 1, dtype=torch.float32, device=sigma.device)
+    # The smallest sigma is far below where the neighbours' weight vanishes in float32.
+    weight = torch.exp(-distance.square() / (2 * sigma[:, None].clamp(min=0.01).square()))
+    return weight / (2 * weight.sum(-1, keepdim=True) - 1)
 
 
 @functools.lru_cache(maxsize=32)
@@ -165,6 +170,23 @@ def blur_dense(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
     along_x = blur_matrix(sigma, radius, width)
     along_y = along_x if height == width else blur_matrix(sigma, radius, height, "y")
     return apply_axes(planes, along_y, along_x, planes)
+
+
+def blur_taps(planes: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Blur planes (C, n, h, w) in place, each image by its `sigma` (n,): shifted copies, weighted and added."""
+    height, width = planes.shape[2:]
+    radius = min(radius, height - 1, width - 1)
+    centre, *sides = _weights(sigma, radius)[:, :, None, None].unbind(1)  # (n, 1, 1) each
+    padded = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
+    rows = padded[..., radius : radius + width] * centre
+    for step, weight in enumerate(sides, start=1):
+        rows.addcmul_(padded[..., radius - step : radius - step + width], weight)
+        rows.addcmul_(padded[..., radius + step : radius + step + width], weight)
+    torch.mul(rows[:, :, radius : radius + height], centre, out=planes)
+    for step, weight in enumerate(sides, start=1):
+        planes.addcmul_(rows[:, :, radius - step : radius - step + height], weight)
+        planes.addcmul_(rows[:, :, radius + step : radius + step + height], weight)
+    return planes
 
 
 def blur_bands(image: Tensor, sigma: float, radius: int) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ssl_toolkit.augment.base import Params, memory_format, output_dtype, to_planes
 
-# Small images go together, as many as make so many bytes of float32 planes: fewer calls, while what one call works on
-# stays in a second-level cache of 1 to 2 MiB. An image above `ALONE_BYTES` goes alone.
-PIECE_BYTES = 1536 * 1024
+# Small images go together, as many as make so many bytes of float32 planes: fewer calls, while what they work on stays
+# in a last-level cache. An image above `ALONE_BYTES` goes alone, and stays in a second-level one.
+PIECE_BYTES = 4 * 1024 * 1024
 ALONE_BYTES = 384 * 1024
 
 
@@ -76,6 +76,9 @@ def run_steps(
             planes.clamp_(0, 1)
         if taken is None:
             output[first:last] = planes.transpose(0, 1)
+        elif last - first == count:
+            back = taken.argsort().to(image.device, non_blocking=True)
+            torch.index_select(planes.transpose(0, 1).to(output.dtype), 0, back, out=output)
         elif last - first == 1:
             output[sources[0]] = planes[:, 0]
         else:
