@@ -2,8 +2,9 @@
 
     taskset -c 1 python benchmarks/augment.py --threads 1 --rounds 15 --chart docs/images/augment_speed.png
 
-The contenders take turns, each round in another order, so that a busy machine slows all of them; each line is the
-median, and the ratio the median of the rounds' ratios. Images are decoded uint8 tensors in memory for everybody. What
+The contenders take turns, each round in another order, so that a busy machine slows all of them; a turn is one call
+that is not timed, since the contender before has emptied the caches, and one that is. Each line is the median, and the
+ratio the median of the rounds' ratios. Images are decoded uint8 tensors in memory for everybody. What
 happens to an image is the same recipe for all, SimCLR's or DINO's multi-crop, with the same sizes of the blur's
 kernel, but not quite the same work: Kornia's crop is not antialiased, and its jitter draws one order of operations a
 batch; ours and torchvision's are antialiased, and draw one an image. Kornia's jitter is `ColorJitter`, whose
@@ -257,6 +258,7 @@ def measure(case: Case, device: torch.device, rounds: int) -> dict[str, tuple[fl
     names = list(runs)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
+            runs[name]()
             times[name].append(runs[name]())
     base = times["kornia"]
     return {
