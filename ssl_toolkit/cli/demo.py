@@ -18,7 +18,7 @@ QUERIES = [f"shapes:test:3000#{number}" for number in range(2000, 2010)]  # beyo
 def demo(
     out: str = "runs/demo",
     images: int = 4000,
-    epochs: int = 25,
+    epochs: int = 18,
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
@@ -48,7 +48,7 @@ def demo(
             data=train,
             out=out,
             encoder="convnet",
-            views={"crop_scale": [0.3, 1.0], "jitter": [0.4, 0.4, 0.4, 0.1], "blur_p": 0.0},
+            views={"size": 24, "crop_scale": [0.3, 1.0], "jitter": [0.4, 0.4, 0.4, 0.1], "blur_p": 0.0},
             optimizer=OptimizerConfig(name="adamw", lr=3e-3),
             image_size=32,
             epochs=epochs,
