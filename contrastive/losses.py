@@ -1,12 +1,46 @@
-"""Losses of the contrastive methods: pure functions of tensors, in the papers' symbols."""
+"""Losses of the contrastive methods: pure functions of tensors, in the papers' symbols.
+
+Where several processes train together, each hands in its part of the batch and each gets the loss of the joined batch;
+gradients are right once they are averaged over the processes (see `ssl_toolkit.distributed`). All are computed in
+float32 at least, whatever the precision of the training: a similarity over a small temperature needs the digits.
+"""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 
+P = ParamSpec("P")
+
+
+def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The function without autocast, its half-precision inputs in float32; float64 stays."""
+
+    def promoted(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(torch.promote_types(value.dtype, torch.float32)) if value.is_floating_point() else value
+        return [promoted(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    @functools.wraps(loss)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        values = [promoted(value) for value in args]
+        named = {name: promoted(value) for name, value in kwargs.items()}
+        first = next(value for value in (*values, *named.values()) if isinstance(value, (Tensor, list)))
+        device = (first if isinstance(first, Tensor) else first[0]).device
+        with torch.autocast(device.type, enabled=False):
+            return loss(*values, **named)
+
+    return wrapped
+
+
+@_in_float32
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """Normalised temperature-scaled cross-entropy: each view finds its partner among the 2N - 1 others.
 
@@ -27,10 +61,284 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
         0.5944
     """
     n = len(z1)
-    z = torch.cat([z1, z2])
-    # In half precision, similarities divided by a small temperature would lose what tells candidates apart.
-    with torch.autocast(z.device.type, enabled=False):
-        z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # (2N, D)
-        similarity = (z @ z.T / temperature).fill_diagonal_(float("-inf"))  # (2N, 2N); no view is its own candidate
-    partner = torch.arange(2 * n, device=z.device).roll(n)
-    return F.cross_entropy(similarity, partner)
+    z = F.normalize(torch.cat([z1, z2]), dim=1)  # (2N, D)
+    similarity = z / temperature @ gather(z).T  # (2N, 2N of all processes)
+    own = 2 * n * rank()
+    similarity[:, own : own + 2 * n].fill_diagonal_(float("-inf"))  # no view is its own candidate
+    partner = own + torch.arange(2 * n, device=z.device).roll(n)
+    return all_mean(F.cross_entropy(similarity, partner))
+
+
+@_in_float32
+def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
+    """InfoNCE with one positive a query and a bank of negatives that all queries share.
+
+    Args:
+        q: Queries, (N, D); normalised here, as `k` and `negatives` are.
+        k: Keys, (N, D); row i is the positive of query i.
+        negatives: (K, D).
+        temperature: Divides the cosine similarities, above 0.
+
+    Returns:
+        Scalar: mean cross-entropy over the N queries, in nats. Where all similarities are equal, ``log(K + 1)``.
+
+    Source: van den Oord et al. 2018, equation 4; He et al. 2020 (MoCo), equation 1.
+
+    Example:
+        >>> e = torch.eye(4)
+        >>> round(info_nce(e[:2], e[:2], e[2:], temperature=1.0).item(), 4)
+        0.5514
+    """
+    # Copies: the bank may be overwritten before the backward pass.
+    q, k, negatives = (F.normalize(x, dim=1) for x in (q, k, negatives))
+    q = q / temperature
+    return all_mean(_cross_entropy((q * k).sum(1), q @ negatives.T))
+
+
+@_in_float32
+def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
+    """InfoNCE within a batch: each query finds its key among the keys of all images, one direction.
+
+    Args:
+        q: Queries, (N, D); normalised here.
+        k: Keys, (N, D); row i is the positive of query i, the others are its negatives; normalised here.
+        temperature: Divides the cosine similarities, above 0.
+
+    Returns:
+        Scalar: mean cross-entropy over the N queries, in nats. Where all similarities are equal, ``log(N)``.
+
+    Source: Dwibedi et al. 2021 (NNCLR), equation 3; Chen et al. 2021 (MoCo v3), algorithm 1.
+
+    Example:
+        >>> e = torch.eye(4)
+        >>> round(batch_nce(e, e, temperature=1.0).item(), 4)
+        0.7437
+    """
+    q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
+    similarity = q / temperature @ gather(k).T  # (N, N of all processes)
+    return all_mean(F.cross_entropy(similarity, rank() * len(q) + torch.arange(len(q), device=q.device)))
+
+
+@_in_float32
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """Minus the cosine of prediction and target, with the gradient stopped at the target.
+
+    Args:
+        p: Predictions, (N, D).
+        z: Targets, (N, D); no gradient reaches them.
+
+    Returns:
+        Scalar in [-1, 1]: mean over the N pairs.
+
+    Source: Chen & He 2021 (SimSiam), equation 1 and section 3; BYOL's squared distance is ``2 + 2`` times this.
+
+    Example:
+        >>> negative_cosine(torch.eye(2), 3 * torch.eye(2)).item()
+        -1.0
+    """
+    return all_mean(-F.cosine_similarity(p, z.detach(), dim=1).mean())
+
+
+@_in_float32
+def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
+    """Cross-correlation of the two views' features over the batch, compared with the identity.
+
+    Args:
+        z1: Projections of the first views, (N, D), N at least 2; each feature is standardised over the batch here.
+        z2: Projections of the second views, (N, D).
+        lambda_: Weight of the off-diagonal terms.
+
+    Returns:
+        Scalar: ``sum_i (1 - C_ii)^2 + lambda_ sum_{i != j} C_ij^2``.
+
+    Source: Zbontar et al. 2021 (Barlow Twins), equations 1 and 2.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> round(barlow_twins(z, z).item(), 4), round(barlow_twins(z, -z).item(), 4)
+        (0.0, 8.0)
+    """
+    c = all_mean(_standardized(z1).T @ _standardized(z2) / len(z1))  # (D, D)
+    return (1 - c.diagonal()).square().sum() + lambda_ * _off_diagonal(c).square().sum()
+
+
+@_in_float32
+def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Tensor:
+    """Variance, invariance, covariance: views agree, each feature keeps a spread of 1, features are uncorrelated.
+
+    Args:
+        z1: Embeddings of the first views, (N, D), N at least 2; not normalised.
+        z2: Embeddings of the second views, (N, D).
+        invariance: Weight of the mean squared difference of the views (over N and D).
+        variance: Weight of the hinge ``max(0, 1 - sqrt(var + 1e-4))``, mean over features, summed over views.
+        covariance: Weight of the squared off-diagonal covariances, summed, over D, summed over views.
+
+    Returns:
+        Scalar. Variances and covariances have N - 1 in the denominator.
+
+    Source: Bardes et al. 2022 (VICReg), equations 1 to 6; algorithm 1, whose invariance term is the mean over D too.
+    The authors' code halves the variance term.
+
+    Example:
+        >>> round(vicreg(torch.zeros(4, 3), torch.zeros(4, 3)).item(), 2)  # collapsed: 25 * 2 * (1 - .01)
+        49.5
+    """
+    n, d = len(z1) * world_size(), z1.shape[1]
+    loss = invariance * all_mean(F.mse_loss(z1, z2))
+    for z in (z1, z2):
+        centred = z - all_mean(z.mean(0))
+        cov = all_mean(centred.T @ centred / len(z)) * (n / (n - 1))  # (D, D)
+        loss = loss + variance * F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean()
+        loss = loss + covariance * _off_diagonal(cov).square().sum() / d
+    return loss
+
+
+@_in_float32
+def dino(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    center: Tensor,
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.04,
+) -> Tensor:
+    """Cross-entropy of the student's distributions to the teacher's, centred and sharpened, of another crop.
+
+    Args:
+        student: Scores of all crops, (N, K) each, the global ones first.
+        teacher: Scores of the global crops, (N, K) each; no gradient reaches them.
+        center: Subtracted from the teacher's scores alone, (K,) or (1, K); no gradient reaches it.
+        student_temperature: Divides the student's scores, above 0.
+        teacher_temperature: Divides the teacher's centred scores, above 0.
+
+    Returns:
+        Scalar: mean over all pairs of a teacher's and a student's crop but those of the same crop, in nats. Uniform
+        distributions give ``log(K)``.
+
+    Source: Caron et al. 2021 (DINO), equation 3 and algorithm 1.
+
+    Example:
+        >>> scores = [torch.zeros(2, 4)] * 3
+        >>> round(dino(scores, scores[:2], torch.zeros(4)).item(), 4)
+        1.3863
+    """
+    targets = [((scores - center) / teacher_temperature).softmax(1).detach() for scores in teacher]
+    return _across_views(student, targets, student_temperature)
+
+
+@_in_float32
+def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
+    """Swapped prediction: each crop's scores predict the codes of the other crops.
+
+    Args:
+        scores: Scores of all crops against the prototypes, (N, K) each, those with codes first.
+        codes: Codes of the global crops, (N, K) each, rows summing to 1; no gradient reaches them.
+        temperature: Divides the scores, above 0.
+
+    Returns:
+        Scalar: mean over all pairs of a code and another crop's scores, in nats.
+
+    Source: Caron et al. 2020 (SwAV), equations 1, 2 and 6.
+
+    Example:
+        >>> scores = [torch.zeros(2, 4)] * 3
+        >>> round(swav(scores, [torch.eye(4)[:2]] * 2).item(), 4)
+        1.3863
+    """
+    return _across_views(scores, [code.detach() for code in codes], temperature)
+
+
+@_in_float32
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    """Codes that use all prototypes equally: the Sinkhorn-Knopp iteration.
+
+    Args:
+        scores: Scores of the samples against the prototypes, (N, K).
+        epsilon: Smoothness, above 0: the smaller, the nearer to one prototype a sample.
+        iterations: Of alternately normalising prototypes and samples, at least 1.
+
+    Returns:
+        (N, K), without gradient: each row sums to 1, each column to about N / K.
+
+    Source: Caron et al. 2020 (SwAV), equations 3 to 5 and appendix A.
+
+    Example:
+        >>> sinkhorn(torch.zeros(2, 4))[0]
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    logits = scores / epsilon
+    # The first iteration in logarithms: no sample and no prototype, however far from all others, is lost to underflow.
+    q = (logits - gather(logits.logsumexp(0, keepdim=True)).logsumexp(0)).softmax(1)
+    for _ in range(iterations - 1):
+        q = q / all_mean(q.sum(0))
+        q = q / q.sum(1, keepdim=True)
+    return q
+
+
+@_in_float32
+def cpc(context: Tensor, futures: Tensor, negatives: Tensor, own: Tensor | None = None) -> Tensor:
+    """InfoNCE of contrastive predictive coding: the future that a context predicts is found among other encodings.
+
+    Args:
+        context: Predictions ``W_k c_t`` of one step k, (M, D).
+        futures: Encodings ``z_{t+k}``, (M, D); row i is what row i of `context` should predict.
+        negatives: Encodings of other positions and other images, (K, D), shared by all predictions.
+        own: (M,) int64: the row of `negatives` that is the future itself and is left out, -1 where it is not among
+            them; None: it never is.
+
+    Returns:
+        Scalar: mean cross-entropy over the M predictions, in nats; scores are dot products, as in the paper's
+        log-bilinear model. Where all are equal, the logarithm of the number of candidates.
+
+    Source: van den Oord et al. 2018 (CPC), equations 3 and 4.
+
+    Example:
+        >>> round(cpc(torch.zeros(2, 3), torch.ones(2, 3), torch.ones(7, 3)).item(), 4)  # log 8
+        2.0794
+    """
+    scores = context @ negatives.T  # (M, K)
+    if own is not None:
+        scores = scores.masked_fill_(own[:, None] == torch.arange(len(negatives), device=own.device), float("-inf"))
+    return all_mean(_cross_entropy((context * futures).sum(1), scores))
+
+
+def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Mean cross-entropy of the positive (N,) against itself and the negatives (N, K), without joining the two."""
+    # A loss near 0 as a difference of two large logarithms would have no digits left.
+    return -F.logsigmoid(positive - _logsumexp(negatives)).mean()
+
+
+def _logsumexp(scores: Tensor) -> Tensor:
+    """Logarithm of each row's summed exponentials, (N, K) to (N,), in half the memory of `Tensor.logsumexp`.
+
+    A row of minus infinities gives a very small number and no gradient.
+    """
+    limits = torch.finfo(scores.dtype)
+    largest = scores.detach().amax(1, keepdim=True).clamp_min(limits.min)
+    # In place: the exponentials are all that the backward pass needs.
+    return (scores - largest).exp_().sum(1).clamp_min(limits.tiny).log() + largest.squeeze(1)
+
+
+def _across_views(scores: Sequence[Tensor], targets: list[Tensor], temperature: float) -> Tensor:
+    """Mean cross-entropy of every view's scores (N, K) to the target distributions of the other views."""
+    total, pairs = scores[0].new_zeros(()), 0
+    every = sum(targets[1:], targets[0])
+    for view, each in enumerate(scores):
+        others = targets[:view] + targets[view + 1 :]
+        if others:
+            target = every if view >= len(targets) else sum(others[1:], others[0])
+            total = total + F.cross_entropy(each / temperature, target)
+            pairs += len(others)
+    return all_mean(total / pairs)
+
+
+def _standardized(z: Tensor) -> Tensor:
+    """Each feature with mean 0 and variance 1 over the batch of all processes."""
+    centred = z - all_mean(z.mean(0))
+    return centred * all_mean(centred.square().mean(0)).clamp_min(1e-8).rsqrt()  # a constant feature stays 0
+
+
+def _off_diagonal(c: Tensor) -> Tensor:
+    """The elements off the diagonal of (D, D), as (D - 1, D): all but every (D + 1)-th."""
+    d = len(c)
+    return c.flatten()[1:].view(d - 1, d + 1)[:, :-1]

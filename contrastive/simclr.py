@@ -9,7 +9,7 @@ from ssl_toolkit.augment import Views, simclr_views
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.errors import require_positive, require_two_views
 from ssl_toolkit.heads import mlp
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
@@ -41,8 +41,8 @@ class SimCLR(Method):
         projection_dim: int = 128,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        if temperature <= 0:
-            raise UsageError(f"--method.temperature is {temperature}: it must be above 0")
+        require_positive(temperature=temperature, hidden_dim=hidden_dim, projection_dim=projection_dim)
+        require_two_views(len(views))
         self.projector = mlp(encoder.feature_dim, hidden_dim, projection_dim)
         self.temperature = temperature
 

@@ -32,6 +32,7 @@ from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import visualize
+from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.knn import nearest
 from ssl_toolkit.files import write_atomic
@@ -41,6 +42,7 @@ from ssl_toolkit.randomness import derive_seed, numpy_generator
 from ssl_toolkit.runs import RunFolder, flatten
 
 QUERIES = NEIGHBOURS = 8
+LOOKED_AT = 4  # images in the picture of attention
 VIEW_TILES = 24  # images and their views together
 BAD_SHOWN = 5
 TILE = 96  # px
@@ -93,6 +95,7 @@ def make_report(
         "scores": lambda: _scores(results.needed(), encoder.content),
         "training": lambda: _training(folder, config),
         "views": lambda: _views(config, encoder.needed()),
+        "attention": lambda: _attention(sample, encoder.content),
         "neighbours": lambda: _neighbours(sample.needed()),
         "map": lambda: _map(sample.needed()),
         "bad": lambda: _bad_images(folder, results.content),
@@ -410,6 +413,26 @@ def _views(config: dict[str, Any], trained: _Trained) -> dict[str, Any]:
     made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
     alt = f"{len(read)} images in the top row, {len(made)} views of each below"
     return {"count": len(made), "chart": _chart(partial(visualize.views_figure, read, made), alt, [visualize.EITHER])}
+
+
+def _attention(part: _Part[_Sample], trained: _Trained | None) -> dict[str, Any] | None:
+    """Where a vision transformer looks in some of the images, one a class as far as they go; None for others."""
+    if trained is None or not has_attention(trained.encoder):
+        return None
+    sample, encoder = part.needed(), trained.encoder
+    pictures, view = _Pictures(sample.images, sample.features.index, encoder.config.load_size), encoder.eval_view()
+    rows = _one_a_class(sample.labels, LOOKED_AT)
+    image = torch.cat([view(torch.from_numpy(pictures[row])[None]) for row in rows])
+    maps = attention_maps(encoder, image).numpy()
+    draw = partial(visualize.attention_figure, list(image.numpy()), maps)
+    alt = f"{len(rows)} images at the left, maps of attention to the right of each"
+    return {
+        "chart": _chart(draw, alt, [visualize.EITHER]),
+        "class_token": reads_class_token(encoder),
+        "heads": maps.shape[1],
+        "shown": visualize.HEADS,
+        "data": sample.images.word,
+    }
 
 
 def _neighbours(sample: _Sample) -> dict[str, Any]:

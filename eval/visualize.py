@@ -86,6 +86,12 @@ TITLES = {"lr": "learning rate", "images_per_second": "images a second", "knn_to
 ENCODERS = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
 PROTOCOLS = {"knn": "kNN", "linear": "linear probe"}
 
+HEAT = "inferno"
+"""Colour map of attention, dark to bright."""
+
+HEADS = 6
+"""Heads of an attention layer that are shown one by one."""
+
 SMOOTH_FROM = 30
 """Points of a curve from which on its running mean is drawn over it."""
 
@@ -379,10 +385,57 @@ def views_figure(images: Sequence[Pixels], views: Sequence[Sequence[Pixels] | Pi
         axes.text(-label + 0.04, y + 0.5, name, color=theme.muted if row else theme.ink, fontsize=9, va="center")
         for column, picture in enumerate(pictures):
             pixels = displayed(picture)
-            tall, wide = (0.47 * side / max(pixels.shape[:2]) for side in pixels.shape[:2])  # half a tile
-            box = (column + 0.5 - wide, column + 0.5 + wide, y + 0.5 + tall, y + 0.5 - tall)
+            box = _whole(pixels.shape[:2], column + 0.5, y + 0.5)
             axes.imshow(pixels, extent=box, aspect="auto", interpolation="antialiased")
     axes.set(xlim=(-label, len(images)), ylim=(len(names) + gap, 0))
+    return figure
+
+
+def _whole(shape: tuple[int, ...], x: float, y: float) -> tuple[float, float, float, float]:
+    """Where an image of a shape, (height, width), goes to be seen whole in the tile with its middle at (x, y)."""
+    tall, wide = (0.47 * side / max(shape) for side in shape)  # half of it
+    return (x - wide, x + wide, y + tall, y - tall)
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def attention_figure(images: Sequence[Pixels], maps: NDArray[np.floating[Any]], theme: Theme = LIGHT) -> Figure:
+    """Each image at the left, to its right where each head looks; see `ssl_toolkit.eval.attention.attention_maps`.
+
+    The mean over all heads comes first, then the first six of them. A colour is a share of its own map's largest value.
+
+    Args:
+        images: N images (C, H, W), uint8 or float in [0, 1]; shown whole.
+        maps: (N, heads, rows, columns), at least 0: attention to each patch.
+        theme: Colours.
+
+    Raises:
+        ValueError: There are no maps of every image.
+    """
+    if len(images) != len(maps):
+        raise ValueError(f"{len(images)} images, but maps of {len(maps)}")
+    heads = maps.shape[1]
+    mean = {f"mean of {heads}": maps.mean(axis=1)} if heads > 1 else {}
+    columns = mean | {f"head {head + 1}": maps[:, head] for head in range(min(heads, HEADS))}
+    top, foot, gap = 0.28, 0.32, 0.14  # in tiles, like all that follows
+    width, bottom = 1 + gap + len(columns), top + len(images)
+    figure = Figure(figsize=(1.15 * width, 1.15 * (bottom + foot)), dpi=100, facecolor=theme.background)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for column, (name, pictures) in enumerate([("image", [displayed(image) for image in images]), *columns.items()]):
+        x = column + 0.5 + gap * (column > 0)  # a gap between the images and what is made of them
+        axes.text(x, top - 0.08, name, color=theme.muted if column else theme.ink, fontsize=9, ha="center")
+        style: dict[str, Any] = {"interpolation": "nearest", "cmap": HEAT, "vmin": 0} if column else {}
+        for row, picture in enumerate(pictures):
+            box = _whole(images[row].shape[1:], x, top + row + 0.5)
+            axes.imshow(picture, extent=box, aspect="auto", **style)
+    left, middle = 1 + gap + 0.03, bottom + 0.15
+    scale = (left + 0.14, left + 0.94, middle + 0.05, middle - 0.05)
+    axes.imshow(np.linspace(0, 1, 256)[None], extent=scale, aspect="auto", cmap=HEAT)
+    for x, text in ((left, "0"), (left + 1, "the map's largest value")):
+        axes.text(x, middle, text, color=theme.muted, fontsize=8, va="center_baseline")
+    axes.set(xlim=(0, width), ylim=(bottom + foot, 0))
     return figure
 
 

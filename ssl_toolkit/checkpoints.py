@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from ssl_toolkit.distributed import agree
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.files import write_atomic
 
@@ -107,6 +108,7 @@ class Checkpoints(pl.Callback):
 
     KEEP = 2
     SECONDS = 300.0
+    AGREE_EVERY = 8  # steps: asking the other processes makes a GPU wait
 
     def __init__(self, folder: Path, every: int | None = None, also: Callable[[], object] = lambda: None) -> None:
         self.folder, self.every, self.also = folder, every, also
@@ -129,13 +131,23 @@ class Checkpoints(pl.Callback):
         if step == self._saved_step:
             return  # nothing new, or in the middle of accumulation
         _mark_epoch_running(trainer)
-        if self._signum:
+        late = self.every is None and time.monotonic() - self._saved_at > self.SECONDS
+        signum, late = self._agreed(trainer, late)
+        if signum:
             self.save(trainer)
-            name = signal.Signals(self._signum).name
-            raise Interrupted(f"stopped by {name} at step {step}; go on with --resume", self._signum)
-        due = step % self.every == 0 if self.every else time.monotonic() - self._saved_at > self.SECONDS
-        if due:
+            name = signal.Signals(signum).name
+            raise Interrupted(f"stopped by {name} at step {step}; go on with --resume", signum)
+        if late or (self.every and step % self.every == 0):
             self.save(trainer)
+
+    def _agreed(self, trainer: pl.Trainer, late: bool) -> tuple[int, bool]:
+        """Signal and whether a checkpoint is late, the same in every process: all must stop or save together."""
+        if trainer.world_size == 1:
+            return self._signum, late
+        if trainer.global_step % self.AGREE_EVERY:
+            return 0, False
+        signum, overdue = agree([self._signum, late], trainer.strategy.root_device)
+        return signum, bool(overdue)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end."""
@@ -145,9 +157,10 @@ class Checkpoints(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Take a checkpoint now and drop the oldest beyond the last two."""
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
-        for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.KEEP]:
-            old.unlink()
-        self.also()
+        if trainer.is_global_zero:
+            for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.KEEP]:
+                old.unlink()
+            self.also()
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

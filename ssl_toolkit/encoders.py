@@ -13,8 +13,9 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from timm.layers import SelectAdaptivePool2d
+from timm.layers import BatchNormAct2d, PatchEmbed, SelectAdaptivePool2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_toolkit import __version__
 from ssl_toolkit.augment import eval_view
@@ -90,6 +91,8 @@ class EncoderConfig:
             central `image_size` of it.
         stem: ``small`` replaces a ResNet's 7x7 stride-2 stem and max-pool by a 3x3 convolution; ``auto`` does so for
             ResNets under 64 px.
+        norm: ``layer`` replaces every batch norm by a layer norm over channels and positions: for methods in which the
+            images of a batch must not hear of each other.
         mean: Mean of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.25.
     """
@@ -99,6 +102,7 @@ class EncoderConfig:
     image_size: int = 224
     load_size: int = 256
     stem: Literal["auto", "small", "standard"] = "auto"
+    norm: Literal["batch", "layer"] = "batch"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -137,6 +141,8 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         backbone, self.config = _build_backbone(config)
+        if config.norm == "layer":
+            _replace_batch_norms(backbone)
         config = self.config
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.feature_dim = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
@@ -148,12 +154,21 @@ class Encoder(nn.Module):
         """Images (N, C, H, W) in [0, 1] with each channel centred and scaled.
 
         Raises:
-            UsageError: If the images do not have the channels that the encoder was built for.
+            UsageError: If the images do not have the channels that the encoder was built for, or are no whole number of
+                its patches.
         """
         if image.ndim != 4 or image.shape[1] != self.config.channels:
             raise UsageError(
                 f"the encoder takes images (N, {self.config.channels}, H, W), got {tuple(image.shape)}: "
                 "read the images with as many channels, or build the encoder for them"
+            )
+        embed = getattr(self.backbone, "patch_embed", None)
+        whole = isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad
+        patch = getattr(embed, "patch_size", (1, 1)) if whole else (1, 1)
+        if image.shape[-2] % patch[0] or image.shape[-1] % patch[1]:
+            raise UsageError(
+                f"{self.config.name} cuts images into patches of {patch[0]}x{patch[1]} px, which {image.shape[-2]}x"
+                f"{image.shape[-1]} px is no multiple of: give another size of images or views"
             )
         return (image.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
 
@@ -232,6 +247,19 @@ def _timm_model(name: str, config: EncoderConfig) -> Any:
     return timm.create_model(name, **common)
 
 
+def _replace_batch_norms(module: nn.Module) -> None:
+    """Put a layer norm over channels and positions in the place of every batch norm, with what timm fused into it."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            norm: nn.Module = nn.GroupNorm(1, child.num_features, child.eps, child.affine)
+            norm.load_state_dict(dict(child.named_parameters(recurse=False)))  # some start at zero
+            if isinstance(child, BatchNormAct2d):
+                norm = nn.Sequential(norm, child.drop, child.act)
+            setattr(module, name, norm)
+        else:
+            _replace_batch_norms(child)
+
+
 def _output_format(backbone: nn.Module) -> Any:
     return getattr(backbone, "output_fmt", "NCHW")
 
@@ -247,7 +275,10 @@ def _weights(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def _hash(config: EncoderConfig, weights: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    described = asdict(config)
+    if config.norm == "batch":
+        del described["norm"]  # encoders saved without the choice keep their identity
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -28,3 +29,40 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         return UsageError(f"unknown {kind} '{name}': did you mean {' or '.join(near)}?")
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return UsageError(f"unknown {kind} '{name}': known are {listed}")
+
+
+def require_positive(**options: float) -> None:
+    """Refuse options of a method that are not above 0.
+
+    Raises:
+        UsageError: Naming the first such option and its value.
+    """
+    for name, value in options.items():
+        if not value > 0:
+            raise UsageError(f"{_option(name)} is {value}: it must be above 0")
+
+
+def require_share(**options: float) -> None:
+    """Refuse options of a method that are not from 0 to 1.
+
+    Raises:
+        UsageError: Naming the first such option and its value.
+    """
+    for name, value in options.items():
+        if not 0 <= value <= 1:
+            raise UsageError(f"{_option(name)} is {value}: it must be from 0 to 1")
+
+
+def require_two_views(count: int) -> None:
+    """Refuse a recipe that makes another number of views than the two that a method compares.
+
+    Raises:
+        UsageError: Naming the number.
+    """
+    if count != 2:
+        raise UsageError(f"--views.count is {count}: the method compares two views")
+
+
+def _option(name: str) -> str:
+    """The parameter of a method as the command line spells it; an underscore at its end stays."""
+    return "--method." + re.sub("_(?=.)", "-", name)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
-def mlp(*dims: int) -> nn.Sequential:
+def mlp(
+    *dims: int,
+    norm: bool = True,
+    last_norm: bool = False,
+    activation: Callable[[], nn.Module] = lambda: nn.ReLU(inplace=True),
+) -> nn.Sequential:
     """A multi-layer perceptron: linear, batch norm, ReLU; the last layer is linear alone.
 
     Args:
         dims: Widths from input to output, at least two.
+        norm: Whether hidden layers have a batch norm.
+        last_norm: Whether the output goes through a batch norm without scale and shift.
+        activation: Makes the activation of the hidden layers.
 
     Returns:
         Module from (N, dims[0]) to (N, dims[-1]).
@@ -19,5 +30,28 @@ def mlp(*dims: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for d_in, d_out in pairwise(dims[:-1]):
         # A bias before a batch norm has no effect.
-        layers += [nn.Linear(d_in, d_out, bias=False), nn.BatchNorm1d(d_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(dims[-2], dims[-1]))
+        layers += [nn.Linear(d_in, d_out, bias=not norm), *([nn.BatchNorm1d(d_out)] if norm else []), activation()]
+    layers.append(nn.Linear(dims[-2], dims[-1], bias=not last_norm))
+    if last_norm:
+        layers.append(nn.BatchNorm1d(dims[-1], affine=False))
+    return nn.Sequential(*layers)
+
+
+class CosinePrototypes(nn.Module):
+    """Cosine of each vector with `count` learned directions: a linear layer with unit inputs and unit rows.
+
+    Args:
+        dim: Dimension of the vectors.
+        count: Number of prototypes.
+
+    Source: Caron et al. 2021 (DINO), appendix C: an l2 bottleneck and a weight-normalised last layer.
+    """
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, dim))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, dim) to cosines (N, count)."""
+        return F.linear(F.normalize(x, dim=1), F.normalize(self.weight, dim=1))

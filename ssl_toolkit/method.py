@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
-from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor
+from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor, schedule_weight_decay
 from ssl_toolkit.randomness import seed_device
 
 
@@ -27,6 +27,11 @@ class Method(pl.LightningModule, ABC):
         views: Makes the views of a batch, on the device.
         optimizer: How the weights are moved.
     """
+
+    # What takes the place of an encoder's batch norms if the user does not say; batch norm stays.
+    encoder_norm: ClassVar[Literal["batch", "layer"]] = "batch"
+    # Whether views may be clips: their frames one after another along the channels.
+    takes_clips: ClassVar[bool] = False
 
     def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
@@ -43,12 +48,22 @@ class Method(pl.LightningModule, ABC):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """The method itself: views, each (N, C, H, W) in [0, 1], to ``{"loss": scalar, ...}``; all of it is logged."""
 
+    @property
+    def kept_encoder(self) -> Encoder:
+        """The encoder that is scored and saved: the trained one, unless the method's paper keeps its teacher."""
+        return self.encoder
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's optimiser steps that are done, in [0, 1]; 0 outside training."""
+        return min(1.0, self.global_step / self.total_steps)
+
     def after_update(self) -> None:
         """Runs once after each optimiser step, and not in steps that only accumulate: the place of momentum updates."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to features (N, D): all that evaluation ever sees."""
-        features: Tensor = self.encoder(image)
+        features: Tensor = self.kept_encoder(image)
         return features
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -57,11 +72,12 @@ class Method(pl.LightningModule, ABC):
         with torch.no_grad():
             views = self.views(batch.image, batch.box)
         scalars = self.step(views, batch)
-        self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image))
+        self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image), sync_dist=True)
         return scalars["loss"]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Lightning's step, then `after_update`."""
+        """The weight decay of this step, Lightning's step, then `after_update`."""
+        schedule_weight_decay(self.trainer.optimizers[0], self.optimizer_config, self.progress)
         super().optimizer_step(*args, **kwargs)
         self.after_update()
 

@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ssl_toolkit.schedules import cosine
+
 if TYPE_CHECKING:  # torch comes when an optimiser is built: the command line reads only the signature
     from torch import nn
     from torch.optim import Optimizer
@@ -20,6 +22,7 @@ class OptimizerConfig:
         name: The optimiser.
         lr: Peak learning rate, before `lr_scaling`.
         weight_decay: Weight decay of everything but norms and biases.
+        final_weight_decay: Weight decay at the end, reached along half a cosine; None keeps it as it is.
         momentum: Momentum of sgd, lars and rmsprop.
         schedule: Course of the learning rate after the warm-up. ``step`` divides by ten at 60 % and 80 % of training.
         warmup: Share of training over which the learning rate rises linearly from zero, in [0, 1).
@@ -30,6 +33,7 @@ class OptimizerConfig:
     name: Literal["adamw", "adam", "sgd", "lars", "rmsprop", "adagrad"] = "adamw"
     lr: float = 2e-3
     weight_decay: float = 1e-4
+    final_weight_decay: float | None = None
     momentum: float = 0.9
     schedule: ScheduleName = "cosine"
     warmup: float = 0.05
@@ -76,9 +80,24 @@ def parameter_groups(module: "nn.Module", weight_decay: float) -> list[dict[str,
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "decayed": True},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "decayed": False},
     ]
+
+
+def schedule_weight_decay(optimizer: "Optimizer", config: OptimizerConfig, progress: float) -> None:
+    """Set the weight decay that is due, in the group that is decayed; see `OptimizerConfig.final_weight_decay`.
+
+    Args:
+        optimizer: From `build_optimizer`.
+        config: First and last weight decay.
+        progress: Share of training that is done, in [0, 1].
+    """
+    if config.final_weight_decay is None:
+        return
+    for group in optimizer.param_groups:
+        if group["decayed"]:
+            group["weight_decay"] = cosine(config.weight_decay, config.final_weight_decay, progress)
 
 
 def build_optimizer(module: "nn.Module", config: OptimizerConfig, batch_size: int) -> "Optimizer":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from ssl_toolkit.files import write_atomic
 
 # What may differ between a run and its resumption: these change how it is done, never what comes out.
 FREE_ON_RESUME = {"out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate"}
+
+
+def launched_rank() -> int:
+    """Number of this process among those that train the run together, as its launcher (Lightning, torchrun) says."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 class RunFolder:
@@ -28,9 +34,13 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.csv"
         self.checkpoints = self.path / "checkpoints"
         self.encoder_file = self.path / "encoder.safetensors"
-        self.bad_images_file = self.path / "bad_images.csv"
+        self.bad_images_file = self.bad_images(0)
         self.results_file = self.path / "results.json"
         self.report_file = self.path / "report.html"
+
+    def bad_images(self, rank: int) -> Path:
+        """Where process `rank` lists the images that it could not read."""
+        return self.path / (f"bad_images-{rank}.csv" if rank else "bad_images.csv")
 
     def config(self) -> dict[str, Any]:
         """The run's whole configuration.

@@ -12,13 +12,16 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.strategies import DDPStrategy
+from timm.layers import convert_sync_batchnorm
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
 from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
 from ssl_toolkit.logs import CsvLog, Progress
 from ssl_toolkit.method import Method
-from ssl_toolkit.runs import RunFolder
+from ssl_toolkit.runs import RunFolder, launched_rank
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -42,6 +45,8 @@ def fit(
     accumulate: int = 1,
     clip_gradient: float = 0.0,
     accelerator: str = "auto",
+    devices: int = 1,
+    sync_batch_norm: bool = True,
     compile_encoder: bool = False,
     checkpoint_every: int | None = None,
     resume: bool = False,
@@ -60,6 +65,8 @@ def fit(
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         accelerator: Lightning's name of the device type.
+        devices: Processes that train together, a device each; `loader` must be that of this process.
+        sync_batch_norm: Whether batch norm is over the batches of all processes.
         compile_encoder: Whether ``torch.compile`` is applied to the encoder.
         checkpoint_every: Optimiser steps between checkpoints; None takes one every five minutes.
         resume: Whether to go on from the newest checkpoint that loads.
@@ -73,7 +80,8 @@ def fit(
     batches = len(loader) * epochs
     method.seed = seed
     method.total_steps = math.ceil(len(loader) / accumulate) * epochs
-    method.images_per_step = loader.batch_size * accumulate
+    method.images_per_step = loader.batch_size * accumulate * devices
+    first = launched_rank() == 0
     if compile_encoder:
         method.encoder.compile()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
@@ -81,23 +89,31 @@ def fit(
     # Short runs are logged more often, so that there is a curve to look at.
     log_every = max(1, min(10, method.total_steps // 50))
 
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    if devices > 1 and sync_batch_norm:
+        if on_gpu:
+            convert_sync_batchnorm(method)
+        else:
+            synchronize_batch_norm(method)
+
     checkpoints = Checkpoints(
-        run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.encoder, run.encoder_file, name)
+        run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.kept_encoder, run.encoder_file, name)
     )
 
     with _quiet(), signals_given_back():
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=1,
+            devices=devices,
+            strategy=_together(on_gpu) if devices > 1 else "auto",
             precision=precision,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_gradient or None,
             log_every_n_steps=log_every,
-            logger=_loggers(run, resume_step=int(checkpoint.stem.split("-")[1]) if checkpoint else 0),
+            logger=_loggers(run, int(checkpoint.stem.split("-")[1]) if checkpoint else 0) if first else False,
             plugins=[AtomicCheckpointIO()],
             callbacks=[
-                Progress(batches, log_every, show=progress),
+                Progress(batches, log_every, show=progress and first),
                 *callbacks,
                 checkpoints,
             ],
@@ -107,8 +123,14 @@ def fit(
         )
         checkpoints.listen()
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
-    # A run that was killed right after its last checkpoint has nothing left to train.
-    save_encoder(method.encoder, run.encoder_file, name)
+    if first:  # a run that was killed right after its last checkpoint has nothing left to train
+        save_encoder(method.kept_encoder, run.encoder_file, name)
+
+
+def _together(on_gpu: bool) -> DDPStrategy:
+    # Buffers need not be sent: queues and centres gather what they are made of, batch norm is synchronised or, where
+    # that is not wanted, the first process's is kept.
+    return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", broadcast_buffers=False)
 
 
 def _loggers(run: RunFolder, resume_step: int) -> list[Logger]:
@@ -125,7 +147,9 @@ class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb
 
     def __enter__(self) -> Any:
         entered = super().__enter__()
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*(does not have many workers|smaller than the logging interval).*")
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated")  # its successor is too new
         return entered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,12 @@ def ks_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     grid = torch.cat([a, b]).sort().values
     below = [torch.searchsorted(x.sort().values, grid, right=True) / len(x) for x in (a, b)]
     return float((below[0] - below[1]).abs().max())
+
+
+def tiny_heads(found: type) -> dict[str, int]:
+    """Options that make a method's heads, prototypes and queue small, whichever of them it has."""
+    names = inspect.signature(found).parameters
+    return {name: 16 for name in names if name.endswith("_dim") or name in ("prototypes", "queue_size")}
 
 
 class Arrays(ImageSet):
@@ -81,9 +88,10 @@ def train_quickly(tmp_path: Path) -> Callable[..., Any]:
         batch_size, seed = options.pop("batch_size", 8), options.pop("seed", 0)
         torch.manual_seed(seed)
         method = found(
-            Encoder(EncoderConfig("convnet", image_size=size, load_size=size)),
+            Encoder(EncoderConfig("convnet", image_size=size, load_size=size, norm=found.encoder_norm)),
             found.default_views(**{"size": size, **options.pop("views", {})}),
             options.pop("optimizer", OptimizerConfig()),
+            **options.pop("method", {}),
         )
         run = start_run(tmp_path / out, {"epochs": epochs}, resume=options.get("resume", False))
         loader = ImageLoader(images, size, batch_size=batch_size, shuffle=True, workers=options.pop("workers", 0))

@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-from ssl_toolkit.augment import colour, recipes
+from ssl_toolkit.augment import ColourJitter, GaussianBlur, ResizedCropFlip, View, Views, colour, recipes
 from ssl_toolkit.errors import UsageError
 
 RECIPES = {
@@ -16,6 +16,7 @@ RECIPES = {
     "byol": (recipes.byol_views, 2),
     "multicrop": (recipes.multicrop_views, 10),
     "swav": (recipes.swav_views, 8),
+    "cpc": (recipes.cpc_views, 1),
     "pretext": (recipes.pretext_views, 1),
 }
 
@@ -59,13 +60,55 @@ def test_the_papers_numbers():
     assert "Solarize" not in first
     assert (second["Solarize"].p, second["Solarize"].threshold) == (0.2, 0.5)
     assert steps_of(recipes.moco_v1_views(224).transforms[0])["ColourJitter"].grey_first
-    dino = recipes.multicrop_views(224, 96).transforms
+    dino = recipes.multicrop_views(224).transforms
     assert [view.crop.flags["size"][0] for view in dino] == [224] * 2 + [96] * 8
     assert [steps_of(view)["GaussianBlur"].p for view in dino] == [1.0, 0.1] + [0.5] * 8
     assert ["Solarize" in steps_of(view) for view in dino] == [False, True] + [False] * 8
-    swav = recipes.swav_views(224, 96).transforms
+    swav = recipes.swav_views(224).transforms
     assert swav[-1].crop._param_generator.scale == (0.05, 0.14)
     assert not any("Solarize" in steps_of(view) for view in swav)
+    (cpc,) = recipes.cpc_views(64).transforms
+    assert cpc.crop.flags["size"] == (64, 64)
+    assert cpc.crop._param_generator.scale == (0.3, 1.0)
+    assert list(steps_of(cpc)) == ["ColourJitter"]
+    assert steps_of(cpc)["ColourJitter"]._param_generator.grey_p == 0.25
+
+
+def test_moco_v1_is_greyscale_then_jitter_on_every_image_without_blur():
+    for view in recipes.moco_v1_views(32).transforms:
+        assert list(steps_of(view)) == ["ColourJitter"]
+        assert steps_of(view)["ColourJitter"].grey_first
+        assert steps_of(view)["ColourJitter"]._param_generator.strength == (0.4, 0.4, 0.4, 0.4)
+        assert view.crop._param_generator.scale == (0.2, 1.0)
+    for view in recipes.moco_v2_views(32).transforms:
+        assert list(steps_of(view)) == ["ColourJitter", "GaussianBlur"]
+        assert not steps_of(view)["ColourJitter"].grey_first
+    assert steps_of(recipes.moco_v2_views(32, grey_first=True).transforms[1])["ColourJitter"].grey_first
+
+
+def test_moco_views_are_made_of_the_parts_they_name():
+    parts = {"size": (16, 16), "scale": (0.2, 1.0)}
+    v1 = View(ResizedCropFlip(**parts), [ColourJitter((0.4, 0.4, 0.4, 0.4), 1.0, 0.2, grey_first=True)])
+    v2 = View(ResizedCropFlip(**parts), [ColourJitter((0.4, 0.4, 0.4, 0.1), 0.8, 0.2), GaussianBlur((0.1, 2.0), 0.5)])
+    image = images()
+    for recipe, part in ((recipes.moco_v1_views, v1), (recipes.moco_v2_views, v2)):
+        made = []
+        for views in (recipe(16), Views([part, part])):
+            torch.manual_seed(3)
+            made.append(torch.stack(views(image)))
+        assert torch.equal(*made)
+
+
+@pytest.mark.parametrize("recipe", [recipes.multicrop_views, recipes.swav_views])
+def test_local_views_are_smaller_and_of_whole_patches_at_any_size(recipe):
+    for size in range(16, 513, 3):  # all remainders of 16
+        sides = [view.crop.flags["size"] for view in recipe(size, local_count=1).transforms]
+        local = sides[-1][0]
+        assert sides == [(size, size)] * 2 + [(local, local)]
+        assert 8 <= local < size
+        assert local % (16 if size >= 64 else 8) == 0
+        assert abs(local - size * 3 / 7) <= 8
+    assert recipe(224, local_size=50).transforms[-1].crop.flags["size"] == (50, 50)
 
 
 def test_pretext_views_keep_the_colours():

@@ -6,6 +6,7 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig, encoder_file, load_encoder, save_encoder
@@ -198,3 +199,93 @@ def test_load_at_another_size(tmp_path: Path) -> None:
     save_encoder(build("resnet18", 32), tmp_path / "encoder.safetensors")
     larger = load_encoder(tmp_path, image_size=64, load_size=72)
     assert (larger.config.image_size, larger.config.load_size, larger.config.stem) == (64, 72, "small")
+
+
+NORMS = ("batch", "layer")
+NORMED = {"convnet": 32, "resnet18": 32, "test_efficientnet": 32, "levit_128s": 64}
+
+
+@pytest.mark.parametrize(("name", "size"), NORMED.items())
+def test_layer_norm_keeps_images_apart(name: str, size: int) -> None:
+    encoder = build(name, size, norm="layer")
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.modules())
+    image = torch.rand(3, 3, size, size)
+    with torch.no_grad():
+        evaluated, trained, alone = encoder(image), encoder.train()(image), encoder(image[:1])
+    torch.testing.assert_close(trained, evaluated)
+    torch.testing.assert_close(alone, trained[:1], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(trained[0], trained[1])
+
+
+def test_layer_norm_is_over_channels_and_positions() -> None:
+    norm = build("convnet", norm="layer").backbone.features[1]
+    x = 5 + 3 * torch.randn(2, 32, 6, 4)
+    torch.testing.assert_close(norm(x), nn.functional.layer_norm(x, (32, 6, 4)))
+
+
+def test_layer_norm_keeps_what_timm_fused_into_the_batch_norm_and_how_it_started() -> None:
+    kinds = [
+        [sum(isinstance(module, kind) for module in build("test_efficientnet", norm=norm).modules()) for norm in NORMS]
+        for kind in (nn.SiLU, BatchNormAct2d, nn.GroupNorm)
+    ]
+    silu, fused, layers = kinds
+    assert silu[0] == silu[1] > 0
+    assert fused[1] == layers[0] == 0 < fused[0] == layers[1]
+    last = build("resnet18", norm="layer").backbone.layer1[0].bn2
+    assert isinstance(last, nn.GroupNorm)
+    assert (last.weight == 0).all()  # each block starts as the identity
+    assert (build("resnet18", norm="layer").backbone.bn1.weight == 1).all()
+
+
+@pytest.mark.parametrize("name", ["convnet", "test_efficientnet"])
+def test_layer_norm_is_saved_and_rebuilt(name: str, tmp_path: Path) -> None:
+    encoder = build(name, norm="layer")
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter)
+    sha256 = save_encoder(encoder, tmp_path / "encoder.safetensors")
+    rebuilt, image = load_encoder(tmp_path), torch.rand(2, 3, 32, 32)
+    assert rebuilt.config.norm == "layer"
+    assert rebuilt.sha256 == sha256
+    assert torch.equal(rebuilt(image), encoder(image))
+    assert rebuilt.reinitialized(0).config == rebuilt.config
+
+
+def test_the_hash_of_a_batch_norm_encoder_is_what_it_was_without_the_choice(tmp_path: Path) -> None:
+    encoder = build("convnet")
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.fill_(0.5)
+    assert encoder.sha256 == "981257ba2c8c1f9cf110120b2300722591ba68dc0d83bf77b36cc322aec3b04f"
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(encoder, path)
+
+    def forget(weights: object, metadata: dict[str, str]) -> None:
+        config = json.loads(metadata["config"])
+        assert config.pop("norm") == "batch"
+        metadata["config"] = json.dumps(config)
+
+    rewrite(path, forget)
+    assert load_encoder(path).config == encoder.config
+
+
+def test_layer_norm_tells_encoders_apart() -> None:
+    hashes = set()
+    for norm in NORMS:
+        torch.manual_seed(0)
+        hashes.add(build("vit_tiny_patch16_224", norm=norm).sha256)
+    assert len(hashes) == 2
+
+
+def test_a_network_without_batch_norm_stays_as_it_is() -> None:
+    features = []
+    for norm in NORMS:
+        torch.manual_seed(0)
+        features.append(build("vit_tiny_patch16_224", norm=norm)(torch.linspace(0, 1, 3072).view(1, 3, 32, 32)))
+    assert torch.equal(*features)
+
+
+def test_images_that_are_no_whole_patches_are_refused() -> None:
+    encoder = Encoder(EncoderConfig("vit_tiny_patch16_224", image_size=32, load_size=32))
+    assert encoder(torch.rand(1, 3, 48, 16)).shape == (1, 192)
+    with pytest.raises(UsageError, match=r"patches of 16x16 px, which 20x20 px is no multiple of"):
+        encoder(torch.rand(1, 3, 20, 20))

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from ssl_toolkit.heads import mlp
+from ssl_toolkit.heads import CosinePrototypes, mlp
 
 
 def test_layers() -> None:
@@ -14,3 +14,34 @@ def test_layers() -> None:
 
 def test_one_layer_is_linear() -> None:
     assert [type(layer) for layer in mlp(8, 4)] == [nn.Linear]
+
+
+def test_without_norm_every_layer_has_a_bias() -> None:
+    head = mlp(8, 16, 16, 4, norm=False, activation=nn.GELU)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear]
+    assert all(layer.bias is not None for layer in head[::2])
+
+
+def test_a_norm_at_the_end_has_no_scale_and_no_shift() -> None:
+    head = mlp(8, 16, 4, last_norm=True)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d]
+    assert head[3].bias is None
+    assert not list(head[4].parameters())
+    assert list(head[1].parameters())
+
+
+def test_prototypes_are_cosines() -> None:
+    prototypes, x = CosinePrototypes(3, 5), torch.randn(4, 3)
+    expected = nn.functional.cosine_similarity(x[:, None], prototypes.weight[None], dim=2)
+    torch.testing.assert_close(prototypes(x), expected)
+
+
+def test_prototypes_count_by_their_direction_alone() -> None:
+    prototypes, x = CosinePrototypes(3, 5), torch.randn(4, 3)
+    before = prototypes(x)
+    before.square().sum().backward()
+    weight, grad = prototypes.weight.detach(), prototypes.weight.grad
+    torch.testing.assert_close((weight * grad).sum(1), torch.zeros(5), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        prototypes.weight *= torch.tensor([[0.1], [1.0], [3.0], [10.0], [50.0]])
+    torch.testing.assert_close(prototypes(7 * x), before)

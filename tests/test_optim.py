@@ -1,10 +1,23 @@
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from ssl_toolkit.optim import OptimizerConfig, build_optimizer, parameter_groups, scaled_lr, schedule_factor
+from ssl_toolkit.optim import (
+    OptimizerConfig,
+    build_optimizer,
+    parameter_groups,
+    scaled_lr,
+    schedule_factor,
+    schedule_weight_decay,
+)
+from ssl_toolkit.pretext.rotation import Rotation
+from ssl_toolkit.schedules import cosine
 
 
 def network() -> nn.Module:
@@ -83,3 +96,47 @@ def test_lars_adapts_weights_only() -> None:
     w = before["3.weight"]
     ratio = 0.001 * w.norm() / (torch.ones_like(w).norm() + 0.01 * w.norm())
     torch.testing.assert_close(after["3.weight"], w - ratio * (1 + 0.01 * w), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0, 0.04), (0.5, 0.22), (1, 0.4)])
+def test_weight_decay_reaches_its_end_and_spares_norms_and_biases(progress: float, expected: float) -> None:
+    net, config = network(), OptimizerConfig(weight_decay=0.04, final_weight_decay=0.4)
+    optimizer = build_optimizer(net, config, 256)
+    schedule_weight_decay(optimizer, config, progress)
+    of_each = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    decayed = {id(net[0].weight), id(net[3].weight)}
+    assert of_each == {id(p): pytest.approx(expected) if id(p) in decayed else 0 for p in net.parameters()}
+
+
+def test_weight_decay_stays_without_an_end() -> None:
+    config = OptimizerConfig(weight_decay=0.04)
+    optimizer = build_optimizer(network(), config, 256)
+    schedule_weight_decay(optimizer, config, 0.5)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.04, 0]
+
+
+class Decays(pl.Callback):
+    """Weight decay of each group in each optimiser step."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step > len(self.seen):
+            self.seen.append([group["weight_decay"] for group in trainer.optimizers[0].param_groups])
+
+
+def test_weight_decay_follows_the_training(train_quickly: Callable, noise_images: Callable) -> None:
+    config, decays = OptimizerConfig(weight_decay=0.04, final_weight_decay=0.4), Decays()
+    train_quickly(Rotation, noise_images(32), epochs=2, accumulate=2, optimizer=config, callbacks=[decays])
+    due = [cosine(0.04, 0.4, step / 4) for step in range(4)]
+    assert decays.seen == [[pytest.approx(each), 0] for each in due]
+
+
+def test_weight_decay_goes_on_after_a_kill(train_quickly: Callable, noise_images: Callable, tmp_path: Path) -> None:
+    config = OptimizerConfig(weight_decay=0.04, final_weight_decay=0.4)
+    common = {"epochs": 2, "checkpoint_every": 1, "optimizer": config}
+    whole = train_quickly(Rotation, noise_images(16), out="whole", **common)
+    (tmp_path / "whole" / "checkpoints" / "step-00000004.ckpt").unlink()
+    resumed = train_quickly(Rotation, noise_images(16), out="whole", resume=True, **common)
+    assert resumed.encoder.sha256 == whole.encoder.sha256

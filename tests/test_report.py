@@ -211,6 +211,25 @@ def test_grey_and_many_channels(tmp_path: Path, channels: int) -> None:
     assert "images.npy#" in page.text
 
 
+def test_attention_is_shown_of_vision_transformers_only(folder: Path, tmp_path: Path) -> None:
+    run = pretrain(
+        "simclr", data=str(folder / "train"), out=str(tmp_path / "run"), encoder="test_vit", image_size=32,
+        batch_size=8, epochs=1, workers=0, max_bad_rate=0.5, progress=False,
+    )  # fmt: skip
+    text = Page(make_report(run, images=4)).text
+    assert "Where the encoder looks" in text
+    assert "attention the class token pays" in text
+    assert "mean over 2 heads, then head by head" in text
+    assert "No pictures" not in text
+    assert "encoder looks" not in Page(make_report(folder / "run", folder / "page.html", images=2)).text
+    (folder / "train").rename(folder / "moved")
+    try:
+        text = Page(make_report(run, images=4)).text
+    finally:
+        (folder / "moved").rename(folder / "train")
+    assert text.count("No pictures: no such file or folder") == 3
+
+
 def test_command_checks_its_numbers(folder: Path) -> None:
     with pytest.raises(UsageError, match="--images is 1"):
         report(str(folder / "run"), images=1)

@@ -28,3 +28,9 @@ def test_the_two_views_differ_and_are_drawn_by_image() -> None:
     first, second = SimCLR.default_views(16)(image)
     assert not torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_views_is_refused(small_encoder: Encoder, count: int) -> None:
+    with pytest.raises(UsageError, match=rf"--views.count is {count}: the method compares two views"):
+        SimCLR(small_encoder, SimCLR.default_views(16, count=count))

@@ -19,9 +19,11 @@ from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.method import Method
+from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
 from ssl_toolkit.training import native_bf16
+from tests.conftest import tiny_heads
 
 
 class StopAt(pl.Callback):
@@ -61,6 +63,34 @@ def test_killed_at_any_step_resumes_to_the_same_weights(
                 train_quickly(found, images, out=out, resume=True, callbacks=[StopAt(stop)], **common)
         resumed = train_quickly(found, images, out=out, resume=True, **common)
         assert same_weights(whole, resumed), f"killed in batches {stops}"
+
+
+# So that schedules and beginnings lie on both sides of the kills: 9 steps, of which the first 3 are the first epoch.
+RESUMED = {
+    "cpc": {"steps": 2},
+    "dino": {"first_teacher_temperature": 0.08, "teacher_warmup": 0.8},
+    "swav": {"queue_start": 0.4},
+}
+
+
+@pytest.mark.parametrize("name", installed_methods())
+@pytest.mark.parametrize(("accumulate", "stops"), [(1, (2, 5)), (2, (4,))])
+def test_every_method_resumes_with_all_of_its_state(
+    train_quickly: Callable, noise_images: Callable, name: str, accumulate: int, stops: tuple[int, ...]
+) -> None:
+    found, images = method_class(name), noise_images(26)  # three batches an epoch
+    common = {
+        "epochs": 3,
+        "checkpoint_every": 1,
+        "accumulate": accumulate,
+        "optimizer": OptimizerConfig(final_weight_decay=0.1),
+        "method": tiny_heads(found) | RESUMED.get(name, {}),
+    }
+    whole = train_quickly(found, images, out="whole", **common)
+    for stop in stops:
+        with pytest.raises(StopAt.Killed):
+            train_quickly(found, images, out="stopped", resume=True, callbacks=[StopAt(stop)], **common)
+    assert same_weights(whole, train_quickly(found, images, out="stopped", resume=True, **common))
 
 
 class KillAt(pl.Callback):

@@ -8,6 +8,7 @@ from ssl_toolkit.augment.mix import CutMix, Mixup
 from ssl_toolkit.augment.recipes import (
     byol_views,
     cifar_views,
+    cpc_views,
     eval_view,
     moco_v1_views,
     moco_v2_views,
@@ -34,6 +35,7 @@ __all__ = [
     "Views",
     "byol_views",
     "cifar_views",
+    "cpc_views",
     "eval_view",
     "moco_v1_views",
     "moco_v2_views",

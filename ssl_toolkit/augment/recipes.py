@@ -126,15 +126,9 @@ def moco_v1_views(
 
     Source: He et al. 2020, Momentum Contrast, section 3.3; the authors' ``main_moco.py``.
     """
-    return Views(
-        [
-            _view(
-                size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, "bilinear", jitter, jitter_p, grey_p, hue,
-                grey_first=True,
-            )
-            for _ in range(2)
-        ]
-    )  # fmt: skip
+    return moco_v2_views(
+        size, channels, crop_scale, flip_p, jitter, jitter_p, grey_p, blur_p=0.0, hue=hue, grey_first=True
+    )
 
 
 def moco_v2_views(
@@ -148,6 +142,7 @@ def moco_v2_views(
     blur_p: float = 0.5,
     blur_sigma: tuple[float, float] = (0.1, 2.0),
     hue: Literal["exact", "linear"] = "exact",
+    grey_first: bool = False,
 ) -> Views:
     """MoCo v2's two views: SimCLR's with milder jitter and larger crops.
 
@@ -162,12 +157,19 @@ def moco_v2_views(
         blur_p: Probability of the Gaussian blur.
         blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+        grey_first: Whether greyscale comes before the jitter, as in MoCo v1.
 
     Source: Chen et al. 2020, Improved Baselines with Momentum Contrastive Learning, section 3; ``main_moco.py``.
     """
-    return simclr_views(
-        size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, jitter, jitter_p, grey_p, blur_p, blur_sigma, hue=hue
-    )
+    return Views(
+        [
+            _view(
+                size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, "bilinear", jitter, jitter_p, grey_p, hue,
+                grey_first=grey_first, blur_p=blur_p, blur_sigma=blur_sigma,
+            )
+            for _ in range(2)
+        ]
+    )  # fmt: skip
 
 
 def byol_views(
@@ -251,8 +253,8 @@ def moco_v3_views(
 
 def multicrop_views(
     size: int = 224,
-    local_size: int = 96,
     channels: int = 3,
+    local_size: int | None = None,
     global_count: int = 2,
     local_count: int = 8,
     global_scale: tuple[float, float] = (0.4, 1.0),
@@ -272,8 +274,8 @@ def multicrop_views(
 
     Args:
         size: Height and width of a global view, pixels.
-        local_size: Height and width of a local view, pixels.
         channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        local_size: Height and width of a local view, pixels; if not given, about 3/7 of `size` (96 for 224).
         global_count: Number of global views.
         local_count: Number of local views.
         global_scale: Least and largest share of the image's area in a global crop.
@@ -292,6 +294,13 @@ def multicrop_views(
     Source: Caron et al. 2021, Emerging Properties in Self-Supervised Vision Transformers, section 3.1;
         ``main_dino.py``, ``DataAugmentationDINO``. The idea: Caron et al. 2020 (SwAV), section 3.3.
     """
+    if global_count < 2:
+        raise UsageError(f"--views.global-count is {global_count}: it must be at least 2, for one to tell of another")
+    if local_count < 0:
+        raise UsageError(f"--views.local-count is {local_count}: it must be at least 0")
+    if local_size is None:
+        patch = 16 if size >= 64 else 8  # whole patches of the usual ViTs
+        local_size = max(patch, round(size * 3 / 7 / patch) * patch)
     colour = (flip_p, interpolation, jitter, jitter_p, grey_p, hue)
     ratio = (3 / 4, 4 / 3)
     views = []
@@ -313,8 +322,8 @@ def multicrop_views(
 
 def swav_views(
     size: int = 224,
-    local_size: int = 96,
     channels: int = 3,
+    local_size: int | None = None,
     global_count: int = 2,
     local_count: int = 6,
     global_scale: tuple[float, float] = (0.14, 1.0),
@@ -331,8 +340,8 @@ def swav_views(
 
     Args:
         size: Height and width of a global view, pixels.
-        local_size: Height and width of a local view, pixels.
         channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        local_size: Height and width of a local view, pixels; if not given, about 3/7 of `size` (96 for 224).
         global_count: Number of global views.
         local_count: Number of local views.
         global_scale: Least and largest share of the image's area in a global crop.
@@ -349,9 +358,36 @@ def swav_views(
         and appendix A; ``multicropdataset.py``.
     """
     return multicrop_views(
-        size, local_size, channels, global_count, local_count, global_scale, local_scale, flip_p, jitter, jitter_p,
+        size, channels, local_size, global_count, local_count, global_scale, local_scale, flip_p, jitter, jitter_p,
         grey_p, (blur_p, blur_p), blur_p, blur_sigma, 0.0, "bilinear", hue,
     )  # fmt: skip
+
+
+def cpc_views(
+    size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.3, 1.0),
+    flip_p: float = 0.5,
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.25,
+    hue: Literal["exact", "linear"] = "exact",
+) -> Views:
+    """CPC's one view: crop, flip, colour jitter, greyscale; the method cuts it into patches.
+
+    Args:
+        size: Height and width of the view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: van den Oord et al. 2018, section 3.3; Hénaff et al. 2020 (CPC v2), section 4.1.
+    """
+    return Views([_view(size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, "bilinear", jitter, jitter_p, grey_p, hue)])
 
 
 def pretext_views(

@@ -67,6 +67,8 @@ def open_loader(
     if bad_images_file is not None and bad_images_file.exists():
         bad_images_file.unlink()  # of other images
     images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    if images.frames > 1:
+        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
     size = encoder.config.load_size
     bad = BadImages(images, bad_images_file, max_bad_rate)
     images = cached(images, size, bad, cache, workers, progress)

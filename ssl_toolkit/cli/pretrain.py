@@ -8,7 +8,7 @@ from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value,
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.runs import RunFolder, flatten, start_run
+from ssl_toolkit.runs import RunFolder, flatten, launched_rank, start_run
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -44,6 +44,8 @@ def pretrain(
     clip_gradient: float = 0.0,
     compile: bool = False,
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    devices: int = 1,
+    sync_batch_norm: bool = True,
     checkpoint_every: int | None = None,
     knn_every: int = 0,
     resume: bool = False,
@@ -55,10 +57,11 @@ def pretrain(
     Args:
         method: Name of an installed method (see ``ssl-toolkit methods``) or class path, or a dictionary of that
             ``name`` and the method's own options.
-        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train.
+        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train; or
+            clips of 8 frames of video, every second one, clips:PATH:8:2.
         out: The run folder to make.
         encoder: Name of a timm architecture or ``convnet``, or a run folder or encoder file to start from, or a
-            dictionary of that ``name`` and ``stem``.
+            dictionary of that ``name``, ``stem`` and ``norm``.
         views: Options of the method's recipe of views.
         optimizer: How the weights are moved.
         image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
@@ -68,7 +71,7 @@ def pretrain(
         channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
         labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
         epochs: Passes over the images.
-        batch_size: Images a batch.
+        batch_size: Images a batch, on each device.
         seed: Decides everything that is random.
         workers: Processes that read images.
         cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
@@ -79,6 +82,8 @@ def pretrain(
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         compile: Whether torch.compile is applied to the encoder.
         accelerator: Type of device.
+        devices: Devices that train together, a process and a batch each; on the CPU, processes.
+        sync_batch_norm: Whether batch norm is over the batches of all devices.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
         knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
         resume: Whether to go on with the run in `out`, if there is one.
@@ -120,6 +125,12 @@ def make_parser(method: str | None) -> Parser:
         default="auto",
         help="small: a 3x3 first layer and no max-pool in ResNets; auto: so under 64 px",
     )
+    parser.add_argument(
+        "--encoder.norm",
+        type=Literal["auto", "batch", "layer"],
+        default="auto",
+        help="layer: layer norms in the place of batch norms; auto: where the method needs it",
+    )
     parser.add_class_arguments(OptimizerConfig, "optimizer")
     if method is not None:
         found = method_class(method)
@@ -147,8 +158,9 @@ def main(argv: list[str]) -> None:
     settings = make_parser(method).parse(argv)
     if settings is not None:
         path = run(settings)
-        say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
-        print(path)
+        if launched_rank() == 0:
+            say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
+            print(path)
 
 
 def run(config: dict[str, Any]) -> Path:
@@ -161,33 +173,36 @@ def run(config: dict[str, Any]) -> Path:
     from ssl_toolkit.training import fit, native_bf16
 
     check_numbers(config)
-    check_accelerator(config["accelerator"])
+    check_accelerator(config["accelerator"], config["devices"])
+    rank, world_size = launched_rank(), config["devices"]
     native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
         config["precision"] = "bf16-mixed" if native else "32-true"
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = open_images(config["data"], root=config["data_root"], labels=config["labels"], channels=config["channels"])
-    full_batches(images, config["batch_size"])
+    full_batches(images, config["batch_size"], world_size)
     torch.manual_seed(derive_seed(config["seed"], "init"))
     encoder = build_encoder(config, images)
     size = encoder.config.load_size
     config |= {"image_size": encoder.config.image_size, "load_size": size}
     config["views"]["size"] = config["views"]["size"] or encoder.config.image_size
-    method = build_method(config, encoder)
+    method = build_method(config, encoder, images)
     read_some(images, [0], 1, size)  # what can never be read as asked is better said before there is a folder
-    folder = start_run(
-        config["out"],
-        {k: v for k, v in config.items() if k not in NOT_STORED},
-        overwrite=config["overwrite"],
-        resume=config["resume"],
-    )
-    say(
-        f"{config['method']['name']}: {len(images)} images of '{images.word}' at {size} px, "
-        f"{encoder.config.name} with {encoder.feature_dim} features"
-    )
-    bad = BadImages(images, folder.bad_images_file, config["max_bad_rate"])
-    images = cached(images, size, bad, config["cache"], config["workers"], config["progress"])
+    folder = RunFolder(config["out"])
+    if rank == 0:
+        start_run(
+            config["out"],
+            {k: v for k, v in config.items() if k not in NOT_STORED},
+            overwrite=config["overwrite"],
+            resume=config["resume"],
+        )
+        say(
+            f"{config['method']['name']}: {len(images)} images of '{images.word}' at {size} px, "
+            f"{encoder.config.name} with {encoder.feature_dim} features"
+        )
+    bad = BadImages(images, folder.bad_images(rank), config["max_bad_rate"])
+    images = cached(images, size, bad, config["cache"], config["workers"], config["progress"] and rank == 0)
     loader = ImageLoader(
         images,
         size,
@@ -196,6 +211,8 @@ def run(config: dict[str, Any]) -> Path:
         seed=config["seed"],
         workers=config["workers"],
         bad=bad,
+        rank=rank,
+        world_size=world_size,
     )
     fit(
         method,
@@ -212,6 +229,8 @@ def run(config: dict[str, Any]) -> Path:
                 "accumulate",
                 "clip_gradient",
                 "accelerator",
+                "devices",
+                "sync_batch_norm",
                 "checkpoint_every",
                 "resume",
                 "progress",
@@ -232,11 +251,13 @@ LIMITS: dict[str, tuple[float, float]] = {
     "workers": (0, 256),
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
+    "devices": (1, 1024),
     "clip_gradient": (0, float("inf")),
     "checkpoint_every": (1, 10**9),
     "knn_every": (0, 10**6),
     "optimizer.lr": (1e-12, 1e6),
     "optimizer.weight_decay": (0, 10),
+    "optimizer.final_weight_decay": (0, 10),
     "optimizer.momentum": (0, 1),
     "optimizer.warmup": (0, 0.99),
 }
@@ -257,8 +278,8 @@ def check_numbers(config: dict[str, Any]) -> None:
             raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {limits}")
 
 
-def check_accelerator(name: str) -> None:
-    """Refuse a device that is not there.
+def check_accelerator(name: str, devices: int) -> None:
+    """Refuse devices that are not there.
 
     Raises:
         UsageError: Naming the option.
@@ -268,6 +289,11 @@ def check_accelerator(name: str) -> None:
     there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(name, True):
         raise UsageError(f"--accelerator {name}: there is none on this machine; leave it out, or give cpu")
+    gpus = torch.cuda.device_count() if name in ("auto", "gpu") else 0
+    if gpus and devices > gpus:
+        raise UsageError(f"--devices is {devices}: this machine has {gpus} of that type")
+    if name == "mps" and devices > 1:
+        raise UsageError(f"--devices is {devices}: --accelerator mps has one")
 
 
 def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
@@ -277,9 +303,10 @@ def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
 
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
     given = load_encoder(name) if Path(name).exists() else None
-    if given is not None and given.config.channels != images.channels:
+    channels = images.channels // images.frames
+    if given is not None and given.config.channels != channels:
         raise UsageError(
-            f"the encoder {name} takes {given.config.channels} channels, the images have {images.channels}: "
+            f"the encoder {name} takes {given.config.channels} channels, the images have {channels}: "
             f"give --channels {given.config.channels}"
         )
     if given is not None and size is None:
@@ -292,15 +319,22 @@ def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
         )
     if given is not None:
         return load_encoder(name, image_size=size, load_size=load_size).train()
-    return Encoder(EncoderConfig(name, images.channels, size, load_size, config["encoder"]["stem"]))
+    stem, norm = config["encoder"]["stem"], config["encoder"]["norm"]
+    norm = method_class(config["method"]["name"]).encoder_norm if norm == "auto" else norm
+    return Encoder(EncoderConfig(name, channels, size, load_size, stem, norm))
 
 
-def build_method(config: dict[str, Any], encoder: "Encoder") -> "Method":
+def build_method(config: dict[str, Any], encoder: "Encoder", images: "ImageSet") -> "Method":
     """The method around its encoder, with its views and optimiser."""
     options = {k: v for k, v in config["method"].items() if k != "name"}
     found = method_class(config["method"]["name"])
+    if images.frames > 1 and not found.takes_clips:
+        raise UsageError(
+            f"--method {config['method']['name']} takes single images, '{images.word}' has clips of {images.frames} "
+            "frames: give --method cpc, or clips of one frame, clips:PATH:1"
+        )
     options_of_views = {k: v for k, v in config["views"].items() if k != "size"}
-    views = found.default_views(config["views"]["size"], encoder.config.channels, **options_of_views)
+    views = found.default_views(size=config["views"]["size"], channels=images.channels, **options_of_views)
     return found(encoder, views, OptimizerConfig(**config["optimizer"]), **options)
 
 

@@ -123,7 +123,7 @@ class InMemory(ImageSet):
 
     def __init__(self, images: ImageSet, size: int, bad: BadImages, workers: int = 0, progress: bool = False) -> None:
         self.word, self.classes, self.labels = images.word, images.classes, images.labels
-        self.channels = images.channels
+        self.channels, self.frames = images.channels, images.frames
         self.images, self.size = images, size
         self._pixels: list[Pixels | None] = [None] * len(images)
         loader = ImageLoader(images, size, batch_size=64, workers=workers, bad=bad, whole=True)
@@ -196,7 +196,8 @@ class Subset(ImageSet):
     """
 
     def __init__(self, images: ImageSet, rows: NDArray[np.int64]) -> None:
-        self.word, self.classes, self.channels = images.word, images.classes, images.channels
+        self.word, self.classes = images.word, images.classes
+        self.channels, self.frames = images.channels, images.frames
         self.images, self.rows, self.labels = images, rows, images.labels[rows]
 
     def path(self, index: int) -> str:

@@ -52,12 +52,14 @@ class ImageSet(ABC):
         classes: Names of the classes; None where there are no labels.
         labels: (N,) int64, -1 where an image has no label.
         channels: What `load` gives.
+        frames: 1 for images; of clips, how many frames share the channels, one after another.
     """
 
     word: str
     classes: list[str] | None
     labels: NDArray[np.int64]
     channels: int
+    frames: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,12 +99,17 @@ def open_images(
               ``split``; ``list.csv:val`` takes one split;
             - an array ``images.npy`` or ``images.npz`` (key ``images``, ``x`` or ``data``, and ``labels`` or ``y``):
               (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or floats in [0, 1]; any number of channels.
-              A ``.npy`` is mapped, a ``.npz`` is read into memory.
+              A ``.npy`` is mapped, a ``.npz`` is read into memory;
+            - clips, ``clips:PATH`` or ``clips:PATH:8:2``, of a video, a folder of videos, or a folder of frames or of
+              folders of frames, in the order of their names. The numbers are the frames of a clip (8) and the stride
+              from frame to frame (2); a third is the hop from clip to clip (frames x stride, so that they do not
+              overlap). With one frame, ``clips:PATH:1``, these are images like others. Videos need the extra ``video``.
         root: Where torchvision's data sets lie and are downloaded to; ``data`` in the current folder by default.
         labels: "none" drops all labels. Of a folder, "folder" makes the subfolders directly below it the classes and
             refuses images outside them; "auto" does so where every image lies in one of at least two subfolders, none
             of them named like a split (train, val, test, ...), and otherwise reads no labels.
-        channels: What `ImageSet.load` gives; by default 3 for files and what the data set has for the others.
+        channels: What `ImageSet.load` gives, of clips for each frame; by default 3 for files and what the data set has
+            for the others.
 
     Raises:
         UsageError: No such name, path or split, no images in it, or a manifest or array that cannot be read.
@@ -190,11 +197,17 @@ def _open(word: str, root: str, labels: Labels, channels: int | None) -> ImageSe
     name = name.lower().replace("-", "_")
     if name == "shapes":
         return _open_shapes(options, channels)
+    if name == "clips":
+        from ssl_toolkit.data.video import open_clips  # it imports this module
+
+        return open_clips(word.partition(":")[2], channels)
     if name in _TORCHVISION:
         return _open_torchvision(name, options, root, channels)
     if os.sep in word or word.startswith((".", "~")) or suffix in (".csv", ".npy", ".npz") or head.endswith(".csv"):
         raise UsageError(f"no such file or folder: '{word}'")
-    raise UsageError(f"{unknown_name('data set', name, ['shapes', *_TORCHVISION])}; and no file or folder of that name")
+    raise UsageError(
+        f"{unknown_name('data set', name, ['shapes', 'clips', *_TORCHVISION])}; and no file or folder of that name"
+    )
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -252,7 +265,7 @@ class FileSet(ImageSet):
         return self._paths[index]
 
 
-def list_images(folder: str | os.PathLike[str]) -> Iterator[bytes]:
+def list_images(folder: str | os.PathLike[str], suffixes: Iterable[str] = SUFFIXES) -> Iterator[bytes]:
     """Names of the images below a folder, relative to it, without opening one of them.
 
     Everything with an image's suffix that is no folder counts: what turns out to be a pipe or a dead link is reported
@@ -266,7 +279,7 @@ def list_images(folder: str | os.PathLike[str]) -> Iterator[bytes]:
         UsageError: A folder cannot be listed.
     """
     root = os.fsencode(folder)
-    suffixes = {os.fsencode(suffix) for suffix in SUFFIXES}
+    known = {os.fsencode(suffix) for suffix in suffixes}
     seen: set[tuple[int, int]] = set()
     waiting = [b""]
     while waiting:
@@ -283,7 +296,7 @@ def list_images(folder: str | os.PathLike[str]) -> Iterator[bytes]:
                         continue
                     if _is_folder(entry):
                         folders.append(entry.name)
-                    elif os.path.splitext(entry.name)[1].lower() in suffixes:
+                    elif os.path.splitext(entry.name)[1].lower() in known:
                         files.append(entry.name)
         except OSError as error:
             where = os.fsdecode(os.path.join(root, place))

@@ -1,0 +1,151 @@
+"""MoCo: a query finds its key, made by a momentum network, among a queue of past keys; v3 among those of the batch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_toolkit.augment import Views, moco_v2_views, moco_v3_views
+from ssl_toolkit.contrastive import losses
+from ssl_toolkit.contrastive.momentum import momentum_copy, momentum_update
+from ssl_toolkit.contrastive.queue import Queue
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.distributed import gather, rank, world_size
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import require_positive, require_share
+from ssl_toolkit.heads import mlp
+from ssl_toolkit.method import Method
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.randomness import derive_seed
+from ssl_toolkit.schedules import cosine
+
+
+class MoCo(Method):
+    """Momentum contrast for unsupervised visual representation learning, v2; with a linear head and its views, v1.
+
+    Args:
+        encoder: The query encoder: what is trained and kept.
+        views: Makes two views of a batch.
+        optimizer: How the weights are moved.
+        temperature: Divides the similarities, above 0 (v1: 0.07).
+        momentum: Share of the key network that stays at each step, in [0, 1].
+        queue_size: Keys that are remembered (65,536 for ImageNet): fewer than there are images.
+        head: ``mlp`` (v2), or ``linear`` (v1).
+        hidden_dim: Width of the MLP's hidden layer.
+        projection_dim: Dimension in which views are compared.
+
+    Source: He et al. 2020 (v1), algorithm 1; Chen et al. 2020 (v2), section 3.
+    """
+
+    default_views = staticmethod(moco_v2_views)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: Views,
+        optimizer: OptimizerConfig | None = None,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        queue_size: int = 4096,
+        head: Literal["mlp", "linear"] = "mlp",
+        hidden_dim: int = 512,
+        projection_dim: int = 128,
+    ) -> None:
+        super().__init__(encoder, views, optimizer)
+        require_positive(
+            temperature=temperature, queue_size=queue_size, hidden_dim=hidden_dim, projection_dim=projection_dim
+        )
+        require_share(momentum=momentum)
+        hidden = (hidden_dim,) if head == "mlp" else ()
+        self.projector = mlp(encoder.feature_dim, *hidden, projection_dim, norm=False)
+        self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
+        self.queue = Queue(queue_size, projection_dim)
+        self.temperature, self.momentum = temperature, momentum
+
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Queries against their keys and the queue; only then the keys join it."""
+        q = self.projector(self.encoder(views[0]))
+        k = self._keys(views[1])
+        loss = losses.info_nce(q, k, self.queue.vectors, self.temperature)
+        self.queue.enqueue(k)
+        return {"loss": loss}
+
+    @torch.no_grad()
+    def _keys(self, image: Tensor) -> Tensor:
+        """Unit keys (N, D), made of images shuffled across processes: batch norm must not tell (v1, section 3.3)."""
+        n, order = len(image), self._shuffle(len(image) * world_size())
+        mine = slice(rank() * n, (rank() + 1) * n)
+        k = F.normalize(self.key_projector(self.key_encoder(gather(image)[order[mine]])), dim=1)
+        return gather(k)[order.argsort()[mine]]
+
+    def _shuffle(self, count: int) -> Tensor:
+        """An order of all images of the step, the same in every process; one process has nothing to shuffle."""
+        if world_size() == 1:
+            return torch.arange(count, device=self.device)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.global_step))
+        return torch.randperm(count, generator=generator).to(self.device)
+
+    def after_update(self) -> None:
+        """The key network follows."""
+        momentum_update(self.key_encoder, self.encoder, self.momentum)
+        momentum_update(self.key_projector, self.projector, self.momentum)
+
+
+class MoCoV3(Method):
+    """An empirical study of training self-supervised vision transformers: MoCo without a queue, symmetric.
+
+    Args:
+        encoder: What is trained and kept; the patch embedding of a ViT stays as it is (section 4.2).
+        views: Makes two views of a batch.
+        optimizer: How the weights are moved.
+        temperature: Divides the similarities, above 0.
+        momentum: Share of the momentum network that stays at the first step, in [0, 1]; it rises to 1.
+        hidden_dim: Width of the heads' hidden layers (4,096 for ImageNet).
+        projection_dim: Dimension in which views are compared.
+        freeze_patch_embed: Whether a ViT's patch embedding is left at its random initialisation.
+
+    Source: Chen et al. 2021, algorithm 1 and section 4; the authors' ``moco/builder.py``, where the projector has three
+        layers for a ViT and two for a CNN.
+    """
+
+    default_views = staticmethod(moco_v3_views)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: Views,
+        optimizer: OptimizerConfig | None = None,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        hidden_dim: int = 1024,
+        projection_dim: int = 256,
+        freeze_patch_embed: bool = True,
+    ) -> None:
+        super().__init__(encoder, views, optimizer)
+        require_positive(temperature=temperature, hidden_dim=hidden_dim, projection_dim=projection_dim)
+        require_share(momentum=momentum)
+        patch_embed: nn.Module | None = getattr(encoder.backbone, "patch_embed", None)
+        if patch_embed is not None and freeze_patch_embed:
+            patch_embed.requires_grad_(False)
+        hidden = [hidden_dim] * (1 if patch_embed is None else 2)
+        self.projector = mlp(encoder.feature_dim, *hidden, projection_dim, last_norm=True)
+        self.predictor = mlp(projection_dim, hidden_dim, projection_dim, last_norm=True)
+        self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
+        self.temperature, self.momentum = temperature, momentum
+
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Each view's query finds the other view's key among the keys of the batch."""
+        q1, q2 = self.predictor(self.projector(self.encoder(torch.cat(views)))).chunk(2)
+        with torch.no_grad():
+            k1, k2 = self.key_projector(self.key_encoder(torch.cat(views))).chunk(2)
+        t = self.temperature
+        return {"loss": 2 * t * (losses.batch_nce(q1, k2, t) + losses.batch_nce(q2, k1, t))}
+
+    def after_update(self) -> None:
+        """The momentum network follows, ever more slowly."""
+        momentum = cosine(self.momentum, 1.0, self.progress)
+        momentum_update(self.key_encoder, self.encoder, momentum)
+        momentum_update(self.key_projector, self.projector, momentum)

@@ -1,0 +1,28 @@
+"""Views of several sizes through one network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+
+def by_size(encode: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+    """Encode views, neighbours of equal size together.
+
+    Args:
+        encode: (N, C, H, W) to (N, D).
+        views: (N, C, H_v, W_v) each.
+
+    Returns:
+        One (N, D) a view.
+
+    Source: Caron et al. 2020 (SwAV), section 3.3; Caron et al. 2021 (DINO), ``MultiCropWrapper``.
+    """
+    encoded: list[Tensor] = []
+    for _, group in groupby(views, key=lambda view: view.shape[-2:]):
+        crops = list(group)
+        encoded += encode(torch.cat(crops)).chunk(len(crops))
+    return encoded

@@ -1,0 +1,50 @@
+"""SimSiam: a view's features predict the other view's, and only the gradient's one-way street prevents collapse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssl_toolkit.augment import Views, moco_v2_views
+from ssl_toolkit.contrastive import losses
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import require_positive
+from ssl_toolkit.heads import mlp
+from ssl_toolkit.method import Method
+from ssl_toolkit.optim import OptimizerConfig
+
+
+class SimSiam(Method):
+    """Exploring simple Siamese representation learning: no negatives, no momentum network.
+
+    Args:
+        encoder: What is trained and kept.
+        views: Makes two views of a batch.
+        optimizer: How the weights are moved.
+        projection_dim: Width of the projector's three layers, and dimension in which views are compared.
+        hidden_dim: Width of the predictor's hidden layer: a bottleneck, a quarter of `projection_dim`.
+
+    Source: Chen & He 2021, algorithm 1 and section 3; its views are MoCo v2's (appendix A).
+    """
+
+    default_views = staticmethod(moco_v2_views)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: Views,
+        optimizer: OptimizerConfig | None = None,
+        projection_dim: int = 2048,
+        hidden_dim: int = 512,
+    ) -> None:
+        super().__init__(encoder, views, optimizer)
+        require_positive(projection_dim=projection_dim, hidden_dim=hidden_dim)
+        self.projector = mlp(encoder.feature_dim, *[projection_dim] * 3, last_norm=True)
+        self.predictor = mlp(projection_dim, hidden_dim, projection_dim)
+
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Negative cosine of prediction and stopped target, both ways."""
+        z = self.projector(self.encoder(torch.cat(views)))
+        (z1, z2), (p1, p2) = z.chunk(2), self.predictor(z).chunk(2)
+        return {"loss": (losses.negative_cosine(p1, z2) + losses.negative_cosine(p2, z1)) / 2}

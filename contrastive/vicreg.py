@@ -1,0 +1,54 @@
+"""VICReg: views agree, each feature keeps its variance, no two features say the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssl_toolkit.augment import Views, byol_views
+from ssl_toolkit.contrastive import losses
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import require_positive
+from ssl_toolkit.heads import mlp
+from ssl_toolkit.method import Method
+from ssl_toolkit.optim import OptimizerConfig
+
+
+class VICReg(Method):
+    """Variance-invariance-covariance regularisation.
+
+    Args:
+        encoder: What is trained and kept.
+        views: Makes two views of a batch.
+        optimizer: How the weights are moved.
+        invariance: Weight of the views' squared difference.
+        variance: Weight of the hinge on each feature's standard deviation.
+        covariance: Weight of the squared covariances.
+        projection_dim: Width of the expander's three layers (8,192 for ImageNet).
+
+    Source: Bardes et al. 2022, algorithm 1 and section 4.2; its views are BYOL's, save that appendix C treats both
+        alike, ``blur_p=(0.5, 0.5), solarize_p=(0.1, 0.1)``.
+    """
+
+    default_views = staticmethod(byol_views)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        views: Views,
+        optimizer: OptimizerConfig | None = None,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        projection_dim: int = 2048,
+    ) -> None:
+        super().__init__(encoder, views, optimizer)
+        require_positive(invariance=invariance, variance=variance, covariance=covariance, projection_dim=projection_dim)
+        self.projector = mlp(encoder.feature_dim, *[projection_dim] * 3)
+        self.weights = (invariance, variance, covariance)
+
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Encode both views together, expand, compare."""
+        z1, z2 = self.projector(self.encoder(torch.cat(views))).chunk(2)
+        return {"loss": losses.vicreg(z1, z2, *self.weights)}

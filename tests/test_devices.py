@@ -1,0 +1,70 @@
+"""Several processes train one run: the command line starts them, a signal stops them together, they resume together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ssl_toolkit.cli.pretrain import check_accelerator
+from ssl_toolkit.encoders import encoder_metadata
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.logs import read_metrics
+
+STEPS = 48  # 6 epochs of 256 images, 16 on each of two devices
+
+
+def start(out: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [
+        *(launcher or (sys.executable,)), "-m", "ssl_toolkit.cli", "pretrain", "--method", "moco", "--data",
+        "shapes:train:256", "--encoder", "convnet", "--image-size", "32", "--batch-size", "16", "--epochs", "6",
+        "--method.queue-size", "64", "--method.hidden-dim", "16", "--devices", "2", "--accelerator", "cpu",
+        "--progress", "false", "--out", str(out), *more,
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, out + err
+    return err
+
+
+def test_two_processes_train_stop_and_resume_as_one(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole")
+    assert finish(whole).count("done:") == 1
+    steps = [int(row["step"]) for row in read_metrics(tmp_path / "whole" / "metrics.csv")]
+    assert steps == list(range(1, STEPS + 1))
+
+    stopped = start(tmp_path / "stopped")
+    while stopped.poll() is None and len(read_metrics(tmp_path / "stopped" / "metrics.csv")) < 3:
+        time.sleep(0.05)
+    stopped.send_signal(signal.SIGTERM)
+    assert finish(stopped, 128 + signal.SIGTERM).count("stopped by SIGTERM at step") == 1
+    assert len(list((tmp_path / "stopped" / "checkpoints").iterdir())) == 1
+
+    finish(start(tmp_path / "stopped", "--resume"))
+    assert encoder_metadata(tmp_path / "stopped")["sha256"] == encoder_metadata(tmp_path / "whole")["sha256"]
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_same_weights(tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    finish(start(tmp_path / "lightning"))
+    finish(start(tmp_path / "torchrun", launcher=torchrun))
+    assert encoder_metadata(tmp_path / "torchrun")["sha256"] == encoder_metadata(tmp_path / "lightning")["sha256"]
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_accelerator("gpu", 1)
+    check_accelerator("cpu", 2)
+    with pytest.raises(UsageError, match=r"--devices is 2: this machine has 1"):
+        check_accelerator("auto", 2)
