@@ -93,9 +93,9 @@ class DINO(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """The student sees all crops, the teacher the global ones; then the centre moves on."""
-        student = by_size(lambda crop: self.head(self.encoder(crop)), views)
-        with torch.no_grad():
+        with torch.no_grad():  # first: its memory is free again before the student fills it
             teacher = by_size(lambda crop: self.teacher_head(self.teacher_encoder(crop)), views[:GLOBAL])
+        student = by_size(lambda crop: self.head(self.encoder(crop)), views)
         temperature = warm_up(
             self.first_teacher_temperature, self.teacher_temperature, self.progress, self.teacher_warmup
         )

@@ -67,8 +67,8 @@ class MoCo(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Queries against their keys and the queue; only then the keys join it."""
-        q = self.projector(self.encoder(views[0]))
         k = self._keys(views[1])
+        q = self.projector(self.encoder(views[0]))
         loss = losses.info_nce(q, k, self.queue.vectors, self.temperature)
         self.queue.enqueue(k)
         return {"loss": loss}
@@ -138,9 +138,10 @@ class MoCoV3(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each view's query finds the other view's key among the keys of the batch."""
-        q1, q2 = self.predictor(self.projector(self.encoder(torch.cat(views)))).chunk(2)
-        with torch.no_grad():
-            k1, k2 = self.key_projector(self.key_encoder(torch.cat(views))).chunk(2)
+        image = torch.cat(views)
+        with torch.no_grad():  # first: its memory is free again before the query network fills it
+            k1, k2 = self.key_projector(self.key_encoder(image)).chunk(2)
+        q1, q2 = self.predictor(self.projector(self.encoder(image))).chunk(2)
         t = self.temperature
         return {"loss": 2 * t * (losses.batch_nce(q1, k2, t) + losses.batch_nce(q2, k1, t))}
 

@@ -6,6 +6,8 @@ import functools
 import importlib
 import itertools
 import pkgutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.knn import knn
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
+from ssl_toolkit.optim import OptimizerConfig
 from tests.conftest import tiny_heads
 
 every_method = pytest.mark.parametrize(
@@ -151,3 +154,23 @@ def scores(encoder: Encoder) -> tuple[float, float, float]:
 @functools.cache
 def random_accuracy(config: EncoderConfig) -> float:
     return scores(Encoder(config).reinitialized(0))[0]
+
+
+SIMCLR_VIEWS = {"size": 24, "crop_scale": (0.3, 1.0), "jitter": (0.4, 0.4, 0.4, 0.1), "blur_p": 0.0}
+
+
+@pytest.mark.parametrize(("name", "epochs", "views"), [("simclr", 8, SIMCLR_VIEWS), ("rotation", 5, {"size": 24})])
+def test_learns(train_quickly: Callable, name: str, epochs: int, views: dict[str, Any]) -> None:
+    method = train_quickly(
+        method_class(name),
+        shapes("shapes:train:1500"),
+        size=32,
+        epochs=epochs,
+        batch_size=100,
+        optimizer=OptimizerConfig(lr=3e-3),
+        views=views,
+    )
+    accuracy, rank, scatter = scores(method.kept_encoder)
+    assert accuracy > random_accuracy(method.kept_encoder.config) + 0.1
+    assert rank > 8
+    assert scatter > 0.1
