@@ -360,7 +360,7 @@ def queue_losses(n: int, device: torch.device) -> Iterator[Loss]:
     z = torch.randn(2 * n, 128, device=device)
 
     def nnclr() -> Tensor:
-        nn1, nn2 = nearest(z, queue.vectors).chunk(2)
+        nn1, nn2 = (nearest(each, queue.vectors) for each in z.chunk(2))
         loss = (losses.batch_nce(nn1, p2, 0.1) + losses.batch_nce(nn2, p1, 0.1)) / 2
         queue.enqueue(F.normalize(z.chunk(2)[0], dim=1))
         return loss

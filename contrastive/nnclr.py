@@ -74,7 +74,7 @@ class NNCLR(Method):
         """Each view's neighbour finds the other view's prediction among those of the batch; then the queue moves on."""
         z = self.projector(self.encoder(torch.cat(views)))
         p1, p2 = self.predictor(z).chunk(2)
-        nn1, nn2 = nearest(z, self.queue.vectors).chunk(2)
+        nn1, nn2 = (nearest(each, self.queue.vectors) for each in z.chunk(2))
         t = self.temperature
         loss = (losses.batch_nce(nn1, p2, t) + losses.batch_nce(nn2, p1, t)) / 2
         self.queue.enqueue(F.normalize(z.chunk(2)[0], dim=1))

@@ -251,6 +251,7 @@ def _open(path: str) -> tuple[Any, Any]:
     if stream is None:
         raise ValueError("there are no pictures in it")
     stream.codec_context.thread_count = 1  # the workers are many already
+    stream.codec_context.options = {"err_detect": "crccheck+explode"}  # rather none than invented pixels
     return container, stream
 
 
