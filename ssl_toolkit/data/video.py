@@ -246,7 +246,7 @@ def _open(path: str) -> tuple[Any, Any]:
         raise UsageError("reading videos needs PyAV: pip install 'ssl-toolkit[video]'") from error
     if not os.path.isfile(path):
         raise ValueError("not a regular file")
-    container = av.open(path, options={"protocol_whitelist": "file"})  # a playlist could name any address
+    container = av.open(path, container_options={"protocol_whitelist": "file"})  # a playlist could name any address
     stream = container.streams.best("video")
     if stream is None:
         raise ValueError("there are no pictures in it")
