@@ -19,7 +19,9 @@ told: SimCLR's projection and MoCo v3's and NNCLR's last batch norms have scale 
 and NNCLR and MoCo v3 use its symmetric `NTXentLoss`, which also compares keys with keys.
 
 The second table is the losses alone, forward and backward. Needs ``pip install lightly``; ``KINETO_LOG_LEVEL=99``
-keeps the profiler quiet.
+keeps the profiler quiet. On Linux much of what large tensors cost a CPU is page faults, as the C library gives freed
+memory back at once; with
+``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296`` it keeps it.
 """
 
 from __future__ import annotations
