@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_toolkit.augment import Views, multicrop_views
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.contrastive.momentum import momentum_copy, momentum_update
-from ssl_toolkit.contrastive.multicrop import by_size
+from ssl_toolkit.contrastive.multicrop import GLOBAL, by_size
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder
@@ -19,8 +19,6 @@ from ssl_toolkit.heads import CosinePrototypes, mlp
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.schedules import cosine, warm_up
-
-GLOBAL = 2  # crops that the teacher sees
 
 
 class DINO(Method):
@@ -41,6 +39,7 @@ class DINO(Method):
         prototypes: Number of outputs (65,536 for ImageNet).
         freeze_last_layer: Epochs in which the last layer stays as it is.
         hidden_dim: Width of the head's two hidden layers (2,048 for ImageNet).
+        head_norm: Whether these have a batch norm; the authors' networks have none.
         bottleneck_dim: Dimension in front of the last layer.
 
     Source: Caron et al. 2021, algorithm 1, section 3 and appendix C.
@@ -63,6 +62,7 @@ class DINO(Method):
         prototypes: int = 4096,
         freeze_last_layer: int = 1,
         hidden_dim: int = 1024,
+        head_norm: bool = False,
         bottleneck_dim: int = 256,
     ) -> None:
         super().__init__(encoder, views, optimizer)
@@ -76,7 +76,7 @@ class DINO(Method):
         )
         require_share(momentum=momentum, center_momentum=center_momentum, teacher_warmup=teacher_warmup)
         self.head = nn.Sequential(
-            mlp(encoder.feature_dim, hidden_dim, hidden_dim, bottleneck_dim, norm=False, activation=nn.GELU),
+            mlp(encoder.feature_dim, hidden_dim, hidden_dim, bottleneck_dim, norm=head_norm, activation=nn.GELU),
             CosinePrototypes(bottleneck_dim, prototypes),
         )
         self.teacher_encoder, self.teacher_head = momentum_copy(encoder), momentum_copy(self.head)

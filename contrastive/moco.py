@@ -76,17 +76,18 @@ class MoCo(Method):
     @torch.no_grad()
     def _keys(self, image: Tensor) -> Tensor:
         """Unit keys (N, D), made of images shuffled across processes: batch norm must not tell (v1, section 3.3)."""
-        n, order = len(image), self._shuffle(len(image) * world_size())
+        if world_size() == 1:
+            return self._unit_keys(image)
+        n = len(image)
         mine = slice(rank() * n, (rank() + 1) * n)
-        k = F.normalize(self.key_projector(self.key_encoder(gather(image)[order[mine]])), dim=1)
+        # The same order in every process.
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.global_step))
+        order = torch.randperm(n * world_size(), generator=generator).to(image.device)
+        k = self._unit_keys(gather(image)[order[mine]])
         return gather(k)[order.argsort()[mine]]
 
-    def _shuffle(self, count: int) -> Tensor:
-        """An order of all images of the step, the same in every process; one process has nothing to shuffle."""
-        if world_size() == 1:
-            return torch.arange(count, device=self.device)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.global_step))
-        return torch.randperm(count, generator=generator).to(self.device)
+    def _unit_keys(self, image: Tensor) -> Tensor:
+        return F.normalize(self.key_projector(self.key_encoder(image)), dim=1)
 
     def after_update(self) -> None:
         """The key network follows."""

@@ -8,6 +8,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+GLOBAL = 2  # global views, the first ones: those that DINO's teacher sees and SwAV makes codes of
+
 
 def by_size(encode: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
     """Encode views, neighbours of equal size together.

@@ -62,8 +62,9 @@ class NNCLR(Method):
         projection_dim: int = 256,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        require_positive(temperature=temperature, queue_size=queue_size)
-        require_positive(hidden_dim=hidden_dim, projection_dim=projection_dim)
+        require_positive(
+            temperature=temperature, queue_size=queue_size, hidden_dim=hidden_dim, projection_dim=projection_dim
+        )
         require_two_views(len(views))
         self.projector = mlp(encoder.feature_dim, hidden_dim, hidden_dim, projection_dim, last_norm=True)
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_toolkit.augment import Views, swav_views
 from ssl_toolkit.contrastive import losses
-from ssl_toolkit.contrastive.multicrop import by_size
+from ssl_toolkit.contrastive.multicrop import GLOBAL, by_size
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import rank, world_size
@@ -19,8 +19,6 @@ from ssl_toolkit.errors import UsageError, require_positive, require_share
 from ssl_toolkit.heads import mlp
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
-
-GLOBAL = 2  # crops that get codes
 
 
 class SwAV(Method):
@@ -62,8 +60,14 @@ class SwAV(Method):
         projection_dim: int = 128,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        require_positive(temperature=temperature, epsilon=epsilon, iterations=iterations, prototypes=prototypes)
-        require_positive(hidden_dim=hidden_dim, projection_dim=projection_dim)
+        require_positive(
+            temperature=temperature,
+            epsilon=epsilon,
+            iterations=iterations,
+            prototypes=prototypes,
+            hidden_dim=hidden_dim,
+            projection_dim=projection_dim,
+        )
         require_share(queue_start=queue_start)
         if queue_size < 0:
             raise UsageError(f"--method.queue-size is {queue_size}: it must be at least 0")

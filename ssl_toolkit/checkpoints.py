@@ -142,9 +142,7 @@ class Checkpoints(pl.Callback):
 
     def _agreed(self, trainer: pl.Trainer, late: bool) -> tuple[int, bool]:
         """Signal and whether a checkpoint is late, the same in every process: all must stop or save together."""
-        if trainer.world_size == 1:
-            return self._signum, late
-        if trainer.global_step % self.AGREE_EVERY:
+        if trainer.world_size > 1 and trainer.global_step % self.AGREE_EVERY:
             return 0, False
         signum, overdue = agree([self._signum, late], trainer.strategy.root_device)
         return signum, bool(overdue)

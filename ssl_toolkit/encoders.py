@@ -163,8 +163,7 @@ class Encoder(nn.Module):
                 "read the images with as many channels, or build the encoder for them"
             )
         embed = getattr(self.backbone, "patch_embed", None)
-        whole = isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad
-        patch = getattr(embed, "patch_size", (1, 1)) if whole else (1, 1)
+        patch = embed.patch_size if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad else (1, 1)
         if image.shape[-2] % patch[0] or image.shape[-1] % patch[1]:
             raise UsageError(
                 f"{self.config.name} cuts images into patches of {patch[0]}x{patch[1]} px, which {image.shape[-2]}x"

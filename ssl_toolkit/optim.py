@@ -57,7 +57,7 @@ def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float) ->
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
     if name == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
+        return cosine(1.0, 0.0, progress)
     if name == "linear":
         return 1 - progress
     if name == "step":

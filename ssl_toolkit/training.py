@@ -28,7 +28,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 def native_bf16(accelerator: str = "auto") -> bool:
     """Whether the device computes in bfloat16 itself; in software it is tens of times slower than float32."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if _on_cuda(accelerator):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return accelerator in ("auto", "cpu") and any(getattr(torch.cpu, name, bool)() for name in names)
@@ -89,9 +89,9 @@ def fit(
     # Short runs are logged more often, so that there is a curve to look at.
     log_every = max(1, min(10, method.total_steps // 50))
 
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    on_cuda = _on_cuda(accelerator)
     if devices > 1 and sync_batch_norm:
-        if on_gpu:
+        if on_cuda:
             convert_sync_batchnorm(method)
         else:
             synchronize_batch_norm(method)
@@ -105,7 +105,7 @@ def fit(
             max_epochs=epochs,
             accelerator=accelerator,
             devices=devices,
-            strategy=_together(on_gpu) if devices > 1 else "auto",
+            strategy=_together(on_cuda) if devices > 1 else "auto",
             precision=precision,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_gradient or None,
@@ -127,10 +127,14 @@ def fit(
         save_encoder(method.kept_encoder, run.encoder_file, name)
 
 
-def _together(on_gpu: bool) -> DDPStrategy:
+def _on_cuda(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _together(on_cuda: bool) -> DDPStrategy:
     # Buffers need not be sent: queues and centres gather what they are made of, batch norm is synchronised or, where
     # that is not wanted, the first process's is kept.
-    return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", broadcast_buffers=False)
+    return DDPStrategy(process_group_backend="nccl" if on_cuda else "gloo", broadcast_buffers=False)
 
 
 def _loggers(run: RunFolder, resume_step: int) -> list[Logger]:

@@ -78,8 +78,11 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except ToolkitError as error:
         signum = getattr(error, "signum", 0)  # a run that a signal asked to stop
-        if signum and os.environ.get("LOCAL_RANK", "0") != "0":
-            sys.exit(0)  # the first process says it for all, and is not to be killed for our leaving
+        if signum:
+            from ssl_toolkit.runs import launched_rank
+
+            if launched_rank():
+                sys.exit(0)  # the first process says it for all, and is not to be killed for our leaving
         print(f"ssl-toolkit: {'' if signum else 'error: '}{error}", file=sys.stderr)
         sys.exit(128 + signum if signum else 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:

@@ -23,10 +23,19 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(name, True):
-        raise UsageError(f"--device {name}: there is none on this machine; leave it out, or give cpu")
+    check_device("--device", name)
     return torch.device(name)
+
+
+def check_device(option: str, name: str) -> None:
+    """Refuse a type of device that is not there; `option` is what asked for it.
+
+    Raises:
+        UsageError: Naming the option.
+    """
+    cuda = torch.cuda.is_available()
+    if not {"cuda": cuda, "gpu": cuda, "mps": torch.backends.mps.is_available()}.get(name, True):
+        raise UsageError(f"{option} {name}: there is none on this machine; leave it out, or give cpu")
 
 
 def natural_size(images: ImageSet) -> int:

@@ -286,9 +286,9 @@ def check_accelerator(name: str, devices: int) -> None:
     """
     import torch
 
-    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(name, True):
-        raise UsageError(f"--accelerator {name}: there is none on this machine; leave it out, or give cpu")
+    from ssl_toolkit.cli.common import check_device
+
+    check_device("--accelerator", name)
     gpus = torch.cuda.device_count() if name in ("auto", "gpu") else 0
     if gpus and devices > gpus:
         raise UsageError(f"--devices is {devices}: this machine has {gpus} of that type")

@@ -206,10 +206,13 @@ def _reason(error: Exception, max_pixels: int) -> str:
     if isinstance(error, Image.DecompressionBombError):  # beyond Pillow's own limit even the header is refused
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         return f"more pixels than the cap of {limit:,}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    return in_brief(error)
+
+
+def in_brief(error: Exception) -> str:
+    """The first line of what an error says, at most 160 characters."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text.splitlines()[0][:160] if text else type(error).__name__
 
 
 def _pixels(image: Image.Image, size: int | None, channels: int, max_pixels: int) -> NDArray[np.uint8]:

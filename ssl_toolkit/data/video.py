@@ -12,12 +12,13 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit.data.images import BadImageError, check_channels, convert_channels, read_image, resize
+from ssl_toolkit.data.images import BadImageError, check_channels, convert_channels, in_brief, read_image, resize
 from ssl_toolkit.data.sources import ImageSet, PathList, list_images
 from ssl_toolkit.errors import UsageError
 
@@ -79,6 +80,13 @@ class ClipSet(ImageSet):
         self._movie = np.repeat(np.arange(len(movies)), counts)
         self._first = np.concatenate([hop * np.arange(count) for count in counts])
         self.labels = np.full(len(self._movie), -1, dtype=np.int64)
+
+    def first_frames(self) -> ClipSet:
+        """The first frame of each clip: images like others."""
+        firsts = copy(self)
+        firsts.frames, firsts.channels = 1, self._frame_channels
+        firsts.word = f"{self.word}, first frames"
+        return firsts
 
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`: (frames x channels of a frame, H, W), the first frame first."""
@@ -148,7 +156,7 @@ class Video(Movie):
         except UsageError:
             raise
         except Exception as error:  # hostile files meet with any
-            raise BadImageError(path, _reason(error)) from error
+            raise BadImageError(path, in_brief(error)) from error
         self.keys, self.times = (np.array(sorted(found), dtype=np.int64) for found in (keys, times))
         self.length = len(self.times)
 
@@ -161,7 +169,7 @@ class Video(Movie):
             frames = decoder.read(self.times[places.start : places.stop : places.step].tolist())
         except Exception as error:
             _decoders.pop(os.getpid(), None)  # who knows where it stands
-            raise BadImageError(self.path, _reason(error)) from error
+            raise BadImageError(self.path, in_brief(error)) from error
         return [convert_channels(resize(frame, size), channels) for frame in frames]
 
 
@@ -259,8 +267,3 @@ def _time(packet: Any) -> int:
     """Presentation time in the stream's unit; what has none is shown as it is decoded."""
     time: int = packet.dts if packet.pts is None else packet.pts
     return time
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return text.splitlines()[0][:160] if text else type(error).__name__
