@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, read_some
 from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.video import ClipSet
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import visualize
@@ -393,6 +394,8 @@ def _shuffled(config: dict[str, Any], encoder: Encoder) -> tuple[ImageSet, NDArr
         labels=config.get("labels", "auto"),
         channels=encoder.config.channels,
     )
+    if isinstance(images, ClipSet):
+        images = images.first_frames()
     return images, numpy_generator(0, "report").permutation(len(images))
 
 

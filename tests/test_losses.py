@@ -259,7 +259,7 @@ def test_mismatched_rows_raise_the_loss() -> None:
 def test_scale_does_not_matter(name: str) -> None:
     case = CASES[name]
     scaled = [x * 100 ** (n - 1) for n, x in enumerate(case.tensors())]
-    assert case(*scaled).item() == pytest.approx(case(*case.tensors()).item(), abs=1e-12)
+    assert case(*scaled).item() == pytest.approx(case(*case.tensors()).item(), abs=1e-10)
 
 
 @pytest.mark.parametrize("name", ["vicreg", "cpc"])

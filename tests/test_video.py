@@ -23,6 +23,8 @@ from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, cached
 from ssl_toolkit.data.sources import open_images, open_item
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.report import make_report
+from ssl_toolkit.runs import RunFolder
 
 
 def paint(folder: Path, count: int, first: int = 0, size: tuple[int, int] = (6, 4)) -> Path:
@@ -216,6 +218,17 @@ def test_cpc_pretrains_on_clips_resumes_and_leaves_an_encoder_for_images(tmp_pat
     resumed = load_encoder(run_cpc(tmp_path, "part", epochs=3, checkpoint_every=4, resume=True))
     assert resumed.sha256 == whole.sha256
     assert load_encoder(run_cpc(tmp_path, "on", encoder=str(tmp_path / "run"))).config.channels == 3
+
+
+def test_the_report_of_clips_shows_their_first_frames(tmp_path):
+    run = run_cpc(tmp_path)
+    page = make_report(run, images=8).read_text(encoding="utf-8")
+    assert "No pictures:" not in page
+    assert "No map:" not in page
+    clips = open_images(RunFolder(run).config()["data"])
+    first = clips.first_frames()
+    assert page.count(first.word) >= 2  # under the neighbours and the map
+    np.testing.assert_array_equal(first.load(1, None), clips.load(1, None)[:3])
 
 
 def test_the_loss_on_clips_falls(tmp_path):
