@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -179,21 +179,6 @@ def check_labelled(train: Features, test: Features) -> None:
         raise UsageError(f"{len(unknown)} classes are in the test set but not in the training set: labels {listed}")
     if train.x.shape[1] != test.x.shape[1]:
         raise UsageError(f"training features have {train.x.shape[1]} columns, test features {test.x.shape[1]}")
-
-
-def rank_of(score: NDArray[Any], target: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many classes come before the true one, (N,).
-
-    A class comes before another if its score is larger, or equal and its number lower.
-
-    Args:
-        score: (N, K), larger is better.
-        target: (N,) in [0, K): the true class.
-    """
-    own = np.take_along_axis(score, target[:, None], axis=1)
-    before = (score > own) | ((score == own) & (np.arange(score.shape[1]) < target[:, None]))
-    rank: NDArray[np.int64] = before.sum(axis=1)
-    return rank
 
 
 def _scale(image: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.eval.features import Features, check_labelled, rank_of, stratified_split
+from ssl_toolkit.eval.features import Features, check_labelled, stratified_split
+from ssl_toolkit.eval.metrics import accuracies, rank_of
 
 METRICS = ("cosine", "l2")
 VOTES = ("weighted", "plain")
@@ -46,7 +47,7 @@ def knn(
     temperature: float = 0.1,
     metric: str = "cosine",
     vote: str = "weighted",
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Accuracy of a vote among the k nearest training images, found by exact search.
 
     A neighbour's vote weighs exp(s / temperature) when weighted and 1 when plain, where s is the cosine, or minus half
@@ -64,7 +65,7 @@ def knn(
         vote: ``weighted`` or ``plain``.
 
     Returns:
-        `top1` and `top5` in [0, 1], and the `k` and `temperature` they belong to.
+        What `accuracies` says, such as `top1` in [0, 1], and the `k` and `temperature` it belongs to.
 
     Raises:
         UsageError: An argument is out of range, a label is missing, or a class is in `test` only.
@@ -77,10 +78,9 @@ def knn(
     classes, label = np.unique(train.label, return_inverse=True)
     target = np.searchsorted(classes, test.label)
     heat = temperature if vote == "weighted" else math.inf
-    rank = _rank(similarity, label[position], target, len(classes), heat)
+    rank, answer = _vote(similarity, label[position], target, len(classes), heat)
     return {
-        "top1": float((rank < 1).mean()),
-        "top5": float((rank < 5).mean()),
+        **accuracies(rank, answer, target, len(classes)),
         "k": similarity.shape[1],
         "temperature": temperature,
     }
@@ -123,7 +123,7 @@ def select_k(
     for k in sorted({min(k, len(bank)) for k in ks}):
         for temperature in temperatures if vote == "weighted" else temperatures[:1]:
             heat = temperature if vote == "weighted" else math.inf
-            rank = _rank(similarity[:, :k], voted[:, :k], target, len(classes), heat)
+            rank, _ = _vote(similarity[:, :k], voted[:, :k], target, len(classes), heat)
             tried.append({"k": k, "temperature": temperature, "top1": float((rank < 1).mean())})
     best = max(tried, key=lambda row: row["top1"])  # the first of equals
     return KnnChoice(int(best["k"]), best["temperature"], best["top1"], tried)
@@ -171,14 +171,14 @@ def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-def _rank(
+def _vote(
     similarity: NDArray[np.float32],
     label: NDArray[np.int64],
     target: NDArray[np.int64],
     classes: int,
     temperature: float,
-) -> NDArray[np.int64]:
-    """How many classes the vote puts before the true one, (M,); `classes` where the true one has no vote.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many classes the vote puts before the true one, (M,), `classes` where that has no vote; and the winner, (M,).
 
     Args:
         similarity: (M, k), descending.
@@ -187,7 +187,7 @@ def _rank(
         classes: Number of classes.
         temperature: Infinite for a plain vote.
     """
-    rank = np.empty(len(target), dtype=np.int64)
+    rank, winner = np.empty_like(target), np.empty_like(target)
     step = max(_VOTES // classes, 1)
     for start in range(0, len(target), step):
         rows = slice(start, start + step)
@@ -197,7 +197,8 @@ def _rank(
         votes: NDArray[Any] = np.bincount(cell.ravel(), weight.ravel(), classes * len(near)).reshape(-1, classes)
         has_vote = votes[np.arange(len(near)), true] > 0
         rank[rows] = np.where(has_vote, rank_of(votes, true), classes)
-    return rank
+        winner[rows] = votes.argmax(axis=1)  # of equals the lower label
+    return rank, winner
 
 
 def _check(metric: str, vote: str, ks: Sequence[int], temperatures: Sequence[float]) -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.features import Features, check_labelled, rank_of, stratified_split
+from ssl_toolkit.eval.features import Features, check_labelled, stratified_split
+from ssl_toolkit.eval.metrics import accuracies, rank_of
 
 STRENGTHS = tuple(float(f"{10 ** (power / 2):.3g}") for power in range(2, -13, -1))
 """Strengths of the L2 penalty tried by default: 10 down to 1e-6 in half decades."""
@@ -80,8 +81,9 @@ def linear_probe(
         device: Where to compute. Holds one standardised copy of the training features.
 
     Returns:
-        `top1` and `top5` on the test set in [0, 1]; `l2`, the strength that was chosen; and `path`, a row for each
-        strength tried with its `l2` and its `top1` on the held-out part, empty where there was nothing to choose.
+        What `accuracies` says of the test set, such as `top1` in [0, 1]; `l2`, the strength that was chosen; and
+        `path`, a row for each strength tried with its `l2` and its `top1` on the held-out part, empty where there was
+        nothing to choose.
         `fit_softmax(train, l2)` gives the same regression again.
 
     Raises:
@@ -97,8 +99,10 @@ def linear_probe(
         fit, chosen_on = (train.select(rows) for rows in stratified_split(train.label, held_out, seed))
         path = _path(fit, chosen_on, strengths, device)
     l2 = max(path, key=lambda row: row["top1"])["l2"] if path else strengths[0]  # the first of equals
-    rank = fit_softmax(train, l2, device=device).ranks(test)
-    return {"top1": float((rank < 1).mean()), "top5": float((rank < 5).mean()), "l2": l2, "path": path}
+    probe = fit_softmax(train, l2, device=device)
+    score, target = probe.logits(test.x), np.searchsorted(probe.classes, test.label)
+    answers = accuracies(rank_of(score, target), score.argmax(1), target, len(probe.classes))
+    return {**answers, "l2": l2, "path": path}
 
 
 def fit_softmax(train: Features, l2: float, *, device: str | torch.device = "cpu") -> Softmax:

@@ -36,6 +36,7 @@ from ssl_toolkit.eval import visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.knn import nearest
+from ssl_toolkit.eval.metrics import in_percent
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.methods import method_class
@@ -320,15 +321,27 @@ def _scores(results: dict[str, Any], trained: _Trained | None) -> dict[str, Any]
         "verdict": verdict(scores),
         "titles": [visualize.PROTOCOLS.get(name, name) for name in columns],
         "rows": [
-            (visualize.ENCODERS.get(name, name), [f"{_percent(each[c]):.1f}" if c in each else "" for c in columns])
+            (visualize.ENCODERS.get(name, name), [in_percent(each[c]) if c in each else "" for c in columns])
             for name, each in scores.items()
         ],
         "charts": [_chart(partial(visualize.score_chart, scores, chance, [c]), f"bars: {c}") for c in columns],
+        "confusion": _confusion(scores["trained"], protocol.get("class_names")),
         "train": protocol["train"],
         "test": protocol["test"],
         "classes": classes,
         "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
     }
+
+
+def _confusion(scores: dict[str, Any], classes: list[str] | None) -> dict[str, Any] | None:
+    """What the trained encoder's linear probe, or else its first protocol, takes for what."""
+    name = "linear" if "linear" in scores else next(iter(scores))
+    counts = scores[name].get("confusion")
+    if counts is None or classes is None or len(classes) != len(counts):
+        return None
+    title = visualize.PROTOCOLS.get(name, name)
+    draw = partial(visualize.confusion_figure, np.array(counts), classes)
+    return {"title": title, "chart": _chart(draw, f"matrix: classes by the {title}'s answers")}
 
 
 # --- the pictures ----------------------------------------------------------------------------------------------------

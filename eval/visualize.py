@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -91,6 +92,9 @@ HEAT = "inferno"
 
 HEADS = 6
 """Heads of an attention layer that are shown one by one."""
+
+LABELLED_CONFUSION = 20
+"""Up to this many classes a confusion matrix names them and gives its numbers."""
 
 SMOOTH_FROM = 30
 """Points of a curve from which on its running mean is drawn over it."""
@@ -518,6 +522,35 @@ def score_chart(
         axes.tick_params(axis="y", labelsize=8.5, labelcolor=theme.ink)
         axes.spines["bottom"].set_bounds(0, 100)
         _title(axes, f"{PROTOCOLS.get(protocol, shown(protocol, 24))}: top-1, %", theme)
+    return figure
+
+
+def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], theme: Theme = LIGHT) -> Figure:
+    """What is taken for what: a row a true class, a column an answer, shares of the row as colour.
+
+    Args:
+        counts: (K, K), see `ssl_toolkit.eval.metrics.accuracies`.
+        classes: K names.
+        theme: Colours.
+    """
+    k = len(counts)
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labelled = k <= LABELLED_CONFUSION
+    side = 1.3 + 0.42 * k if labelled else 5.2
+    figure, (axes,) = _panels(1, 1, (side + 0.4, side), theme)
+    colours = LinearSegmentedColormap.from_list("share", [theme.background, theme.accent])
+    axes.imshow(share, cmap=colours, vmin=0, vmax=100)
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(bottom=False)
+    if not labelled:
+        axes.set(xticks=(), yticks=())
+        return figure
+    names = [shown(name, 16) for name in classes]
+    axes.set_yticks(range(k), names, parse_math=False, color=theme.ink)
+    axes.set_xticks(range(k), names, parse_math=False, color=theme.ink, rotation=45, ha="right", rotation_mode="anchor")
+    for row, column in np.argwhere(share >= 0.5):
+        text = theme.background if share[row, column] > 55 else theme.ink
+        axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center_baseline", fontsize=7.5, color=text)
     return figure
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import features as module
-from ssl_toolkit.eval.features import Features, check_labelled, extract, load_features, rank_of, stratified_split
+from ssl_toolkit.eval.features import Features, check_labelled, extract, load_features, stratified_split
 
 
 class Loader:
@@ -275,8 +275,3 @@ def test_check_labelled_names_what_is_wrong() -> None:
         check_labelled(make([0]), make([0], width=3))
     with pytest.raises(UsageError, match="the test set is empty"):
         check_labelled(make([0]), make([]))
-
-
-def test_rank_by_hand() -> None:
-    score = np.array([[0.1, 0.5, 0.4], [0.1, 0.5, 0.4], [0.3, 0.3, 0.3], [0.3, 0.3, 0.3]])
-    np.testing.assert_array_equal(rank_of(score, np.array([1, 0, 0, 2])), [0, 2, 0, 2])

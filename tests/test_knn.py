@@ -59,7 +59,9 @@ def test_l2_by_hand() -> None:
 def test_top5_counts_classes_before_the_true_one_and_needs_a_vote() -> None:
     train = make(at(0, 10, 20, 30, 40, 50, 60), [6, 5, 4, 3, 2, 1, 0])
     test = make(at(0, 0, 0), [6, 2, 1])  # ranks 0, 4, 5
-    assert knn(train, test, k=7) == {"top1": 1 / 3, "top5": 2 / 3, "k": 7, "temperature": 0.1}
+    found = knn(train, test, k=7)
+    assert (found["top1"], found["top5"], found["k"], found["temperature"]) == (1 / 3, 2 / 3, 7, 0.1)
+    assert np.array(found["confusion"])[[1, 2, 6], 6].tolist() == [1, 1, 1]  # all three are taken for the nearest
     # With one neighbour five of the seven classes have no vote: they are no guess, however low their label.
     assert knn(train, test, k=1)["top5"] == 1 / 3
     assert knn(train, make(at(0), [0]), k=1)["top5"] == 0

@@ -20,6 +20,7 @@ from ssl_toolkit.cli.evaluate import evaluate
 from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.cli.report import report
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.eval.metrics import in_percent
 from ssl_toolkit.eval.report import _duration, _one_a_class, _seconds, _summary, _without, make_report, verdict
 
 CLASSES = ("<script>alert(1)", '"><img src=x onerror=alert(1)>')
@@ -94,10 +95,10 @@ def test_page_says_what_was_run_and_how_good_it_is(folder: Path) -> None:
     results = json.loads((folder / "run" / "results.json").read_text())["results"]
     for scores in results.values():
         for score in scores.values():
-            assert f"{100 * score['top1']:.1f}" in text
+            assert in_percent(score) in text
     for words in (
         "SimCLR", "convnet", "kNN", "linear probe", "random weights", "raw pixels", "8 nearest by cosine among 16",
-        "6 optimiser steps", "config.yaml", "temperature: 0.2", "python 3.", "CPU cores",
+        "6 optimiser steps", "config.yaml", "temperature: 0.2", "What is taken for what", "python 3.", "CPU cores",
         verdict(results), str(folder / "train"), *CLASSES,
     ):  # fmt: skip
         assert words in text

@@ -17,6 +17,7 @@ from ssl_toolkit.eval import visualize
 from ssl_toolkit.eval.visualize import (
     DARK,
     LIGHT,
+    confusion_figure,
     curve_columns,
     curves_figure,
     figure_png,
@@ -264,6 +265,15 @@ def test_score_chart() -> None:
     assert {"75.0", "25.0", "guessing: 10"} == {text.get_text() for text in knn.texts}
     assert linear.get_title("left") == "linear probe: top-1, %"
     assert len(score_chart(results, protocols=["linear"]).axes) == 1
+
+
+def test_confusion_figure() -> None:
+    (axes,) = confusion_figure(np.array([[3, 1], [0, 0]]), ["cat", "$dog$"]).axes
+    assert axes.images[0].get_array().tolist() == [[75, 25], [0, 0]]
+    assert [text.get_text() for text in axes.texts] == ["75", "25"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "$dog$"]
+    many = confusion_figure(np.eye(50, dtype=np.int64), [str(n) for n in range(50)]).axes[0]
+    assert (list(many.texts), list(many.get_xticks())) == ([], [])
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ def evaluate(
             "train": {"data": train, "images": bank.total, "bad": len(bank.bad)},
             "test": {"data": test, "images": queries.total, "bad": len(queries.bad)},
             "classes": len(bank.images.classes or []),
+            "class_names": bank.images.classes,
         },
         "results": results,
         "seed": seed,
@@ -109,12 +110,14 @@ def evaluate(
 
 def table(summary: dict[str, Any]) -> str:
     """The results as lines of text, accuracies in percent."""
+    from ssl_toolkit.eval.metrics import in_percent
+
     names = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
     protocols = summary["protocol"]["names"]
     titles = {"knn": "kNN", "linear": "linear probe"}
     lines = [f"{'top-1, %':<16}" + "".join(f"{titles[p]:>14}" for p in protocols)]
     for key, scores in summary["results"].items():
-        lines.append(f"{names[key]:<16}" + "".join(f"{100 * scores[p]['top1']:>14.1f}" for p in protocols))
+        lines.append(f"{names[key]:<16}" + "".join(f"{in_percent(scores[p]):>14}" for p in protocols))
     return "\n".join(lines)
 
 
