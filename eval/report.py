@@ -34,6 +34,7 @@ from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
+from ssl_toolkit.eval.compare import read_results
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.knn import nearest
 from ssl_toolkit.eval.metrics import in_percent
@@ -88,7 +89,7 @@ def make_report(
     stored = _config(folder)
     config = stored if data_root is None else stored | {"data_root": data_root}
     encoder = _attempt(lambda: _Trained.load(folder))
-    results = _attempt(lambda: _results(folder))
+    results = _attempt(lambda: read_results(folder))
     sample = _attempt(
         lambda: _Sample.take(config, encoder.needed(), results.content, images, device, workers, progress)
     )
@@ -190,22 +191,6 @@ def _config(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ToolkitError(f"{folder.config_file} is damaged: it holds no settings")
     return config
-
-
-def _results(folder: RunFolder) -> dict[str, Any]:
-    """What `ssl-toolkit evaluate` left in the folder, checked as far as this page reads it."""
-    if not folder.results_file.exists():
-        raise ToolkitError("not scored yet")
-    try:
-        results: dict[str, Any] = json.loads(folder.results_file.read_text(encoding="utf-8"))
-        verdict(results["results"])
-        for part in ("train", "test"):
-            f"{results['protocol'][part]['data']}{results['protocol'][part]['images']:d}"
-        for scores in results["results"].values():
-            [_percent(score) for score in scores.values()]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ToolkitError(f"{folder.results_file} is not what ssl-toolkit evaluate writes: evaluate again") from error
-    return results
 
 
 def _percent(score: Mapping[str, Any]) -> float:

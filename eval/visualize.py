@@ -35,7 +35,7 @@ from ssl_toolkit.data.images import resize, to_uint8
 from ssl_toolkit.data.loader import center_crop, pad
 from ssl_toolkit.data.sources import open_images, open_item
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.files import write_atomic
+from ssl_toolkit.files import make_folder, write_atomic
 
 Pixels = NDArray[Any]
 Hit = Mapping[str, Any]
@@ -85,6 +85,7 @@ NAMED_CLASSES = 12
 
 TITLES = {"lr": "learning rate", "images_per_second": "images a second", "knn_top1": "kNN accuracy while training"}
 ENCODERS = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
+BASELINES = ("random", "raw pixels", "pixels")  # how their names begin
 PROTOCOLS = {"knn": "kNN", "linear": "linear probe"}
 
 HEAT = "inferno"
@@ -146,6 +147,19 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def write_figure(figure: Figure, out: str | os.PathLike[str], option: str) -> None:
+    """Write a figure as a PNG; its folder is made.
+
+    Raises:
+        UsageError: It cannot be written; `option` is what named it.
+    """
+    make_folder(Path(out).parent, option)
+    try:
+        write_atomic(out, lambda temporary: temporary.write_bytes(figure_png(figure)))
+    except OSError as error:
+        raise UsageError(f"{option} {os.fspath(out)} cannot be written: {error.strerror}") from error
+
+
 def shown(text: object, length: int | None = None) -> str:
     """Text that can be drawn and encoded, of at most `length` characters: the middle of more becomes an ellipsis.
 
@@ -202,11 +216,7 @@ def neighbour_grid(
         names=[os.path.basename(query) for query in queries],
         query_labels=query_labels,
     )
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out, lambda temporary: temporary.write_bytes(figure_png(figure)))
-    except OSError as error:
-        raise UsageError(f"the picture grid {out} cannot be written: {error.strerror}") from error
+    write_figure(figure, out, "--grid")
 
 
 def neighbours_figure(
@@ -496,10 +506,11 @@ def score_chart(
     protocols: Sequence[str] | None = None,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Top-1 accuracy of each encoder as bars, one panel a protocol.
+    """Top-1 accuracy of each encoder as bars, one panel a protocol; a thin line is the interval, where there is one.
 
     Args:
-        results: ``{encoder: {protocol: {"top1": accuracy in [0, 1]}}}``, as ``results.json`` holds it.
+        results: ``{encoder: {protocol: {"top1": accuracy in [0, 1]}}}``, as ``results.json`` holds it, or with names of
+            runs instead of ``trained``.
         chance: Accuracy of guessing, in [0, 1], drawn as a line.
         protocols: Those to draw; None draws all.
         theme: Colours.
@@ -510,10 +521,12 @@ def score_chart(
     for axes, protocol in zip(panels, protocols, strict=True):
         names = [name for name in results if protocol in results[name]]
         top1 = [100 * float(results[name][protocol]["top1"]) for name in names]
-        colours = [theme.accent if name == "trained" else theme.muted for name in names]
+        colours = [theme.muted if name.startswith(BASELINES) else theme.accent for name in names]
         axes.barh(range(len(names)), top1, color=colours, height=0.62)
-        for place, value in enumerate(top1):
-            axes.text(value + 1.5, place, f"{value:.1f}", color=theme.ink, fontsize=8.5, va="center_baseline")
+        for place, (name, value) in enumerate(zip(names, top1, strict=True)):
+            low, high = (100 * end for end in results[name][protocol].get("interval", (value / 100, value / 100)))
+            axes.plot((low, high), (place, place), color=theme.ink, lw=1, solid_capstyle="butt")
+            axes.text(high + 1.5, place, f"{value:.1f}", color=theme.ink, fontsize=8.5, va="center_baseline")
         if chance is not None:
             axes.axvline(100 * chance, color=theme.ink, lw=1, ls=(0, (2, 2)))
             axes.text(100 * chance + 1.5, -0.5, f"guessing: {100 * chance:.3g}", color=theme.muted, fontsize=7.5)

@@ -255,6 +255,7 @@ BAD = [
     (["evaluate", "RUN", "--train", "shapes:train:40", "--test", "shapes:test:20", "--protocol", "kn"], ["kn", "knn"]),
     (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT"], ["FLAT", "no labels"]),
     (["evaluate", "RUN", "--train", "shapes:train:40"], ["test"]),
+    (["compare", "FULL"], ["FULL", "not a run"]),
     (["search", "no/index", "a.jpg"], ["no/index"]),
     (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
     (["search", "INDEX", "missing.jpg"], ["missing.jpg"]),

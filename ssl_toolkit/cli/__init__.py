@@ -19,6 +19,7 @@ from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 COMMANDS = {
     "pretrain": "images -> a run folder with an encoder",
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
+    "compare": "scored runs -> one table and chart",
     "embed": "encoder + images -> features on disk",
     "index": "encoder + images -> a search index",
     "search": "search index + image -> its nearest neighbours",

@@ -61,7 +61,6 @@ def draw_views(
     from ssl_toolkit.data.loader import read_some
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.eval import visualize
-    from ssl_toolkit.files import write_atomic
     from ssl_toolkit.randomness import derive_seed, numpy_generator
 
     known = recipes()
@@ -75,11 +74,7 @@ def draw_views(
     if not read:
         raise ToolkitError(f"none of the images of '{data}' can be read")
     figure = visualize.views_figure(read, visualize.views_of(read, made, derive_seed(seed, "views")))
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out, lambda temporary: temporary.write_bytes(visualize.figure_png(figure)))
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from error
+    visualize.write_figure(figure, out, "--out")
     return Path(out)
 
 
