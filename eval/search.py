@@ -1,11 +1,13 @@
-"""Nearest images by exact search: an index that is whole or absent on disk, and refuses what does not fit it."""
+"""Nearest images: an index that is whole or absent on disk, says how exact it is, and refuses what does not fit it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -23,12 +25,22 @@ from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.eval.knn import METRICS, unit
 from ssl_toolkit.files import sha256_of, sync, temporary_beside, write_atomic
+from ssl_toolkit.randomness import numpy_generator
 
-FORMAT = 1
+FORMAT = 2
 """Version of what a folder holds; another one is refused."""
 
-_SUFFIX = {"vectors": ".faiss", "items": ".jsonl", "encoder": ".safetensors"}
+EXACT = "Flat"
+"""Name of exact search, FAISS's."""
+
+RECALL = 0.95
+"""Share of the ten true neighbours that an approximate index is set to find."""
+
+_SUFFIX = {"vectors": ".npy", "items": ".jsonl", "encoder": ".safetensors", "approximate": ".faiss"}
 _SPARE = 32  # candidates beyond k that are scored again, see EmbeddingIndex.search
+_ADDED = 1 << 16  # rows at once
+_TRAINED = 64  # rows a list that it is trained on
+_SAMPLE = 1000  # images whose neighbours are looked up to measure recall
 _SCORED = 1 << 24  # numbers gathered at once to score again: bounds them to 64 MB
 
 
@@ -67,7 +79,8 @@ class EmbeddingIndex:
     Made by `build` or `load`, not by hand.
 
     Attributes:
-        faiss_index: Holds the vectors, of unit length for cosine.
+        vectors: (N, D) float32, of unit length for cosine; memory-mapped where the index was loaded.
+        approximate: Finds candidates among them; None where search is exact.
         paths: N names.
         labels: (N,) int64, -1 where there is none; or None.
         classes: Names of the labels, or None.
@@ -92,7 +105,8 @@ class EmbeddingIndex:
         array([[1.   , 0.707]], dtype=float32)
     """
 
-    faiss_index: Any
+    vectors: NDArray[np.float32]
+    approximate: Approximate | None
     paths: list[str]
     labels: NDArray[np.int64] | None
     classes: list[str] | None
@@ -110,11 +124,12 @@ class EmbeddingIndex:
         classes: Sequence[str] | None = None,
         metric: str = "cosine",
         *,
+        factory: str | None = None,
         encoder_file: str | os.PathLike[str],
         encoder_sha256: str | None = None,
         data: str = "",
     ) -> EmbeddingIndex:
-        """An exact index, in memory; `save` writes it.
+        """An index, in memory; `save` writes it.
 
         Args:
             features: (N, D), finite.
@@ -122,12 +137,15 @@ class EmbeddingIndex:
             labels: (N,), -1 where there is none.
             classes: Names of the labels.
             metric: ``cosine`` or ``l2``.
+            factory: How neighbours are found, in the words of FAISS's ``index_factory``: ``Flat``, ``HNSW32``,
+                ``IVF4096,SQ8``; None chooses by `default_factory`.
             encoder_file: The file that the encoder was loaded from; `save` copies it.
             encoder_sha256: `Encoder.sha256`; None takes it from the metadata of the file.
             data: The word for the data set, to be kept with the index.
 
         Raises:
-            UsageError: Lengths differ, features are not (N, D) with N and D at least 1, or not finite.
+            UsageError: Lengths differ, features are not (N, D) with N and D at least 1, or not finite; or FAISS
+                cannot build what `factory` says.
         """
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)
@@ -138,10 +156,11 @@ class EmbeddingIndex:
             raise UsageError(f"an index needs a path a row: {count} rows, {len(paths)} paths, {given} labels")
         if classes is not None and labels is not None and int(labels.max()) >= len(classes):
             raise UsageError(f"label {int(labels.max())} has no name: there are {len(classes)} classes")
-        flat = (faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2)(features.shape[1])
-        flat.add(unit(features) if metric == "cosine" else features)
+        vectors = unit(features) if metric == "cosine" else features
+        factory = factory or default_factory(count)
         return cls(
-            flat,
+            vectors,
+            None if factory == EXACT else Approximate.build(vectors, factory, metric),
             list(paths),
             None if labels is None else labels.astype(np.int64),
             None if classes is None else list(classes),
@@ -157,14 +176,23 @@ class EmbeddingIndex:
     @property
     def dimension(self) -> int:
         """Width D of the features."""
-        return int(self.faiss_index.d)
+        return int(self.vectors.shape[1])
+
+    @property
+    def how(self) -> str:
+        """How neighbours are found, and how many of them, in words."""
+        if self.approximate is None:
+            return "exact search"
+        effort = "".join(f", {name} {value}" for name, value in self.approximate.effort.items())
+        return f"{self.approximate.factory}{effort}: finds {100 * self.approximate.recall:.1f} % of the ten nearest"
 
     def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
-        """The k nearest items of each query.
+        """The k nearest items of each query; of those that an approximate index finds, where there is one.
 
-        FAISS rounds differently for few and for many queries, and twice over for equal vectors. So the candidates that
-        it finds, some more than k, are scored again in float64: equal vectors score equally, come in the order of the
-        index, and score the same however many queries are asked at once.
+        FAISS rounds differently for few and for many queries, and twice over for equal vectors; and an index may hold
+        codes instead of vectors. So the candidates that it finds, some more than k, are scored again in float64 with
+        the vectors themselves: equal vectors score equally, come in the order of the index, and score the same however
+        many queries are asked at once.
 
         Args:
             queries: (M, D) from the same encoder. A zero row has cosine 0 with everything.
@@ -179,9 +207,8 @@ class EmbeddingIndex:
         if self.metric == "cosine":
             queries = unit(queries)
         k = min(k, len(self))
-        faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both; FAISS alone would take every core
-        _, candidates = self.faiss_index.search(queries, min(k + _SPARE, len(self)))
-        score, position = self._score_again(queries, candidates)
+        candidates = self._candidates(queries, min(k + _SPARE, len(self)))
+        score, position = _scored_again(self.vectors, queries, candidates, self.metric)
         position = position[:, :k]
         return Hits(
             score[:, :k].astype(np.float32),
@@ -212,10 +239,13 @@ class EmbeddingIndex:
             raise UsageError(f"{folder} already holds an index: choose another folder, or overwrite it")
         folder.mkdir(parents=True, exist_ok=True)
         parts = {
-            "vectors": _write_part(folder, "vectors", lambda path: faiss.write_index(self.faiss_index, str(path))),
+            "vectors": _write_part(folder, "vectors", self._write_vectors),
             "items": _write_part(folder, "items", self._write_items),
             "encoder": _write_part(folder, "encoder", lambda path: shutil.copyfile(self.encoder_file, path)),
         }
+        if (approximate := self.approximate) is not None:
+            index = approximate.index
+            parts["approximate"] = _write_part(folder, "approximate", lambda path: faiss.write_index(index, str(path)))
         sync(folder)
         text = json.dumps(_sealed(self._manifest(parts)), indent=2) + "\n"
         write_atomic(folder / "manifest.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -231,14 +261,19 @@ class EmbeddingIndex:
         """
         folder = Path(folder)
         manifest = _read_manifest(folder)
-        files = {name: _verified(folder, name, manifest["parts"][name]) for name in _SUFFIX}
-        flat = faiss.read_index(str(files["vectors"]))
+        files = {name: _verified(folder, name, part) for name, part in manifest["parts"].items()}
+        vectors = np.load(files["vectors"], mmap_mode="r")
         items = [json.loads(line) for line in files["items"].read_text(encoding="utf-8").splitlines()]
-        if (flat.ntotal, flat.d, len(items)) != (manifest["count"], manifest["dimension"], manifest["count"]):
+        approximate = None
+        if "approximate" in files:
+            approximate = Approximate(faiss.read_index(str(files["approximate"])), **manifest["approximate"])
+        held = len(vectors) if approximate is None else approximate.index.ntotal
+        if (*vectors.shape, len(items), held) != (manifest["count"], manifest["dimension"], *[manifest["count"]] * 2):
             raise _damaged(folder, "manifest.json", "its counts are not those of the parts")
         labels = np.array([item["label"] for item in items], dtype=np.int64) if manifest["labelled"] else None
         return cls(
-            flat,
+            vectors,
+            approximate,
             [item["path"] for item in items],
             labels,
             manifest["classes"],
@@ -248,28 +283,25 @@ class EmbeddingIndex:
             manifest["data"],
         )
 
-    def _score_again(
-        self, queries: NDArray[np.float32], candidates: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Cosines or distances of candidates, (M, K), best first, and their positions; equal ones by position."""
-        vectors = faiss.rev_swig_ptr(self.faiss_index.get_xb(), len(self) * self.dimension).reshape(len(self), -1)
-        score = np.empty(candidates.shape, dtype=np.float64)
-        step = max(_SCORED // (candidates.shape[1] * self.dimension), 1)
-        for start in range(0, len(queries), step):
-            rows = slice(start, start + step)
-            near, query = vectors[candidates[rows]].astype(np.float64), queries[rows].astype(np.float64)
-            if self.metric == "cosine":
-                score[rows] = np.einsum("mkd,md->mk", near, query)
-            else:
-                score[rows] = np.sqrt(((near - query[:, None]) ** 2).sum(axis=2))
-        order = np.lexsort((candidates, -score if self.metric == "cosine" else score))
-        return np.take_along_axis(score, order, axis=1), np.take_along_axis(candidates, order, axis=1)
+    def _candidates(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Positions of (about) the nearest vectors, (M, count)."""
+        if self.approximate is None:
+            return _nearest(self.vectors, queries, count, self.metric)
+        candidates = self.approximate.search(queries, count)
+        short = (candidates < 0).any(axis=1)  # the part of the index that was looked at holds fewer
+        if short.any():
+            candidates[short] = _nearest(self.vectors, queries[short], count, self.metric)
+        return candidates
 
     def _label(self, place: int) -> str | int | None:
         if self.labels is None or self.labels[place] < 0:
             return None
         label = int(self.labels[place])
         return label if self.classes is None else self.classes[label]
+
+    def _write_vectors(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, self.vectors)
 
     def _write_items(self, path: Path) -> None:
         """One JSON object a line: a path may hold a line break, or bytes that are no text."""
@@ -284,6 +316,7 @@ class EmbeddingIndex:
             "count": len(self),
             "dimension": self.dimension,
             "metric": self.metric,
+            "approximate": None if self.approximate is None else self.approximate.about(),
             "labelled": self.labels is not None,
             "classes": self.classes,
             "data": self.data,
@@ -297,6 +330,171 @@ class EmbeddingIndex:
             },
             "parts": parts,
         }
+
+
+@dataclasses.dataclass(eq=False)
+class Approximate:
+    """A FAISS index that finds most of the nearest vectors without looking at all of them.
+
+    Attributes:
+        index: FAISS's.
+        factory: What it was made by.
+        effort: FAISS's setting of how much of it is looked at, such as ``{"nprobe": 16}``; empty where it has none.
+        recall: Share of the ten nearest others of its own vectors that it finds, mean over a sample.
+    """
+
+    index: Any
+    factory: str
+    effort: dict[str, int]
+    recall: float
+
+    @classmethod
+    def build(cls, vectors: NDArray[np.float32], factory: str, metric: str, seed: int = 0) -> Approximate:
+        """Train and fill an index, and set it to the least effort that finds `RECALL` of the neighbours.
+
+        Args:
+            vectors: (N, D); they pass through memory block by block.
+            factory: See `EmbeddingIndex.build`.
+            metric: ``cosine``, of unit vectors, or ``l2``.
+            seed: Of the sample that recall is measured on.
+
+        Raises:
+            UsageError: FAISS does not know the factory, or cannot train it on so few vectors.
+        """
+        _share_threads()
+        generator = numpy_generator(seed, "index")
+        index = empty_index(factory, len(vectors), vectors.shape[1], metric)
+        if not index.is_trained:
+            wanted = min(len(vectors), max(_TRAINED * _lists(factory), 1 << 16))
+            try:
+                index.train(vectors[np.sort(generator.choice(len(vectors), wanted, replace=False))])
+            except RuntimeError as error:
+                raise _unbuildable(factory, len(vectors), error) from error
+        for start in range(0, len(vectors), _ADDED):
+            index.add(np.ascontiguousarray(vectors[start : start + _ADDED]))
+        sample = np.sort(generator.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False))
+        queries = np.ascontiguousarray(vectors[sample])
+        k = min(11, len(vectors))
+        truth = _others(_nearest(vectors, queries, k, metric), sample)
+        made = cls(index, factory, {}, 0.0)
+        for effort in made._efforts():
+            made.effort = effort
+            for name, value in effort.items():
+                faiss.ParameterSpace().set_index_parameter(index, name, value)
+            candidates = made.search(queries, min(k + _SPARE, len(vectors)))
+            _, found = _scored_again(vectors, queries, candidates, metric)
+            found = _others(found[:, :k], sample)
+            made.recall = float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, truth, strict=True)])) / max(
+                truth.shape[1], 1
+            )
+            if made.recall >= RECALL:
+                break
+        return made
+
+    def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Positions of candidates, (M, count); -1 where there are fewer."""
+        _share_threads()
+        candidates: NDArray[np.int64] = self.index.search(queries, count)[1]
+        return candidates
+
+    def about(self) -> dict[str, Any]:
+        """All but the index itself, ready for JSON."""
+        return {"factory": self.factory, "effort": self.effort, "recall": self.recall}
+
+    def _efforts(self) -> list[dict[str, int]]:
+        if lists := _lists(self.factory):
+            return [{"nprobe": 2**power} for power in range(lists.bit_length())]
+        if "HNSW" in self.factory:
+            return [{"efSearch": 2**power} for power in range(5, 11)]
+        return [{}]
+
+
+def default_factory(count: int) -> str:
+    """How neighbours are found among `count` vectors.
+
+    Exactly up to 200,000; then by inverted lists, of whole vectors up to 10 million, of 8-bit codes beyond.
+
+    Source: the FAISS authors' guidelines to choose an index: some 4 sqrt(N) lists.
+
+    Example:
+        >>> [default_factory(count) for count in (200_000, 1_000_000, 20_000_000)]
+        ['Flat', 'IVF4096,Flat', 'IVF16384_HNSW32,SQ8']
+    """
+    if count <= 200_000:
+        return EXACT
+    lists = 2 ** round(math.log2(4 * math.sqrt(count)))
+    return f"IVF{lists},Flat" if count <= 10_000_000 else f"IVF{lists}_HNSW32,SQ8"
+
+
+def empty_index(factory: str, count: int, dimension: int, metric: str) -> Any:
+    """FAISS's index, to be trained and filled with `count` vectors.
+
+    Raises:
+        UsageError: FAISS does not know `factory`, or it has more lists than there are vectors.
+    """
+    try:
+        if _lists(factory) > count:
+            raise RuntimeError(f"there are {_lists(factory)} lists")
+        return faiss.index_factory(dimension, factory, _measure(metric))
+    except RuntimeError as error:
+        raise _unbuildable(factory, count, error) from error
+
+
+def _unbuildable(factory: str, count: int, error: Exception) -> UsageError:
+    reason = str(error).strip().splitlines()[-1]
+    return UsageError(f"--index {factory}: FAISS cannot build that for {count} vectors: {reason}")
+
+
+def _lists(factory: str) -> int:
+    """Number of inverted lists, 0 where there are none."""
+    found = re.search(r"IVF(\d+)", factory)
+    return int(found[1]) if found else 0
+
+
+def _measure(metric: str) -> int:
+    measure: int = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+    return measure
+
+
+def _nearest(vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, metric: str) -> NDArray[np.int64]:
+    """Positions of the nearest vectors by exact search, (M, count); cosines of unit vectors are their products."""
+    _share_threads()
+    position: NDArray[np.int64] = faiss.knn(queries, vectors, count, metric=_measure(metric))[1]
+    return position
+
+
+def _scored_again(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], candidates: NDArray[np.int64], metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Cosines or distances of candidates, (M, K), best first, and their positions; equal ones by position.
+
+    Where an approximate index found fewer than K, position -1 comes last.
+    """
+    score = np.empty(candidates.shape, dtype=np.float64)
+    step = max(_SCORED // (candidates.shape[1] * vectors.shape[1]), 1)
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
+        near, query = vectors[candidates[rows]].astype(np.float64), queries[rows].astype(np.float64)
+        if metric == "cosine":
+            score[rows] = np.einsum("mkd,md->mk", near, query)
+        else:
+            score[rows] = np.sqrt(((near - query[:, None]) ** 2).sum(axis=2))
+    worst = -np.inf if metric == "cosine" else np.inf
+    score[candidates < 0] = worst
+    order = np.lexsort((candidates, -score if metric == "cosine" else score))
+    return np.take_along_axis(score, order, axis=1), np.take_along_axis(candidates, order, axis=1)
+
+
+def _others(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of positions, nearest first, without each row's own, one fewer: itself, or else the last."""
+    keep = position != own[:, None]
+    keep[keep.all(axis=1), -1] = False
+    others: NDArray[np.int64] = position[keep].reshape(len(position), -1)
+    return others
+
+
+def _share_threads() -> None:
+    faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both; FAISS alone would take every core
 
 
 def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np.float32]:

@@ -62,9 +62,9 @@ def test_the_chart_is_written(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_alike_is_refused(tmp_path: Path) -> None:
     run = scored(tmp_path / "a", 0.5)
-    with pytest.raises(UsageError, match="b was scored on 80 images by 50 of 8 classes, .*a on 100 images by 50"):
+    with pytest.raises(UsageError, match=r"b was scored on 80 images by 50 of 8 classes, .*a on 100 images by 50"):
         compare_runs([run, scored(tmp_path / "b", 0.5, images=80)])
-    with pytest.raises(UsageError, match="c was scored by knn, linear, .*a by knn: evaluate both alike"):
+    with pytest.raises(UsageError, match=r"c was scored by knn, linear, .*a by knn: evaluate both alike"):
         compare_runs([run, scored(tmp_path / "c", 0.5, protocols=("knn", "linear"))])
 
 
@@ -76,5 +76,5 @@ def test_what_is_no_scored_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match=r"results\.json is not what ssl-toolkit evaluate writes"):
         compare_runs([run])
     (run / "results.json").unlink()
-    with pytest.raises(UsageError, match="a has not been scored: ssl-toolkit evaluate .*a --train"):
+    with pytest.raises(UsageError, match=r"a has not been scored: ssl-toolkit evaluate .*a --train"):
         compare_runs([run])

@@ -22,7 +22,7 @@ from ssl_toolkit.eval import search as module
 from ssl_toolkit.eval.search import EmbeddingIndex, Hits
 
 Build = Callable[..., EmbeddingIndex]
-PARTS = ("vectors", "items", "encoder")
+PARTS = ("vectors", "items", "encoder", "approximate")
 
 
 def vectors(count: int, seed: int = 0, width: int = 8) -> NDArray[np.float32]:
@@ -218,7 +218,7 @@ def test_an_index_is_not_overwritten_by_accident(build: Build, tmp_path: Path) -
     build(vectors(5)).save(folder)
     (folder / "notes.txt").write_text("mine")
     (folder / "encoder-mine.safetensors").write_text("mine")
-    (folder / ".vectors.tmp-0123456789abcdef.faiss").write_text("of a killed process")
+    (folder / ".vectors.tmp-0123456789abcdef.npy").write_text("of a killed process")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UsageError, match="already holds an index"):
         build(vectors(7, seed=1)).save(folder)
@@ -227,7 +227,7 @@ def test_an_index_is_not_overwritten_by_accident(build: Build, tmp_path: Path) -
     assert len(EmbeddingIndex.load(folder)) == 7
     names = sorted(re.sub("-[0-9a-f]{16}", "", name) for name in os.listdir(folder))
     assert names == [
-        "encoder-mine.safetensors", "encoder.safetensors", "items.jsonl", "manifest.json", "notes.txt", "vectors.faiss",
+        "encoder-mine.safetensors", "encoder.safetensors", "items.jsonl", "manifest.json", "notes.txt", "vectors.npy",
     ]  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_a_loaded_index_can_be_saved_where_it_came_from(build: Build, tmp_path: 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_flipped_bit_in_a_part_is_found_and_named(build: Build, tmp_path: Path, name: str) -> None:
-    build(vectors(20), labels=np.arange(20)).save(tmp_path)
+    build(vectors(20), labels=np.arange(20), factory="HNSW4").save(tmp_path)
     path = part(tmp_path, name)
     whole = path.read_bytes()
     for place in {0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 2, len(whole) - 1}:
@@ -262,8 +262,8 @@ def test_a_flipped_bit_in_a_part_is_found_and_named(build: Build, tmp_path: Path
 
 def test_flipped_bits_would_go_unnoticed_by_faiss(build: Build, tmp_path: Path) -> None:
     """Why the hashes are there."""
-    build(vectors(20)).save(tmp_path)
-    path = part(tmp_path, "vectors")
+    build(vectors(20), factory="HNSW4").save(tmp_path)
+    path = part(tmp_path, "approximate")
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 0x40  # the exponent of the last number
     path.write_bytes(bytes(whole))
@@ -303,8 +303,8 @@ def reseal(folder: Path, **changes: Any) -> None:
 
 def test_counts_and_versions_are_checked(build: Build, tmp_path: Path) -> None:
     build(vectors(3)).save(tmp_path)
-    reseal(tmp_path, format=2)
-    with pytest.raises(ToolkitError, match="has format 2, this version reads 1: build the index again"):
+    reseal(tmp_path, format=1)
+    with pytest.raises(ToolkitError, match="has format 1, this version reads 2: build the index again"):
         EmbeddingIndex.load(tmp_path)
     for wrong in ({"count": 4}, {"dimension": 9}):
         build(vectors(3)).save(tmp_path, overwrite=True)
@@ -329,6 +329,85 @@ def test_no_index_is_a_usage_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UsageError, match="holds no index"):
             EmbeddingIndex.load(folder)
+
+
+# --- approximate indexes ---------------------------------------------------------------------------------------------
+
+
+def clustered(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Vectors around 50 centres, as features are, (N, 16)."""
+    generator = np.random.default_rng(seed)
+    centre = 3 * np.random.default_rng(99).standard_normal((50, 16))
+    return (centre[generator.integers(0, 50, count)] + generator.standard_normal((count, 16))).astype(np.float32)
+
+
+def recall(index: EmbeddingIndex, exact: EmbeddingIndex, queries: NDArray[np.float32]) -> float:
+    found, truth = index.search(queries, 10).position, exact.search(queries, 10).position
+    return float(np.mean([len(np.intersect1d(*pair)) / 10 for pair in zip(found, truth, strict=True)]))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "IVF64,SQ8", "IVF64,SQ4", "HNSW16"])
+def test_an_approximate_index_finds_what_it_says(build: Build, tmp_path: Path, factory: str, metric: str) -> None:
+    x, queries = clustered(5000), clustered(200, seed=1)
+    index, exact = build(x, factory=factory, metric=metric), build(x, metric=metric)
+    assert index.approximate is not None
+    assert 0.95 <= index.approximate.recall <= 1
+    assert recall(index, exact, queries) == pytest.approx(index.approximate.recall, abs=0.04)
+    found, truth = index.search(queries, 10), exact.search(queries, 10)
+    first = found.position[:, 0] == truth.position[:, 0]
+    assert first.mean() > 0.9
+    np.testing.assert_array_equal(found.score[first, 0], truth.score[first, 0])  # by the vectors, not by their codes
+    index.save(tmp_path)
+    again = EmbeddingIndex.load(tmp_path)
+    assert same(again.search(queries, 10), found)
+    assert again.how == index.how
+    assert factory in again.how
+
+
+def test_an_index_that_cannot_find_enough_says_so(build: Build) -> None:
+    index = build(clustered(5000), factory="IVF64,PQ8x4fs")  # codes of four bytes
+    assert index.approximate is not None
+    assert index.approximate.effort == {"nprobe": 64}
+    assert 0.5 < index.approximate.recall < 0.95
+    assert f"finds {100 * index.approximate.recall:.1f} % of the ten nearest" in index.how
+
+
+def test_no_more_lists_are_looked_at_than_needed(build: Build) -> None:
+    index = build(clustered(5000), factory="IVF64,Flat")
+    assert index.approximate is not None
+    effort = index.approximate.effort["nprobe"]
+    assert 1 <= effort < 64
+    faiss.ParameterSpace().set_index_parameter(index.approximate.index, "nprobe", max(1, effort // 2))
+    assert effort == 1 or recall(index, build(clustered(5000)), clustered(5000)[::5]) < 0.95
+
+
+def test_a_query_whose_lists_hold_too_few_is_answered_exactly(build: Build) -> None:
+    x = clustered(500)
+    index = build(x, factory="IVF16,Flat")
+    assert index.approximate is not None
+    faiss.ParameterSpace().set_index_parameter(index.approximate.index, "nprobe", 1)
+    assert same(index.search(x[:20], 400), build(x).search(x[:20], 400))
+
+
+def test_equal_vectors_come_in_order_whatever_finds_them(build: Build) -> None:
+    x = np.repeat(clustered(500), 2, axis=0)
+    found = build(x, factory="IVF8,Flat").search(x[:20:2], 2)
+    np.testing.assert_array_equal(found.position, np.arange(20).reshape(10, 2))
+
+
+@pytest.mark.parametrize("factory", ["IVF", "Flatt", "IVF4096,Flat", "IVF8,PQ7"])
+def test_what_faiss_cannot_build_is_named(build: Build, factory: str) -> None:
+    with pytest.raises(UsageError, match=rf"--index {factory}: FAISS cannot build that for 300 vectors"):
+        build(clustered(300), factory=factory)
+
+
+def test_the_same_index_again(build: Build) -> None:
+    one, two = (build(clustered(3000), factory="IVF32,SQ8") for _ in range(2))
+    assert one.approximate is not None
+    assert two.approximate is not None
+    assert one.approximate.about() == two.approximate.about()
+    assert same(one.search(clustered(20, seed=2)), two.search(clustered(20, seed=2)))
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -381,7 +460,7 @@ def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(build: Build, tmp_pa
     old = build(vectors(20), encoder_sha256="a" * 64)
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"other weights")
-    new = build(vectors(30, seed=1), encoder_sha256="b" * 64, encoder_file=other)
+    new = build(vectors(30, seed=1), encoder_sha256="b" * 64, encoder_file=other, factory="HNSW4")
     answers = {"a" * 64: old.search(query, 5), "b" * 64: new.search(query, 5)}
     encoders = {"a" * 64: b"the weights of an encoder", "b" * 64: b"other weights"}
     seen = []
@@ -395,7 +474,7 @@ def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(build: Build, tmp_pa
         seen.append(loaded.encoder_sha256[0])
         new.save(folder, overwrite=True)  # what a killed process left is no obstacle, and goes
         assert same(EmbeddingIndex.load(folder).search(query, 5), answers["b" * 64])
-        assert len(os.listdir(folder)) == 4
+        assert len(os.listdir(folder)) == 5
         if not died:
             break
     assert "".join(seen) == "a" * seen.count("a") + "b" * seen.count("b")

@@ -191,7 +191,7 @@ def test_labels_never_reach_the_next_tile() -> None:
 
 def test_grid_that_cannot_be_written_is_the_users_to_know(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="--grid .*file cannot be written"):
+    with pytest.raises(UsageError, match=r"--grid .*file cannot be written"):
         neighbour_grid(["a"], [[hit("b", None)]], tmp_path / "file" / "hits.png")
 
 

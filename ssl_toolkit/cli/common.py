@@ -99,7 +99,11 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
 
 
 def index_of(
-    encoder_path: str | Path, loader: ImageLoader, features: Features, metric: str = "cosine"
+    encoder_path: str | Path,
+    loader: ImageLoader,
+    features: Features,
+    metric: str = "cosine",
+    factory: str | None = None,
 ) -> EmbeddingIndex:
     """A search index over the features of a loader's images."""
     labelled = loader.images.classes is not None
@@ -109,6 +113,7 @@ def index_of(
         features.label if labelled else None,
         loader.images.classes,
         metric,
+        factory=factory,
         encoder_file=encoder_file(encoder_path),
         encoder_sha256=encoder_metadata(encoder_path)["sha256"],
         data=loader.images.word,

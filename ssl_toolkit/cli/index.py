@@ -12,6 +12,7 @@ def index(
     data: str,
     out: str,
     metric: Literal["cosine", "l2"] = "cosine",
+    index: str = "auto",
     overwrite: bool = False,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
@@ -27,6 +28,8 @@ def index(
         data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
         out: The folder to make.
         metric: How neighbours are compared.
+        index: How they are found, in the words of FAISS's index_factory (Flat, HNSW32, "IVF4096,SQ8"); auto: exactly
+            up to 200,000 images, beyond by inverted lists that are set to find 95 % of the ten nearest.
         overwrite: Whether an index in `out` may be replaced.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
@@ -42,6 +45,7 @@ def index(
         UsageError: If the encoder or the data do not exist, or `out` holds an index already.
     """
     from ssl_toolkit.cli.common import encode_all, index_of, load_run_encoder, open_loader
+    from ssl_toolkit.eval.search import empty_index
     from ssl_toolkit.files import make_folder
 
     folder = Path(out)
@@ -52,11 +56,13 @@ def index(
         encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
         progress=progress, bad_images_file=folder / "bad_images.csv",
     )  # fmt: skip
+    if index != "auto":
+        empty_index(index, len(loader.images), encoder.feature_dim, metric)  # before hours of work, not after
     make_folder(folder, "--out")
     features = encode_all(encoder, loader, device, progress)
-    built = index_of(run, loader, features, metric)
+    built = index_of(run, loader, features, metric, None if index == "auto" else index)
     built.save(folder, overwrite=overwrite)
-    say(f"{len(built)} images, {built.dimension} features, {metric}")
+    say(f"{len(built)} images, {built.dimension} features, {metric}, {built.how}")
     return folder
 
 
