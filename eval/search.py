@@ -84,7 +84,9 @@ class EmbeddingIndex:
         paths: N names.
         labels: (N,) int64, -1 where there is none; or None.
         classes: Names of the labels, or None.
+        stamps: N states of the images' files when they were read (`file_stamp`), None where an image is no file.
         metric: ``cosine`` or ``l2``.
+        factory: How neighbours were asked to be found, see `build`.
         encoder_file: The safetensors file of the encoder.
         encoder_sha256: What `check_encoder` compares with.
         data: The word for the data set, as the user wrote it.
@@ -110,7 +112,9 @@ class EmbeddingIndex:
     paths: list[str]
     labels: NDArray[np.int64] | None
     classes: list[str] | None
+    stamps: list[str | None]
     metric: str
+    factory: str | None
     encoder_file: Path
     encoder_sha256: str
     data: str
@@ -124,6 +128,7 @@ class EmbeddingIndex:
         classes: Sequence[str] | None = None,
         metric: str = "cosine",
         *,
+        stamps: Sequence[str | None] | None = None,
         factory: str | None = None,
         encoder_file: str | os.PathLike[str],
         encoder_sha256: str | None = None,
@@ -137,6 +142,7 @@ class EmbeddingIndex:
             labels: (N,), -1 where there is none.
             classes: Names of the labels.
             metric: ``cosine`` or ``l2``.
+            stamps: N states of the images' files, as `file_stamp` gives them before they are read.
             factory: How neighbours are found, in the words of FAISS's ``index_factory``: ``Flat``, ``HNSW32``,
                 ``IVF4096,SQ8``; None chooses by `default_factory`.
             encoder_file: The file that the encoder was loaded from; `save` copies it.
@@ -157,14 +163,15 @@ class EmbeddingIndex:
         if classes is not None and labels is not None and int(labels.max()) >= len(classes):
             raise UsageError(f"label {int(labels.max())} has no name: there are {len(classes)} classes")
         vectors = unit(features) if metric == "cosine" else features
-        factory = factory or default_factory(count)
         return cls(
             vectors,
-            None if factory == EXACT else Approximate.build(vectors, factory, metric),
+            _approximate(vectors, factory, metric),
             list(paths),
             None if labels is None else labels.astype(np.int64),
             None if classes is None else list(classes),
+            [None] * count if stamps is None else list(stamps),
             metric,
+            factory,
             Path(encoder_file),
             encoder_sha256 or encoder_metadata(Path(encoder_file))["sha256"],
             data,
@@ -215,6 +222,50 @@ class EmbeddingIndex:
             position,
             [[self.paths[place] for place in row] for row in position],
             [[self._label(place) for place in row] for row in position],
+        )
+
+    def changed(
+        self,
+        drop: NDArray[np.int64],
+        features: NDArray[np.float32],
+        paths: Sequence[str],
+        labels: NDArray[np.int64] | None = None,
+        classes: Sequence[str] | None = None,
+        stamps: Sequence[str | None] | None = None,
+    ) -> EmbeddingIndex:
+        """An index without some of the items, and with others behind them. Classes are matched by name.
+
+        Args:
+            drop: Positions of the items to leave out.
+            features: (n, D) of the items to add, from the same encoder; n may be 0.
+            paths: Their n names.
+            labels: Their labels, (n,), -1 where there is none.
+            classes: Names of these labels.
+            stamps: States of their files.
+
+        Raises:
+            UsageError: Nothing would be left; as for `build`; or one index has numbers for labels, the other names.
+        """
+        keep = np.setdiff1d(np.arange(len(self)), drop)
+        if not len(keep) + len(paths):
+            raise UsageError("nothing would be left in the index: delete its folder instead")
+        added = _checked("features", features, self.dimension)
+        vectors = np.concatenate([self.vectors[keep], unit(added) if self.metric == "cosine" else added])
+        names, old, new = _merged(self.classes, self.labels, classes, labels)
+        if old is not None or new is not None:
+            nothing = [np.full(count, -1) for count in (len(self), len(paths))]
+            old, new = (nothing[0] if old is None else old), (nothing[1] if new is None else new)
+            merged = np.concatenate([old[keep], new]).astype(np.int64)
+        else:
+            merged = None
+        return dataclasses.replace(
+            self,
+            vectors=vectors,
+            approximate=_approximate(vectors, self.factory, self.metric),
+            paths=[*(self.paths[place] for place in keep), *paths],
+            labels=merged,
+            classes=names,
+            stamps=[*(self.stamps[place] for place in keep), *(stamps or [None] * len(paths))],
         )
 
     def check_encoder(self, sha256: str) -> None:
@@ -277,7 +328,9 @@ class EmbeddingIndex:
             [item["path"] for item in items],
             labels,
             manifest["classes"],
+            [item["stamp"] for item in items],
             manifest["metric"],
+            manifest["factory"],
             files["encoder"],
             manifest["encoder_sha256"],
             manifest["data"],
@@ -308,7 +361,7 @@ class EmbeddingIndex:
         with path.open("w", encoding="utf-8") as file:
             for place, name in enumerate(self.paths):
                 label = None if self.labels is None else int(self.labels[place])
-                file.write(json.dumps({"path": name, "label": label}) + "\n")
+                file.write(json.dumps({"path": name, "label": label, "stamp": self.stamps[place]}) + "\n")
 
     def _manifest(self, parts: dict[str, dict[str, str]]) -> dict[str, Any]:
         return {
@@ -316,6 +369,7 @@ class EmbeddingIndex:
             "count": len(self),
             "dimension": self.dimension,
             "metric": self.metric,
+            "factory": self.factory,
             "approximate": None if self.approximate is None else self.approximate.about(),
             "labelled": self.labels is not None,
             "classes": self.classes,
@@ -495,6 +549,41 @@ def _others(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.i
 
 def _share_threads() -> None:
     faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both; FAISS alone would take every core
+
+
+def file_stamp(path: str) -> str | None:
+    """Size and time of change of a file, None where there is none: another stamp means that it may be another image."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _approximate(vectors: NDArray[np.float32], factory: str | None, metric: str) -> Approximate | None:
+    factory = factory or default_factory(len(vectors))
+    return None if factory == EXACT else Approximate.build(vectors, factory, metric)
+
+
+def _merged(
+    classes: list[str] | None,
+    labels: NDArray[np.int64] | None,
+    more: Sequence[str] | None,
+    new: NDArray[np.int64] | None,
+) -> tuple[list[str] | None, NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """Names of both sets of labels, those known first, and both sets in terms of them."""
+    if new is None or not (new >= 0).any():
+        return classes, labels, None
+    if labels is None or not (labels >= 0).any():
+        return (None if more is None else list(more)), None, new
+    if (classes is None) != (more is None):
+        raise UsageError("the index and the images to add have labels of two kinds, names and bare numbers")
+    if classes is None or more is None:
+        return None, labels, new
+    names = list(dict.fromkeys([*classes, *more]))
+    place = {name: number for number, name in enumerate(names)}
+    lookup = np.array([place[name] for name in more])
+    return names, labels, np.where(new < 0, -1, lookup[new])
 
 
 def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np.float32]:

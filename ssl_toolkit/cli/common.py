@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,9 @@ import torch
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
-from ssl_toolkit.encoders import Encoder, encoder_file, encoder_metadata, load_encoder
+from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, extract
-from ssl_toolkit.eval.search import EmbeddingIndex
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,8 +63,9 @@ def open_loader(
     progress: bool,
     bad_images_file: Path | None = None,
     cache: str = "none",
+    part: Callable[[ImageSet], ImageSet] = lambda images: images,
 ) -> ImageLoader:
-    """The images of `data` in their order, as `encoder` wants them.
+    """The images of `data` in their order, or the `part` of them that is wanted, as `encoder` wants them.
 
     Raises:
         UsageError: If there are no such images, or a number is out of range.
@@ -78,6 +79,7 @@ def open_loader(
     images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
     if images.frames > 1:
         raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
+    images = part(images)
     size = encoder.config.load_size
     bad = BadImages(images, bad_images_file, max_bad_rate)
     images = cached(images, size, bad, cache, workers, progress)
@@ -95,28 +97,6 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
         progress=progress,
         view=encoder.eval_view(),
         paths=loader.images.path,
-    )
-
-
-def index_of(
-    encoder_path: str | Path,
-    loader: ImageLoader,
-    features: Features,
-    metric: str = "cosine",
-    factory: str | None = None,
-) -> EmbeddingIndex:
-    """A search index over the features of a loader's images."""
-    labelled = loader.images.classes is not None
-    return EmbeddingIndex.build(
-        features.x,
-        features.paths or [],
-        features.label if labelled else None,
-        loader.images.classes,
-        metric,
-        factory=factory,
-        encoder_file=encoder_file(encoder_path),
-        encoder_sha256=encoder_metadata(encoder_path)["sha256"],
-        data=loader.images.word,
     )
 
 

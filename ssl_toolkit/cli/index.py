@@ -1,10 +1,21 @@
 """``ssl-toolkit index``: a search index over images."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_toolkit.cli.parser import Parser, say
 from ssl_toolkit.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.eval.search import EmbeddingIndex
+
+    Rows = NDArray[np.int64]
 
 
 def index(
@@ -14,6 +25,9 @@ def index(
     metric: Literal["cosine", "l2"] = "cosine",
     index: str = "auto",
     overwrite: bool = False,
+    add: bool = False,
+    remove: bool = False,
+    update: bool = False,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
@@ -21,16 +35,21 @@ def index(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     progress: bool = True,
 ) -> Path:
-    """Build a search index: a folder with vectors, paths and the encoder itself, checked whenever it is read.
+    """Build a search index, or change one: a folder with vectors, paths and the encoder itself, checked when read.
 
     Args:
-        run: Run folder or encoder file.
+        run: Run folder or encoder file; to change an index, the encoder that made it.
         data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
         out: The folder to make.
-        metric: How neighbours are compared.
+        metric: How neighbours are compared; an index that is changed keeps its own.
         index: How they are found, in the words of FAISS's index_factory (Flat, HNSW32, "IVF4096,SQ8"); auto: exactly
-            up to 200,000 images, beyond by inverted lists that are set to find 95 % of the ten nearest.
+            up to 200,000 images, beyond by inverted lists that are set to find 95 % of the ten nearest. An index that
+            is changed keeps its own.
         overwrite: Whether an index in `out` may be replaced.
+        add: Add the images of `data` that the index in `out` does not hold.
+        remove: Take the images of `data` out of it; of a .csv they need not be there any more.
+        update: Make it hold what `data` holds: images that are new or were changed are encoded, no others; those that
+            are gone are taken out.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -42,28 +61,91 @@ def index(
         The folder.
 
     Raises:
-        UsageError: If the encoder or the data do not exist, or `out` holds an index already.
+        UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
+            it holds none and is, or its encoder is another one.
     """
-    from ssl_toolkit.cli.common import encode_all, index_of, load_run_encoder, open_loader
-    from ssl_toolkit.eval.search import empty_index
+    import numpy as np
+
+    from ssl_toolkit.cli.common import encode_all, load_run_encoder, open_loader
+    from ssl_toolkit.data.loader import Subset
+    from ssl_toolkit.encoders import encoder_file
+    from ssl_toolkit.eval.search import EmbeddingIndex, empty_index, file_stamp
     from ssl_toolkit.files import make_folder
 
     folder = Path(out)
-    if (folder / "manifest.json").exists() and not overwrite:
-        raise UsageError(f"--out {out} holds an index already: name another folder, or give --overwrite")
-    encoder, _ = load_run_encoder(run)
+    flags = {"add": add, "remove": remove, "update": update, "overwrite": overwrite}
+    given = [f"--{name}" for name, is_set in flags.items() if is_set]
+    if len(given) > 1:
+        raise UsageError(f"{' '.join(given)}: give one of them")
+    if not given and (folder / "manifest.json").exists():
+        raise UsageError(
+            f"--out {out} holds an index already: change it by --add, --remove or --update, give --overwrite, or name "
+            "another folder"
+        )
+    encoder, metadata = load_run_encoder(run)
+    old = EmbeddingIndex.load(folder) if add or remove or update else None
+    if old is not None:
+        old.check_encoder(metadata["sha256"])
+    drop = np.empty(0, dtype=np.int64)
+
+    def part(images: ImageSet) -> ImageSet:
+        nonlocal drop
+        if old is None:
+            return images
+        drop, rows = _difference(old, images, given[0])
+        return Subset(images, rows)
+
     loader = open_loader(
         encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
-        progress=progress, bad_images_file=folder / "bad_images.csv",
+        progress=progress, bad_images_file=folder / "bad_images.csv", part=part,
     )  # fmt: skip
-    if index != "auto":
+    if old is None and index != "auto":
         empty_index(index, len(loader.images), encoder.feature_dim, metric)  # before hours of work, not after
     make_folder(folder, "--out")
-    features = encode_all(encoder, loader, device, progress)
-    built = index_of(run, loader, features, metric, None if index == "auto" else index)
-    built.save(folder, overwrite=overwrite)
-    say(f"{len(built)} images, {built.dimension} features, {metric}, {built.how}")
+    stamps = [file_stamp(loader.images.path(row)) for row in range(len(loader.images))]  # before they are read
+    items: dict[str, Any] = {"features": np.empty((0, encoder.feature_dim), np.float32), "paths": []}
+    if len(loader.images):
+        features = encode_all(encoder, loader, device, progress)
+        classes = loader.images.classes
+        items = {
+            "features": features.x,
+            "paths": features.paths,
+            "labels": None if classes is None else features.label,
+            "classes": classes,
+            "stamps": [stamps[row] for row in features.index],
+        }
+    if old is None:
+        built = EmbeddingIndex.build(
+            **items, metric=metric, factory=None if index == "auto" else index, encoder_file=encoder_file(run),
+            encoder_sha256=metadata["sha256"], data=data,
+        )  # fmt: skip
+    else:
+        built = old.changed(drop, **items)
+        say(f"{len(items['paths'])} encoded, {len(drop)} taken out")
+    built.save(folder, overwrite=bool(given))
+    say(f"{len(built)} images, {built.dimension} features, {built.metric}, {built.how}")
     return folder
+
+
+def _difference(old: EmbeddingIndex, images: ImageSet, change: str) -> tuple[Rows, Rows]:
+    """Which items of an index go, and which of the images are to be encoded."""
+    import numpy as np
+
+    from ssl_toolkit.eval.search import file_stamp
+
+    place = {path: number for number, path in enumerate(old.paths)}
+    paths = [images.path(row) for row in range(len(images))]
+    if change == "--remove":
+        drop, rows = [place[path] for path in paths if path in place], list[int]()
+    else:
+        rows = [row for row, path in enumerate(paths) if path not in place]
+        drop = []
+    if change == "--update":
+        there = set(paths)
+        stale = [row for row, path in enumerate(paths) if path in place and file_stamp(path) != old.stamps[place[path]]]
+        rows = sorted(rows + stale)
+        drop = [number for path, number in place.items() if path not in there] + [place[paths[row]] for row in stale]
+    return np.array(sorted(drop), dtype=np.int64), np.array(rows, dtype=np.int64)
 
 
 def main(argv: list[str]) -> None:
