@@ -1,7 +1,5 @@
 """``ssl-toolkit index``: a search index over images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,7 +86,7 @@ def index(
         old.check_encoder(metadata["sha256"])
     drop = np.empty(0, dtype=np.int64)
 
-    def part(images: ImageSet) -> ImageSet:
+    def part(images: "ImageSet") -> "ImageSet":
         nonlocal drop
         if old is None:
             return images
@@ -127,7 +125,7 @@ def index(
     return folder
 
 
-def _difference(old: EmbeddingIndex, images: ImageSet, change: str) -> tuple[Rows, Rows]:
+def _difference(old: "EmbeddingIndex", images: "ImageSet", change: str) -> "tuple[Rows, Rows]":
     """Which items of an index go, and which of the images are to be encoded."""
     import numpy as np
 
