@@ -39,6 +39,7 @@ RECALL = 0.95
 _SUFFIX = {"vectors": ".npy", "items": ".jsonl", "encoder": ".safetensors", "approximate": ".faiss"}
 _SPARE = 32  # candidates beyond k that are scored again, see EmbeddingIndex.search
 _ADDED = 1 << 16  # rows at once
+_ASKED = 1 << 12  # queries at once
 _TRAINED = 64  # rows a list that it is trained on
 _SAMPLE = 1000  # images whose neighbours are looked up to measure recall
 _SCORED = 1 << 24  # numbers gathered at once to score again: bounds them to 64 MB
@@ -221,8 +222,23 @@ class EmbeddingIndex:
             score[:, :k].astype(np.float32),
             position,
             [[self.paths[place] for place in row] for row in position],
-            [[self._label(place) for place in row] for row in position],
+            [[self.label(place) for place in row] for row in position],
         )
+
+    def neighbours(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k nearest others of each item: scores as in `Hits` and positions, (N, k); fewer where there are fewer."""
+        k = min(k, len(self) - 1)
+        score = np.empty((len(self), k), dtype=np.float32)
+        position = np.empty((len(self), k), dtype=np.int64)
+        for start in range(0, len(self), _ASKED):
+            own = np.arange(start, min(start + _ASKED, len(self)))
+            queries = np.ascontiguousarray(self.vectors[own])
+            candidates = self._candidates(queries, min(k + 1 + _SPARE, len(self)))
+            found, place = _scored_again(self.vectors, queries, candidates, self.metric)
+            keep = _not_own(place[:, : k + 1], own)
+            score[own] = found[:, : k + 1][keep].reshape(len(own), k)
+            position[own] = place[:, : k + 1][keep].reshape(len(own), k)
+        return score, position
 
     def changed(
         self,
@@ -346,7 +362,8 @@ class EmbeddingIndex:
             candidates[short] = _nearest(self.vectors, queries[short], count, self.metric)
         return candidates
 
-    def _label(self, place: int) -> str | int | None:
+    def label(self, place: int) -> str | int | None:
+        """Class of an item: its name, its number where classes have none, or None where it has no label."""
         if self.labels is None or self.labels[place] < 0:
             return None
         label = int(self.labels[place])
@@ -540,11 +557,16 @@ def _scored_again(
 
 
 def _others(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of positions, nearest first, without each row's own, one fewer: itself, or else the last."""
-    keep = position != own[:, None]
-    keep[keep.all(axis=1), -1] = False
-    others: NDArray[np.int64] = position[keep].reshape(len(position), -1)
+    """Rows of positions, nearest first, without each row's own, one fewer."""
+    others: NDArray[np.int64] = position[_not_own(position, own)].reshape(len(position), -1)
     return others
+
+
+def _not_own(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """All of each row of positions but one: its own or, where that is not among them, the last."""
+    keep: NDArray[np.bool_] = position != own[:, None]
+    keep[keep.all(axis=1), -1] = False
+    return keep
 
 
 def _share_threads() -> None:

@@ -260,6 +260,8 @@ BAD = [
     (["compare", "FULL"], ["FULL", "not a run"]),
     (["search", "no/index", "a.jpg"], ["no/index"]),
     (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
+    (["duplicates", "INDEX", "--threshold", "2"], ["--threshold", "2", "from -1 to 1"]),
+    (["outliers", "INDEX", "--k", "0"], ["-k", "0"]),
     (["search", "INDEX", "missing.jpg"], ["missing.jpg"]),
     (["embed", "RUN", "--data", "FLAT", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--workers", "-1"], ["--workers", "-1"]),

@@ -41,7 +41,7 @@ def make(tmp_path: Path, small_encoder: Encoder) -> Make:
 
 def content(made: EmbeddingIndex) -> dict[str, tuple[str | int | None, str | None, bytes]]:
     rows = zip(made.paths, made.stamps, made.vectors, strict=True)
-    return {p: (made._label(n), stamp, x.round(5).tobytes()) for n, (p, stamp, x) in enumerate(rows)}
+    return {p: (made.label(n), stamp, x.round(5).tobytes()) for n, (p, stamp, x) in enumerate(rows)}
 
 
 def test_an_update_gives_what_a_new_index_holds(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_removing_by_a_list_of_what_is_gone(make: Make, tmp_path: Path) -> None:
     (tmp_path / "gone.csv").write_text("path\nimages/cat/0.png\nimages/dog/1.png\nimages/never.png\n")
     after = make(data="gone.csv", remove=True)
     assert after.paths == before.paths[1:3]
-    assert [after._label(place) for place in range(2)] == ["cat", "dog"]
+    assert [after.label(place) for place in range(2)] == ["cat", "dog"]
     with pytest.raises(UsageError, match="nothing would be left in the index"):
         make(remove=True)
     assert content(EmbeddingIndex.load(tmp_path / "index")) == content(after)
@@ -108,7 +108,7 @@ def test_labels_of_images_added_to_an_index_without_any(make: Make, tmp_path: Pa
     assert make(labels="none").labels is None
     paint(tmp_path / "images" / "dog" / "9.png", 99)
     after = make(add=True)
-    assert [after._label(place) for place in range(5)] == [None] * 4 + ["dog"]
+    assert [after.label(place) for place in range(5)] == [None] * 4 + ["dog"]
 
 
 def test_what_does_not_fit_is_refused_and_the_index_stays(make: Make, tmp_path: Path) -> None:

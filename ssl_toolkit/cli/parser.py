@@ -126,6 +126,11 @@ class Parser(ArgumentParser):
         raise UsageError(_shorten(message)) from ex
 
 
+def short_k(argv: Sequence[str]) -> list[str]:
+    """The arguments, normalised, with ``-k 5``, ``-k5`` and ``-k=5`` written as ``--k``."""
+    return [re.sub(r"^-k=?(?=.)", "--k=", token) if token != "-k" else "--k" for token in normalize(argv)]
+
+
 def normalize(argv: Sequence[str], groups_with_name: Iterable[str] = ()) -> list[str]:
     """Options with underscores, and a group's bare name spelled out."""
     out = []

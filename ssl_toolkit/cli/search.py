@@ -1,10 +1,9 @@
 """``ssl-toolkit search``: the nearest neighbours of images."""
 
 import json
-import re
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser, normalize
+from ssl_toolkit.cli.parser import Parser, short_k
 from ssl_toolkit.errors import UsageError
 
 
@@ -63,8 +62,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("search", search, positional=("index", "queries"))
     parser.add_argument("--json", action="store_true", help="print JSON: a list a query of rank, path, score, label")
-    argv = [re.sub(r"^-k=?(?=.)", "--k=", token) if token != "-k" else "--k" for token in normalize(argv)]
-    settings = parser.parse(argv)
+    settings = parser.parse(short_k(argv))
     if settings is None:
         return
     as_json = settings.pop("json")
