@@ -15,7 +15,7 @@ _LINKED = 16  # nearest others of each image that may be its duplicates; groups 
 _BLOCK = 1 << 24  # similarities at once
 
 
-def duplicates(index: EmbeddingIndex, threshold: float = 0.95) -> list[list[int]]:
+def duplicates(index: EmbeddingIndex, threshold: float = 0.99) -> list[list[int]]:
     """Groups of images that are nearly the same: linked by a chain of pairs as near as the threshold.
 
     Args:

@@ -15,6 +15,7 @@ from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.features import Encode, Features, extract
 from ssl_toolkit.eval.knn import knn, select_k
 from ssl_toolkit.eval.linear_probe import linear_probe
+from ssl_toolkit.eval.low_shot import low_shot
 
 Protocol: TypeAlias = Callable[[Features, Features], dict[str, Any]]
 
@@ -25,7 +26,7 @@ def knn_protocol(train: Features, test: Features) -> dict[str, Any]:
     return {**knn(train, test), "selected": knn(train, test, k=choice.k, temperature=choice.temperature)}
 
 
-PROTOCOLS: dict[str, Protocol] = {"knn": knn_protocol, "linear": linear_probe}
+PROTOCOLS: dict[str, Protocol] = {"knn": knn_protocol, "linear": linear_probe, "low_shot": low_shot}
 
 
 def check_protocols(names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ ROWS, TILES = 20, 9  # of the picture
 
 
 def duplicates(
-    index: str, threshold: float = 0.95, grid: str | None = None, data_root: str = "data"
+    index: str, threshold: float = 0.99, grid: str | None = None, data_root: str = "data"
 ) -> list[list[str]]:
     """Find groups of images that are nearly the same, the largest first.
 

@@ -30,7 +30,7 @@ def evaluate(
         run: Run folder or encoder file.
         train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train).
         test: Labelled images that are classified, once.
-        protocol: Scores, separated by commas: knn, linear.
+        protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %).
         out: JSON file for the results; a run folder also keeps them in results.json.
         baselines: Whether random weights and raw pixels are scored too.
         seed: Decides the random weights.
@@ -111,13 +111,12 @@ def evaluate(
 def table(summary: dict[str, Any]) -> str:
     """The results as lines of text, accuracies in percent."""
     from ssl_toolkit.eval.metrics import in_percent
+    from ssl_toolkit.eval.visualize import ENCODERS, PROTOCOLS
 
-    names = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
     protocols = summary["protocol"]["names"]
-    titles = {"knn": "kNN", "linear": "linear probe"}
-    lines = [f"{'top-1, %':<16}" + "".join(f"{titles[p]:>14}" for p in protocols)]
+    lines = [f"{'top-1, %':<16}" + "".join(f"{PROTOCOLS[p]:>14}" for p in protocols)]
     for key, scores in summary["results"].items():
-        lines.append(f"{names[key]:<16}" + "".join(f"{in_percent(scores[p]):>14}" for p in protocols))
+        lines.append(f"{ENCODERS[key]:<16}" + "".join(f"{in_percent(scores[p]):>14}" for p in protocols))
     return "\n".join(lines)
 
 
