@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import faiss
@@ -16,10 +17,16 @@ from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.features import Features, check_labelled, stratified_split
 from ssl_toolkit.eval.metrics import accuracies, rank_of
 
-METRICS = ("cosine", "l2")
+METRICS = ("cosine", "l2", "l1")
 VOTES = ("weighted", "plain")
 
+# FAISS's measure, and what makes a similarity of it.
+_FAISS = {
+    "cosine": (faiss.METRIC_INNER_PRODUCT, 1.0), "l2": (faiss.METRIC_L2, -0.5), "l1": (faiss.METRIC_L1, -1.0)
+}  # fmt: skip
+
 _QUERIES = 8192  # at once: bounds the copies of queries
+_BANK = 1 << 26  # numbers of the bank at once: bounds its copy to 256 MB
 _VOTES = 1 << 22  # entries of a table of votes, queries x classes: bounds it to 32 MB
 
 
@@ -42,7 +49,7 @@ class KnnChoice:
 
 def knn(
     train: Features,
-    test: Features,
+    test: Features | None,
     k: int = 20,
     temperature: float = 0.1,
     metric: str = "cosine",
@@ -50,18 +57,19 @@ def knn(
 ) -> dict[str, Any]:
     """Accuracy of a vote among the k nearest training images, found by exact search.
 
-    A neighbour's vote weighs exp(s / temperature) when weighted and 1 when plain, where s is the cosine, or minus half
-    the squared distance for ``l2`` (on unit vectors the two differ by a constant, so they weigh alike). An image counts
+    A neighbour's vote weighs exp(s / temperature) when weighted and 1 when plain, where s is the cosine, minus half
+    the squared distance for ``l2`` (on unit vectors the two differ by a constant, so they weigh alike), or minus the
+    sum of absolute differences for ``l1``. An image counts
     for top-n if its class has a vote and fewer than n classes rank before it; of classes with equal votes the one with
     the lower label ranks first, as in scikit-learn. Which of several training images at exactly the same distance takes
     the last of the k places is FAISS's choice, the same at each call.
 
     Args:
         train: Labelled features, (N, D).
-        test: Labelled features, (M, D), of classes that `train` knows.
+        test: Labelled features, (M, D), of classes that `train` knows; None: each training image asks all others.
         k: Number of neighbours, at least 1; more than N means N.
         temperature: Above 0: the smaller, the more the nearest decide. In units of s.
-        metric: ``cosine`` or ``l2``.
+        metric: ``cosine``, ``l2`` or ``l1``.
         vote: ``weighted`` or ``plain``.
 
     Returns:
@@ -72,11 +80,11 @@ def knn(
 
     Source: Wu et al. 2018, section 3.4 (weights); Caron et al. 2021, appendix F (k = 20).
     """
-    check_labelled(train, test)
+    check_labelled(train, train if test is None else test)
     _check(metric, vote, [k], [temperature])
-    similarity, position = nearest(train.x, test.x, k, metric)
+    similarity, position = _neighbours(train, test, k, metric)
     classes, label = np.unique(train.label, return_inverse=True)
-    target = np.searchsorted(classes, test.label)
+    target = label if test is None else np.searchsorted(classes, test.label)
     heat = temperature if vote == "weighted" else math.inf
     rank, answer = _vote(similarity, label[position], target, len(classes), heat)
     return {
@@ -105,7 +113,7 @@ def select_k(
         train: Labelled features, (N, D).
         ks: Numbers of neighbours to try; those above the size of the bank mean all of it.
         temperatures: Temperatures to try; a plain vote has none, and tries the first only.
-        metric: ``cosine`` or ``l2``.
+        metric: ``cosine``, ``l2`` or ``l1``.
         vote: ``weighted`` or ``plain``.
         held_out: Share of each class that asks, in (0, 1).
         seed: Of the split.
@@ -129,38 +137,54 @@ def select_k(
     return KnnChoice(int(best["k"]), best["temperature"], best["top1"], tried)
 
 
+def _neighbours(
+    train: Features, test: Features | None, k: int, metric: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """`nearest` of the test images, or of each training image among the others."""
+    if test is not None:
+        return nearest(train.x, test.x, k, metric)
+    if len(train) < 2:
+        raise UsageError("leaving one out needs two images, there is one")
+    similarity, position = nearest(train.x, train.x, k + 1, metric)
+    keep = position != np.arange(len(train))[:, None]
+    keep[keep.all(axis=1), -1] = False  # so many equal ones that the image itself is not among them
+    return similarity[keep].reshape(len(train), -1), position[keep].reshape(len(train), -1)
+
+
 def nearest(
     bank: NDArray[np.float32], queries: NDArray[np.float32], k: int, metric: str = "cosine"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k nearest rows of `bank` for each query, by exact search.
 
-    Beside the arguments, memory holds the result and, for cosine, one normalised copy of `bank`.
+    A bank that is memory-mapped is read block by block: beside the arguments, memory holds the result and one block.
 
     Args:
         bank: (N, D).
         queries: (M, D).
         k: More than N means N.
-        metric: ``cosine`` or ``l2``.
+        metric: ``cosine``, ``l2`` or ``l1``.
 
     Returns:
-        Similarities, (M, k), descending: the cosine, or minus half the squared distance; and positions in `bank`,
-        (M, k), ascending where similarities are equal.
+        Similarities, (M, k), descending: the cosine, minus half the squared distance, or minus the sum of absolute
+        differences; and positions in `bank`, (M, k), ascending where similarities are equal.
     """
     faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both; FAISS alone would take every core
     k = min(k, len(bank))
-    bank = unit(bank) if metric == "cosine" else np.ascontiguousarray(bank, dtype=np.float32)
-    similarity = np.empty((len(queries), k), dtype=np.float32)
-    position = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries), _QUERIES):
-        rows = slice(start, start + _QUERIES)
-        if metric == "cosine":
-            near, where = faiss.knn(unit(queries[rows]), bank, k, metric=faiss.METRIC_INNER_PRODUCT)
-        else:
-            near, where = faiss.knn(np.ascontiguousarray(queries[rows], dtype=np.float32), bank, k)
-            near *= -0.5
-        order = np.lexsort((where, -near))
-        similarity[rows] = np.take_along_axis(near, order, axis=1)
-        position[rows] = np.take_along_axis(where, order, axis=1)
+    similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    position = np.zeros((len(queries), k), dtype=np.int64)
+    prepare = unit if metric == "cosine" else partial(np.ascontiguousarray, dtype=np.float32)
+    step = max(_BANK // bank.shape[1], 1)
+    for first in range(0, len(bank), step):
+        block = prepare(bank[first : first + step])
+        for start in range(0, len(queries), _QUERIES):
+            rows = slice(start, start + _QUERIES)
+            near, where = faiss.knn(prepare(queries[rows]), block, min(k, len(block)), metric=_FAISS[metric][0])
+            near *= _FAISS[metric][1]
+            near = np.concatenate([similarity[rows], near], axis=1)
+            where = np.concatenate([position[rows], where + first], axis=1)
+            order = np.lexsort((where, -near))[:, :k]
+            similarity[rows] = np.take_along_axis(near, order, axis=1)
+            position[rows] = np.take_along_axis(where, order, axis=1)
     return similarity, position
 
 

@@ -12,21 +12,37 @@ import torch
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.eval.features import Encode, Features, extract
+from ssl_toolkit.eval.features import Encode, Features, extract, stratified_split
 from ssl_toolkit.eval.knn import knn, select_k
 from ssl_toolkit.eval.linear_probe import linear_probe
 from ssl_toolkit.eval.low_shot import low_shot
 
-Protocol: TypeAlias = Callable[[Features, Features], dict[str, Any]]
+Protocol: TypeAlias = Callable[[Features, Features | None], dict[str, Any]]
+"""Scores of a test set or, where there is none, of the labelled images by themselves, none of which answers itself."""
 
 
-def knn_protocol(train: Features, test: Features) -> dict[str, Any]:
+def knn_protocol(train: Features, test: Features | None) -> dict[str, Any]:
     """Vote of 20 neighbours, T = 0.1; under ``selected``, with the k and T that do best on a part of the bank."""
     choice = select_k(train)
     return {**knn(train, test), "selected": knn(train, test, k=choice.k, temperature=choice.temperature)}
 
 
-PROTOCOLS: dict[str, Protocol] = {"knn": knn_protocol, "linear": linear_probe, "low_shot": low_shot}
+def holding_out(protocol: Callable[[Features, Features], dict[str, Any]]) -> Protocol:
+    """The protocol, which holds out a stratified fifth of the labelled images where there is no test set."""
+
+    def run(train: Features, test: Features | None) -> dict[str, Any]:
+        if test is None:
+            train, test = (train.select(rows) for rows in stratified_split(train.label, 0.2, seed=1))
+        return protocol(train, test)
+
+    return run
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "knn": knn_protocol,
+    "linear": holding_out(linear_probe),
+    "low_shot": holding_out(low_shot),
+}
 
 
 def check_protocols(names: Sequence[str]) -> None:
@@ -69,7 +85,7 @@ def match_labels(test: ImageSet, train: ImageSet) -> None:
 def score(
     encoders: dict[str, Encode],
     train: Iterable[Batch],
-    test: Iterable[Batch],
+    test: Iterable[Batch] | None,
     protocols: Sequence[str] = ("knn", "linear"),
     *,
     view: Encode | None = None,
@@ -82,7 +98,7 @@ def score(
     Args:
         encoders: Name to function, images in [0, 1] (N, C, H, W) to features (N, D).
         train: The images that vote and train the probe.
-        test: The images that are classified.
+        test: The images that are classified. None: of `train`, kNN leaves out one at a time, probes hold out a fifth.
         protocols: Keys of `PROTOCOLS`.
         view: See `extract`.
         device: Where images are encoded.
@@ -99,9 +115,12 @@ def score(
         results[name] = {}
         with tempfile.TemporaryDirectory() as folder:  # features of a large set need not fit into memory
             bank, queries = (
-                extract(encode, loader, f"{folder}/{part}", device=device, progress=progress, view=view)
+                None
+                if loader is None
+                else extract(encode, loader, f"{folder}/{part}", device=device, progress=progress, view=view)
                 for part, loader in (("train", train), ("test", test))
             )
+            assert bank is not None
             for protocol in protocols:
                 say(f"{name}: {protocol}")
                 results[name][protocol] = PROTOCOLS[protocol](bank, queries)

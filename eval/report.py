@@ -313,6 +313,7 @@ def _scores(results: dict[str, Any], trained: _Trained | None) -> dict[str, Any]
         "confusion": _confusion(scores["trained"], protocol.get("class_names")),
         "train": protocol["train"],
         "test": protocol["test"],
+        "left_out": protocol.get("left_out", False),
         "classes": classes,
         "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
     }

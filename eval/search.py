@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from ssl_toolkit import __version__
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-from ssl_toolkit.eval.knn import METRICS, unit
+from ssl_toolkit.eval.knn import unit
 from ssl_toolkit.files import sha256_of, sync, temporary_beside, write_atomic
 from ssl_toolkit.randomness import numpy_generator
 
 FORMAT = 2
 """Version of what a folder holds; another one is refused."""
+
+METRICS = ("cosine", "l2")
 
 EXACT = "Flat"
 """Name of exact search, FAISS's."""

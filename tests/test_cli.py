@@ -254,7 +254,7 @@ BAD = [
     (["evaluate", "no/run", "--train", "shapes:train", "--test", "shapes:test"], ["no/run"]),
     (["evaluate", "RUN", "--train", "shapes:train:40", "--test", "shapes:test:20", "--protocol", "kn"], ["kn", "knn"]),
     (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT"], ["FLAT", "no labels"]),
-    (["evaluate", "RUN", "--train", "shapes:train:40"], ["test"]),
+    (["evaluate", "RUN", "--train", "FLAT"], ["FLAT", "no labels"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--update"], ["x", "no index"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--index", "IVF9,Flat"], ["--index IVF9,Flat", "4 vectors"]),
     (["compare", "FULL"], ["FULL", "not a run"]),

@@ -69,17 +69,17 @@ def test_top5_counts_classes_before_the_true_one_and_needs_a_vote() -> None:
 
 @pytest.mark.parametrize("k", [1, 4, 20, 150])
 @pytest.mark.parametrize("vote", ["plain", "weighted"])
-@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("metric", ["cosine", "l2", "l1"])
 def test_the_same_predictions_as_scikit_learn(metric: str, vote: str, k: int) -> None:
     train, test = blobs(500, seed=1), blobs(300, seed=2)
     temperature = 0.1 if metric == "cosine" else 8.0
 
     def weights(distance: NDArray[np.floating]) -> NDArray[np.floating]:
-        return np.exp((-distance if metric == "cosine" else -(distance**2) / 2) / temperature)
+        return np.exp((-(distance**2) / 2 if metric == "l2" else -distance) / temperature)
 
     other = KNeighborsClassifier(
         k,
-        metric="cosine" if metric == "cosine" else "euclidean",
+        metric={"cosine": "cosine", "l2": "euclidean", "l1": "manhattan"}[metric],
         algorithm="brute",
         weights=weights if vote == "weighted" else "uniform",
     )
@@ -118,7 +118,7 @@ def test_a_tiny_temperature_and_huge_distances_do_not_overflow() -> None:
         assert knn(train, test, temperature=1e-6) == {**knn(train, test, k=1), "k": 20, "temperature": 1e-6}
 
 
-@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("metric", ["cosine", "l2", "l1"])
 @pytest.mark.parametrize("k", [1, 20, 150])
 @pytest.mark.parametrize("queries", [3, 100])
 def test_nearest_is_exact(metric: str, k: int, queries: int) -> None:
@@ -128,6 +128,8 @@ def test_nearest_is_exact(metric: str, k: int, queries: int) -> None:
     if metric == "cosine":
         a, b = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (a, b))
         exact = a @ b.T
+    elif metric == "l1":
+        exact = -np.abs(a[:, None] - b).sum(axis=2)
     else:
         exact = -((a[:, None] - b) ** 2).sum(axis=2) / 2
     np.testing.assert_array_equal(position, np.argsort(-exact, axis=1)[:, :k])
@@ -156,8 +158,24 @@ def test_queries_in_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     train, test = blobs(400, seed=1), blobs(250, seed=2)
     whole = [knn(train, test, metric=metric) for metric in ("cosine", "l2")]
     monkeypatch.setattr(module, "_QUERIES", 100)
+    monkeypatch.setattr(module, "_BANK", 16 * 150)  # three blocks
     monkeypatch.setattr(module, "_VOTES", 64)
     assert [knn(train, test, metric=metric) for metric in ("cosine", "l2")] == whole
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "l1"])
+def test_without_a_test_set_each_image_asks_all_others(metric: str) -> None:
+    train = blobs(60, seed=1, classes=3)
+    others = [np.delete(np.arange(60), row) for row in range(60)]
+    apart = [knn(train.select(rest), train.select(np.array([row])), metric=metric) for row, rest in enumerate(others)]
+    found = knn(train, None, metric=metric)
+    assert found["top1"] == pytest.approx(np.mean([each["top1"] for each in apart]))
+    assert found["top5"] == pytest.approx(np.mean([each["top5"] for each in apart]))
+    assert found["k"] == 20
+    equal = make(np.ones((50, 4)), [0] * 26 + [1] * 24)
+    assert knn(equal, None, k=3, vote="plain")["top1"] == 0.52  # of equal ones the first three, all of class 0
+    with pytest.raises(UsageError, match="leaving one out needs two images"):
+        knn(train.select(np.array([0])), None)
 
 
 def test_a_zero_row_is_near_to_nothing_and_arguments_stay_as_they_were() -> None:

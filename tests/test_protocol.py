@@ -24,6 +24,20 @@ def test_scores_every_encoder_by_every_protocol(noise_images: Callable) -> None:
     assert set(results) == {"good", "bad"}
 
 
+def test_without_a_test_set_no_image_answers_itself(noise_images: Callable) -> None:
+    images = noise_images(60)
+    loader = ImageLoader(images, 16)
+    pixels = {"pixels": lambda x: x.flatten(1)}
+    alone = score(pixels, loader, None, ["knn", "linear", "low_shot"])["pixels"]
+    seen = score(pixels, loader, loader, ["knn", "linear", "low_shot"])["pixels"]
+    for protocol in ("knn", "linear"):
+        assert seen[protocol]["top1"] > 0.9
+        assert alone[protocol]["top1"] < 0.6  # noise
+    assert np.sum(alone["knn"]["confusion"]) == 60
+    assert np.sum(alone["linear"]["confusion"]) == 12
+    assert alone["low_shot"]["budgets"][-1]["images"] < 60
+
+
 def test_classes_are_matched_by_name(noise_images: Callable) -> None:
     train, test = noise_images(8), noise_images(4)
     train.classes, test.classes = ["ant", "bee", "cat", "dog"], ["dog", "bee"]

@@ -106,6 +106,13 @@ def test_page_says_what_was_run_and_how_good_it_is(folder: Path) -> None:
     assert "No map" not in text
 
 
+def test_page_says_that_there_was_no_test_set(folder: Path, run: Path) -> None:
+    evaluate(str(run), str(folder / "train"), progress=False, workers=0, baselines=False, max_bad_rate=1.0)
+    text = Page(make_report(run, images=2)).text
+    assert "kNN asks all the others of them" in text
+    assert "to learn from" not in text
+
+
 def test_page_lists_bad_images_with_their_reasons(folder: Path, run: Path) -> None:
     text = Page(make_report(folder / "run", folder / "page.html")).text
     assert "1 while training" in text

@@ -12,7 +12,7 @@ from ssl_toolkit.errors import UsageError
 def evaluate(
     run: str,
     train: str,
-    test: str,
+    test: str | None = None,
     protocol: str = "knn,linear",
     out: str | None = None,
     baselines: bool = True,
@@ -29,7 +29,8 @@ def evaluate(
     Args:
         run: Run folder or encoder file.
         train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train).
-        test: Labelled images that are classified, once.
+        test: Labelled images that are classified, once; if not given, those of `train`, of which kNN leaves out one at
+            a time and the probes hold out a fifth.
         protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %).
         out: JSON file for the results; a run folder also keeps them in results.json.
         baselines: Whether random weights and raw pixels are scored too.
@@ -71,8 +72,11 @@ def evaluate(
     }  # fmt: skip
     lists = {part: Path(run) / f"bad_images_{part}.csv" if Path(run).is_dir() else None for part in ("train", "test")}
     bank = open_loader(encoder, train, bad_images_file=lists["train"], **common)
-    queries = open_loader(encoder, test, bad_images_file=lists["test"], **common)
-    match_labels(queries.images, bank.images)
+    queries = None
+    if test is not None:
+        queries = open_loader(encoder, test, bad_images_file=lists["test"], **common)
+    asked = bank if queries is None else queries
+    match_labels(asked.images, bank.images)
     place = pick_device(device)
     encoders: dict[str, Any] = {"trained": encoder.to(place)}
     if baselines:
@@ -92,7 +96,8 @@ def evaluate(
         "protocol": {
             "names": protocols,
             "train": {"data": train, "images": bank.total, "bad": len(bank.bad)},
-            "test": {"data": test, "images": queries.total, "bad": len(queries.bad)},
+            "test": {"data": test or train, "images": asked.total, "bad": len(asked.bad)},
+            "left_out": test is None,
             "classes": len(bank.images.classes or []),
             "class_names": bank.images.classes,
         },
