@@ -521,6 +521,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--loss-batch", type=int, default=4096, help="0: no table of losses")
     parser.add_argument("--queue-batch", type=int, default=1024, help="queries of the losses with a queue")
+    parser.add_argument("--losses", nargs="*", help="those whose names begin so; all by default")
     parser.add_argument("--chart", help="PNG to write")
     options = parser.parse_args()
     if options.rounds < 2:
@@ -550,6 +551,8 @@ def main() -> None:
         (crop_losses, options.loss_batch),
     ):
         for loss in family(n, device):
+            if options.losses is not None and not loss.name.startswith(tuple(options.losses)):
+                continue
             print(loss_row(loss.name, measure(loss.contenders(), device, options.rounds)), flush=True)
 
 

@@ -52,10 +52,9 @@ class BYOL(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Squared distance of unit prediction and unit target, both ways."""
-        image = torch.cat(views)
         with torch.no_grad():  # first: its memory is free again before the online network fills it
-            z1, z2 = self.target_projector(self.target_encoder(image)).chunk(2)
-        q1, q2 = self.predictor(self.projector(self.encoder(image))).chunk(2)
+            z1, z2 = (self.target_projector(self.target_encoder(view)) for view in views)
+        q1, q2 = (self.predictor(self.projector(self.encoder(view))) for view in views)
         return {"loss": 4 + 2 * (losses.negative_cosine(q1, z2) + losses.negative_cosine(q2, z1))}
 
     def after_update(self) -> None:

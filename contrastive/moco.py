@@ -139,10 +139,9 @@ class MoCoV3(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each view's query finds the other view's key among the keys of the batch."""
-        image = torch.cat(views)
         with torch.no_grad():  # first: its memory is free again before the query network fills it
-            k1, k2 = self.key_projector(self.key_encoder(image)).chunk(2)
-        q1, q2 = self.predictor(self.projector(self.encoder(image))).chunk(2)
+            k1, k2 = (self.key_projector(self.key_encoder(view)) for view in views)
+        q1, q2 = (self.predictor(self.projector(self.encoder(view))) for view in views)
         t = self.temperature
         return {"loss": 2 * t * (losses.batch_nce(q1, k2, t) + losses.batch_nce(q2, k1, t))}
 

@@ -113,7 +113,7 @@ def test_v3_predicts_on_the_side_of_the_queries_alone(small_encoder: Encoder) ->
     seen: list[bool] = []
     method.predictor.register_forward_hook(lambda module, args, output: seen.append(output.requires_grad))
     method.step(method.views(some_batch().image), some_batch())
-    assert seen == [True]
+    assert seen == [True, True]
     assert not hasattr(method, "queue")
 
 
