@@ -1,4 +1,4 @@
-"""Has a representation collapsed? Two figures that need no labels."""
+"""Has a representation collapsed? Figures that need no labels."""
 
 from __future__ import annotations
 
@@ -46,3 +46,42 @@ def embedding_std(features: NDArray[np.float32]) -> float:
     """
     scatter = unit(features).std(axis=0, dtype=np.float64)
     return float(scatter.mean() * np.sqrt(features.shape[1]))
+
+
+def alignment(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """How far apart two views of an image are: mean squared distance of their unit features.
+
+    Args:
+        one: (N, D) features of one view of each image.
+        other: (N, D) features of another.
+
+    Returns:
+        From 0, where views agree, to 4; 2 where they have nothing in common.
+
+    Source: Wang & Isola 2020, section 4.1.1, with exponent 2.
+
+    Example:
+        >>> alignment(np.eye(2, dtype=np.float32), 3 * np.eye(2, dtype=np.float32)[::-1])
+        2.0
+    """
+    return float(((unit(one) - unit(other)) ** 2).sum(axis=1, dtype=np.float64).mean())
+
+
+def uniformity(features: NDArray[np.float32]) -> float:
+    """How evenly unit features fill the sphere: logarithm of the mean of exp(-2 times squared distance) over pairs.
+
+    Args:
+        features: (N, D), N at least 2; some thousands are enough, since all pairs are looked at.
+
+    Returns:
+        From 0, where all features point in one direction, down to about -4, where they are uniform on the sphere.
+
+    Source: Wang & Isola 2020, section 4.1.2, with t = 2.
+
+    Example:
+        >>> uniformity(np.eye(2, dtype=np.float32))
+        -4.0
+    """
+    x = unit(features).astype(np.float64)
+    squared = np.maximum(2 - 2 * (x @ x.T), 0)[np.triu_indices(len(x), 1)]
+    return float(np.log(np.exp(-2 * squared).mean()))

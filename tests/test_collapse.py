@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from ssl_toolkit.eval.collapse import effective_rank, embedding_std
+from ssl_toolkit.eval.collapse import alignment, effective_rank, embedding_std, uniformity
 
 
 def gaussian(n: int, d: int) -> np.ndarray:
@@ -42,3 +43,19 @@ def test_std_of_the_axes() -> None:
     # Each coordinate is 1 in one row of D: mean 1/D, variance 1/D - 1/D^2.
     lengths = np.arange(1, 9, dtype=np.float32)[:, None]
     assert embedding_std(lengths * np.eye(8, dtype=np.float32)) == pytest.approx((1 - 1 / 8) ** 0.5)
+
+
+def test_alignment_and_uniformity_are_those_of_the_paper() -> None:
+    one, other = gaussian(40, 6), gaussian(40, 6) + 2
+    x, y = (torch.nn.functional.normalize(torch.from_numpy(each).double(), dim=1) for each in (one, other))
+    # The authors' own lines (appendix A).
+    assert alignment(one, 5 * other) == pytest.approx((x - y).norm(dim=1).pow(2).mean().item(), rel=1e-6)
+    expected = torch.pdist(x, p=2).pow(2).mul(-2).exp().mean().log().item()
+    assert uniformity(3 * one) == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_collapsed_is_aligned_and_not_uniform() -> None:
+    flat = np.full((30, 4), 0.5, np.float32)
+    assert alignment(flat, flat) == 0
+    assert uniformity(flat) == pytest.approx(0, abs=1e-6)
+    assert uniformity(gaussian(30, 4).astype(np.float32)) < -1
