@@ -17,13 +17,14 @@ from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.features import Features, check_labelled, stratified_split
 from ssl_toolkit.eval.metrics import accuracies, rank_of
 
-METRICS = ("cosine", "l2", "l1")
 VOTES = ("weighted", "plain")
 
-# FAISS's measure, and what makes a similarity of it.
-_FAISS = {
+MEASURES = {
     "cosine": (faiss.METRIC_INNER_PRODUCT, 1.0), "l2": (faiss.METRIC_L2, -0.5), "l1": (faiss.METRIC_L1, -1.0)
 }  # fmt: skip
+"""FAISS's measure, and the factor that makes a similarity of it."""
+
+METRICS = tuple(MEASURES)
 
 _QUERIES = 8192  # at once: bounds the copies of queries
 _BANK = 1 << 26  # numbers of the bank at once: bounds its copy to 256 MB
@@ -146,9 +147,25 @@ def _neighbours(
     if len(train) < 2:
         raise UsageError("leaving one out needs two images, there is one")
     similarity, position = nearest(train.x, train.x, k + 1, metric)
-    keep = position != np.arange(len(train))[:, None]
-    keep[keep.all(axis=1), -1] = False  # so many equal ones that the image itself is not among them
+    keep = not_own(position, np.arange(len(train)))
     return similarity[keep].reshape(len(train), -1), position[keep].reshape(len(train), -1)
+
+
+def not_own(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """All but one of each row of positions: its own or, where so many are equal that it is not among them, the last.
+
+    Args:
+        position: (M, k), nearest first.
+        own: (M,), of the queries themselves.
+    """
+    keep: NDArray[np.bool_] = position != own[:, None]
+    keep[keep.all(axis=1), -1] = False
+    return keep
+
+
+def share_threads() -> None:
+    """One number of threads for both libraries; FAISS alone would take every core."""
+    faiss.omp_set_num_threads(torch.get_num_threads())
 
 
 def nearest(
@@ -168,7 +185,7 @@ def nearest(
         Similarities, (M, k), descending: the cosine, minus half the squared distance, or minus the sum of absolute
         differences; and positions in `bank`, (M, k), ascending where similarities are equal.
     """
-    faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both; FAISS alone would take every core
+    share_threads()
     k = min(k, len(bank))
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
     position = np.zeros((len(queries), k), dtype=np.int64)
@@ -178,8 +195,8 @@ def nearest(
         block = prepare(bank[first : first + step])
         for start in range(0, len(queries), _QUERIES):
             rows = slice(start, start + _QUERIES)
-            near, where = faiss.knn(prepare(queries[rows]), block, min(k, len(block)), metric=_FAISS[metric][0])
-            near *= _FAISS[metric][1]
+            near, where = faiss.knn(prepare(queries[rows]), block, min(k, len(block)), metric=MEASURES[metric][0])
+            near *= MEASURES[metric][1]
             near = np.concatenate([similarity[rows], near], axis=1)
             where = np.concatenate([position[rows], where + first], axis=1)
             order = np.lexsort((where, -near))[:, :k]

@@ -17,13 +17,12 @@ from typing import Any
 
 import faiss
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ssl_toolkit import __version__
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-from ssl_toolkit.eval.knn import unit
+from ssl_toolkit.eval.knn import MEASURES, not_own, share_threads, unit
 from ssl_toolkit.files import sha256_of, sync, temporary_beside, write_atomic
 from ssl_toolkit.randomness import numpy_generator
 
@@ -237,7 +236,7 @@ class EmbeddingIndex:
             queries = np.ascontiguousarray(self.vectors[own])
             candidates = self._candidates(queries, min(k + 1 + _SPARE, len(self)))
             found, place = _scored_again(self.vectors, queries, candidates, self.metric)
-            keep = _not_own(place[:, : k + 1], own)
+            keep = not_own(place[:, : k + 1], own)
             score[own] = found[:, : k + 1][keep].reshape(len(own), k)
             position[own] = place[:, : k + 1][keep].reshape(len(own), k)
         return score, position
@@ -434,7 +433,7 @@ class Approximate:
         Raises:
             UsageError: FAISS does not know the factory, or cannot train it on so few vectors.
         """
-        _share_threads()
+        share_threads()
         generator = numpy_generator(seed, "index")
         index = empty_index(factory, len(vectors), vectors.shape[1], metric)
         if not index.is_trained:
@@ -466,7 +465,7 @@ class Approximate:
 
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Positions of candidates, (M, count); -1 where there are fewer."""
-        _share_threads()
+        share_threads()
         candidates: NDArray[np.int64] = self.index.search(queries, count)[1]
         return candidates
 
@@ -508,7 +507,7 @@ def empty_index(factory: str, count: int, dimension: int, metric: str) -> Any:
     try:
         if _lists(factory) > count:
             raise RuntimeError(f"there are {_lists(factory)} lists")
-        return faiss.index_factory(dimension, factory, _measure(metric))
+        return faiss.index_factory(dimension, factory, MEASURES[metric][0])
     except RuntimeError as error:
         raise _unbuildable(factory, count, error) from error
 
@@ -524,15 +523,10 @@ def _lists(factory: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _measure(metric: str) -> int:
-    measure: int = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-    return measure
-
-
 def _nearest(vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, metric: str) -> NDArray[np.int64]:
     """Positions of the nearest vectors by exact search, (M, count); cosines of unit vectors are their products."""
-    _share_threads()
-    position: NDArray[np.int64] = faiss.knn(queries, vectors, count, metric=_measure(metric))[1]
+    share_threads()
+    position: NDArray[np.int64] = faiss.knn(queries, vectors, count, metric=MEASURES[metric][0])[1]
     return position
 
 
@@ -560,19 +554,8 @@ def _scored_again(
 
 def _others(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows of positions, nearest first, without each row's own, one fewer."""
-    others: NDArray[np.int64] = position[_not_own(position, own)].reshape(len(position), -1)
+    others: NDArray[np.int64] = position[not_own(position, own)].reshape(len(position), -1)
     return others
-
-
-def _not_own(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """All of each row of positions but one: its own or, where that is not among them, the last."""
-    keep: NDArray[np.bool_] = position != own[:, None]
-    keep[keep.all(axis=1), -1] = False
-    return keep
-
-
-def _share_threads() -> None:
-    faiss.omp_set_num_threads(torch.get_num_threads())  # one setting for both; FAISS alone would take every core
 
 
 def file_stamp(path: str) -> str | None:

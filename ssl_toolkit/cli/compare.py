@@ -1,9 +1,8 @@
 """``ssl-toolkit compare``: scored runs beside each other."""
 
-import json
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser
+from ssl_toolkit.cli.parser import Parser, print_found
 
 
 def compare(runs: list[str], chart: str | None = None) -> list[dict[str, Any]]:
@@ -52,10 +51,4 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("compare", compare, positional=("runs",))
-    parser.add_argument("--json", action="store_true", help="print JSON: a list of rows")
-    settings = parser.parse(argv)
-    if settings is None:
-        return
-    as_json = settings.pop("json")
-    rows = compare(**settings)
-    print(json.dumps(rows, indent=1) if as_json else table(rows))
+    print_found(parser, argv, "a list of rows", lambda settings, rows: table(rows))

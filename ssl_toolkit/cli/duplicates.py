@@ -1,8 +1,6 @@
 """``ssl-toolkit duplicates``: images of an index that are nearly the same."""
 
-import json
-
-from ssl_toolkit.cli.parser import Parser
+from ssl_toolkit.cli.parser import Parser, print_found
 from ssl_toolkit.errors import UsageError
 
 ROWS, TILES = 20, 9  # of the picture
@@ -56,10 +54,6 @@ def duplicates(
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("duplicates", duplicates, positional=("index",))
-    parser.add_argument("--json", action="store_true", help="print JSON: a list of groups of paths")
-    settings = parser.parse(argv)
-    if settings is None:
-        return
-    as_json = settings.pop("json")
-    groups = duplicates(**settings)
-    print(json.dumps(groups, indent=1) if as_json else "\n\n".join("\n".join(group) for group in groups))
+    print_found(
+        parser, argv, "a list of groups of paths", lambda settings, groups: "\n\n".join("\n".join(g) for g in groups)
+    )

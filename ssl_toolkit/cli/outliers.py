@@ -1,9 +1,8 @@
 """``ssl-toolkit outliers``: images of an index that are far from all others."""
 
-import json
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser, short_k
+from ssl_toolkit.cli.parser import Parser, print_found, short_k
 from ssl_toolkit.errors import UsageError
 
 
@@ -35,17 +34,12 @@ def outliers(index: str, count: int = 20, k: int = 10) -> list[dict[str, Any]]:
     ]
 
 
+def table(items: list[dict[str, Any]]) -> str:
+    """A line an image."""
+    return "\n".join(f"{item['score']:.3f}  {item['label'] or '':<12}  {item['path']}" for item in items)
+
+
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("outliers", outliers, positional=("index",))
-    parser.add_argument("--json", action="store_true", help="print JSON: a list of path, score, label")
-    settings = parser.parse(short_k(argv))
-    if settings is None:
-        return
-    as_json = settings.pop("json")
-    found = outliers(**settings)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    for item in found:
-        print(f"{item['score']:.3f}  {item['label'] or '':<12}  {item['path']}")
+    print_found(parser, short_k(argv), "a list of path, score, label", lambda settings, items: table(items))

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -124,6 +125,26 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the whole usage."""
         raise UsageError(_shorten(message)) from ex
+
+
+def print_found(
+    parser: Parser, argv: Sequence[str], about_json: str, text: Callable[[dict[str, Any], Any], str]
+) -> None:
+    """Run a command's function and print what it found: as text or, with ``--json``, as JSON.
+
+    Args:
+        parser: The command's.
+        argv: Its arguments.
+        about_json: What the JSON is, for the help.
+        text: Settings and what was found to text.
+    """
+    parser.add_argument("--json", action="store_true", help=f"print JSON: {about_json}")
+    settings = parser.parse(argv)
+    if settings is None:
+        return
+    as_json = settings.pop("json")
+    found = parser.function(**settings)
+    print(json.dumps(found, indent=1) if as_json else text(settings, found))
 
 
 def short_k(argv: Sequence[str]) -> list[str]:

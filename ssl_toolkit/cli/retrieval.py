@@ -1,9 +1,8 @@
 """``ssl-toolkit retrieval``: how well the images of an index find the others of their class."""
 
-import json
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser
+from ssl_toolkit.cli.parser import Parser, print_found
 
 
 def retrieval(index: str) -> dict[str, Any]:
@@ -24,17 +23,13 @@ def retrieval(index: str) -> dict[str, Any]:
     return curate.retrieval(EmbeddingIndex.load(index))
 
 
+def table(found: dict[str, Any]) -> str:
+    """A line a figure, shares in percent."""
+    shown = {name: f"{value:>8,}" if name == "queries" else f"{100 * value:>8.1f} %" for name, value in found.items()}
+    return "\n".join(f"{name:<10}{value}" for name, value in shown.items())
+
+
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("retrieval", retrieval, positional=("index",))
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    settings = parser.parse(argv)
-    if settings is None:
-        return
-    as_json = settings.pop("json")
-    found = retrieval(**settings)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    for name, value in found.items():
-        print(f"{name:<10}" + (f"{value:>8,}" if name == "queries" else f"{100 * value:>8.1f} %"))
+    print_found(parser, argv, "the figures by name", lambda settings, found: table(found))

@@ -1,9 +1,8 @@
 """``ssl-toolkit search``: the nearest neighbours of images."""
 
-import json
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser, short_k
+from ssl_toolkit.cli.parser import Parser, print_found, short_k
 from ssl_toolkit.errors import UsageError
 
 
@@ -58,19 +57,18 @@ def search(
     return hits
 
 
+def table(queries: list[str], found: list[list[dict[str, Any]]]) -> str:
+    """A line a query, and one below it for each of its neighbours."""
+    lines = []
+    for query, hits in zip(queries, found, strict=True):
+        lines.append(query)
+        for hit in hits:
+            lines.append(f"{hit['rank']:>4}  {hit['score']:.3f}  {hit['label'] or '':<12}  {hit['path']}")
+    return "\n".join(lines)
+
+
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("search", search, positional=("index", "queries"))
-    parser.add_argument("--json", action="store_true", help="print JSON: a list a query of rank, path, score, label")
-    settings = parser.parse(short_k(argv))
-    if settings is None:
-        return
-    as_json = settings.pop("json")
-    found = search(**settings)
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    for query, hits in zip(settings["queries"], found, strict=True):
-        print(query)
-        for hit in hits:
-            print(f"{hit['rank']:>4}  {hit['score']:.3f}  {hit['label'] or '':<12}  {hit['path']}")
+    about = "a list a query of rank, path, score, label"
+    print_found(parser, short_k(argv), about, lambda settings, found: table(settings["queries"], found))
