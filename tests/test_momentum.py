@@ -114,12 +114,12 @@ def test_followers_are_not_in_the_optimizer(small_encoder: Encoder, found: type[
 def test_followers_get_no_gradient_and_leaders_do(small_encoder: Encoder, found: type[Method]) -> None:
     method = small(found, small_encoder)
     views = [view.requires_grad_() for view in method.views(some_batch().image)]
-    made: list[Tensor] = []
+    made: list[tuple[nn.Module, Tensor]] = []
     for follower, _ in pairs(method):
-        follower.register_forward_hook(lambda module, args, output: made.append(output))
+        follower.register_forward_hook(lambda module, args, output: made.append((module, output)))
     method.step(views, some_batch())["loss"].backward()
-    assert len(made) == 2
-    assert not any(output.requires_grad for output in made)
+    assert {module for module, _ in made} == {follower for follower, _ in pairs(method)}
+    assert not any(output.requires_grad for _, output in made)
     for follower, leader in pairs(method):
         assert all(p.grad is None for p in follower.parameters())
         assert all(p.grad is not None for p in leader.parameters())
