@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.encoders import Encoder, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.eval import approximate
 from ssl_toolkit.eval import search as module
 from ssl_toolkit.eval.search import EmbeddingIndex, Hits
 
@@ -110,7 +111,7 @@ def test_scores_do_not_depend_on_how_many_are_asked_at_once(
         alone = index.search(query[one : one + 1], k=10)
         np.testing.assert_array_equal(alone.score[0], together.score[one])
         np.testing.assert_array_equal(alone.position[0], together.position[one])
-    monkeypatch.setattr(module, "_SCORED", 1)
+    monkeypatch.setattr(approximate, "_SCORED", 1)
     assert same(index.search(query, k=10), together)
 
 

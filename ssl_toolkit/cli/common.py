@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +62,46 @@ def open_loader(
     progress: bool,
     bad_images_file: Path | None = None,
     cache: str = "none",
-    part: Callable[[ImageSet], ImageSet] = lambda images: images,
 ) -> ImageLoader:
-    """The images of `data` in their order, or the `part` of them that is wanted, as `encoder` wants them.
+    """The images of `data` in their order, as `encoder` wants them.
 
     Raises:
         UsageError: If there are no such images, or a number is out of range.
+    """
+    images = open_stills(encoder, data, data_root=data_root, labels=labels)
+    return image_loader(
+        encoder, images, workers=workers, max_bad_rate=max_bad_rate, progress=progress,
+        bad_images_file=bad_images_file, cache=cache,
+    )  # fmt: skip
+
+
+def open_stills(encoder: Encoder, data: str, *, data_root: str, labels: Labels) -> ImageSet:
+    """The images of `data` with the channels that `encoder` wants.
+
+    Raises:
+        UsageError: If there are no such images, or they are clips.
+    """
+    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    if images.frames > 1:
+        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
+    return images
+
+
+def image_loader(
+    encoder: Encoder,
+    images: ImageSet,
+    *,
+    workers: int,
+    max_bad_rate: float,
+    progress: bool,
+    bad_images_file: Path | None = None,
+    cache: str = "none",
+    total: int | None = None,
+) -> ImageLoader:
+    """Images in their order, as `encoder` wants them; `total` is that of `BadImages`.
+
+    Raises:
+        UsageError: If a number is out of range.
     """
     if not 0 <= workers <= 256:
         raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
@@ -76,12 +109,8 @@ def open_loader(
         raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
     if bad_images_file is not None and bad_images_file.exists():
         bad_images_file.unlink()  # of other images
-    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
-    if images.frames > 1:
-        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
-    images = part(images)
     size = encoder.config.load_size
-    bad = BadImages(images, bad_images_file, max_bad_rate)
+    bad = BadImages(images, bad_images_file, max_bad_rate, total)
     images = cached(images, size, bad, cache, workers, progress)
     return ImageLoader(images, size, workers=workers, bad=bad)
 

@@ -72,10 +72,14 @@ class BadImages:
         images: The image set that is being read.
         file: CSV file with a path and a reason a line; existing lines are kept. None keeps the list in memory.
         max_rate: Share of the image set that may be bad, in [0, 1].
+        total: Images that the share is of, where `images` are a part of them; None: all of `images`.
     """
 
-    def __init__(self, images: ImageSet, file: Path | None = None, max_rate: float = 0.01) -> None:
+    def __init__(
+        self, images: ImageSet, file: Path | None = None, max_rate: float = 0.01, total: int | None = None
+    ) -> None:
         self.images, self.file, self.max_rate = images, file, max_rate
+        self.total = len(images) if total is None else total
         self.reasons: dict[str, str] = {}
         if file is not None and file.exists():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
@@ -101,10 +105,10 @@ class BadImages:
             with self.file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as lines:
                 writer = csv.writer(lines)
                 writer.writerows(([("path", "reason")] if fresh else []) + list(new.items()))
-        if len(self) > self.max_rate * len(self.images):
+        if len(self) > self.max_rate * self.total:
             path, reason = next(iter(self.reasons.items()))
             raise ToolkitError(
-                f"{len(self)} of the {len(self.images)} images of '{self.images.word}' cannot be read, more than "
+                f"{len(self)} of the {self.total} images of '{self.images.word}' cannot be read, more than "
                 f"{self.max_rate:.1%}; the first is {path}: {reason}. Mend or remove them, or raise --max-bad-rate"
                 + (f"; all are listed in {self.file}" if self.file else "")
             )
