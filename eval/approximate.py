@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.knn import MEASURES, not_own, share_threads
+from ssl_toolkit.eval.knn import MEASURES, not_own, shared_threads
 from ssl_toolkit.randomness import numpy_generator
 
 EXACT = "Flat"
@@ -52,6 +52,7 @@ class Approximate:
     trained: int = 0
 
     @classmethod
+    @shared_threads()
     def build(cls, vectors: NDArray[np.float32], factory: str, metric: str, seed: int = 0) -> Approximate:
         """Train and fill an index, and set it to the least effort that finds `RECALL` of the neighbours.
 
@@ -64,7 +65,6 @@ class Approximate:
         Raises:
             UsageError: FAISS does not know the factory, or cannot train it on so few vectors.
         """
-        share_threads()
         index = empty_index(factory, len(vectors), vectors.shape[1], metric)
         if not index.is_trained:
             wanted = min(len(vectors), max(_TRAINED * _lists(factory), 1 << 16))
@@ -78,6 +78,7 @@ class Approximate:
         made._tune(vectors, metric, seed)
         return made
 
+    @shared_threads()
     def changed(self, vectors: NDArray[np.float32], keep: NDArray[np.int64], metric: str, seed: int = 0) -> Approximate:
         """Another index of other vectors, with what this one has learnt; effort and recall are measured again.
 
@@ -91,7 +92,6 @@ class Approximate:
         """
         if not self.trained / GROWTH <= len(vectors) <= self.trained * GROWTH:
             return Approximate.build(vectors, self.factory, metric, seed)
-        share_threads()
         index = faiss.clone_index(self.index)
         if len(keep) < index.ntotal and not _taken_out(index, keep):
             index.reset()
@@ -100,9 +100,9 @@ class Approximate:
         made._tune(vectors, metric, seed)
         return made
 
+    @shared_threads()
     def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Positions of candidates, (M, count); -1 where there are fewer."""
-        share_threads()
         candidates: NDArray[np.int64] = self.index.search(queries, count)[1]
         return candidates
 
@@ -178,11 +178,11 @@ def _lists(factory: str) -> int:
     return int(found[1]) if found else 0
 
 
+@shared_threads()
 def nearest_rows(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, metric: str
 ) -> NDArray[np.int64]:
     """Positions of the nearest vectors by exact search, (M, count); cosines of unit vectors are their products."""
-    share_threads()
     position: NDArray[np.int64] = faiss.knn(queries, vectors, count, metric=MEASURES[metric][0])[1]
     return position
 

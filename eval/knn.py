@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -163,11 +164,18 @@ def not_own(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.b
     return keep
 
 
-def share_threads() -> None:
-    """One number of threads for both libraries; FAISS alone would take every core."""
+@contextlib.contextmanager
+def shared_threads() -> Iterator[None]:
+    """FAISS takes as many threads as torch meanwhile, since alone it takes every core; then as many as before."""
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
+@shared_threads()
 def nearest(
     bank: NDArray[np.float32], queries: NDArray[np.float32], k: int, metric: str = "cosine"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -185,7 +193,6 @@ def nearest(
         Similarities, (M, k), descending: the cosine, minus half the squared distance, or minus the sum of absolute
         differences; and positions in `bank`, (M, k), ascending where similarities are equal.
     """
-    share_threads()
     k = min(k, len(bank))
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
     position = np.zeros((len(queries), k), dtype=np.int64)

@@ -36,7 +36,7 @@ from ssl_toolkit.eval import visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
 from ssl_toolkit.eval.compare import read_results
 from ssl_toolkit.eval.features import Features, extract
-from ssl_toolkit.eval.knn import nearest
+from ssl_toolkit.eval.knn import nearest, not_own
 from ssl_toolkit.eval.metrics import in_percent
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.logs import read_metrics
@@ -445,7 +445,8 @@ def _neighbours(sample: _Sample) -> dict[str, Any]:
     if not k:
         raise ToolkitError("there is one image only: it has no neighbours")
     similarity, position = nearest(x, x, k + 1)
-    found = [_without(row, near, score) for row, (near, score) in enumerate(zip(position, similarity, strict=True))]
+    keep = not_own(position, np.arange(len(x)))
+    near, scores = position[keep].reshape(len(x), k).tolist(), similarity[keep].reshape(len(x), k).tolist()
     pictures = _Pictures(sample.images, sample.features.index, TILE)
     rows = []
     for query in queries:
@@ -456,12 +457,12 @@ def _neighbours(sample: _Sample) -> dict[str, Any]:
                 "score": f"{score:.2f}",
                 "right": None if labels[query] is None else labels[place] == labels[query],
             }
-            for place, score in found[query]
+            for place, score in zip(near[query], scores[query], strict=True)
         ]
         name = labels[query] or os.path.basename(sample.images.path(int(sample.features.index[query])))
         picture = _data_uri(visualize.picture_png(visualize.tile(pictures[query], TILE)))
         rows.append({"picture": picture, "name": name, "hits": hits})
-    right = [labels[place] == labels[row] for row, near in enumerate(found) if labels[row] for place, _ in near]
+    right = [labels[place] == labels[row] for row, places in enumerate(near) if labels[row] for place in places]
     return {
         "rows": rows,
         "k": k,
@@ -469,12 +470,6 @@ def _neighbours(sample: _Sample) -> dict[str, Any]:
         "data": sample.images.word,
         "share": f"{100 * sum(right) / len(right):.0f}" if right else None,
     }
-
-
-def _without(row: int, near: NDArray[np.int64], score: NDArray[np.float32]) -> list[tuple[int, float]]:
-    """The neighbours of a row but itself, one fewer than given."""
-    others = [(int(place), float(s)) for place, s in zip(near, score, strict=True) if place != row]
-    return others[: len(near) - 1]
 
 
 def _one_a_class(labels: Sequence[str | None], count: int) -> list[int]:

@@ -88,15 +88,17 @@ def test_embed(folder: Path) -> None:
 
 
 def test_index_and_search(folder: Path) -> None:
-    queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue" / "0.png"]
-    found = json.loads(
-        succeed("search", folder / "index", *queries, "-k", "5", "--json", "--grid", folder / "hits.png")
-    )
-    assert [len(hits) for hits in found] == [5, 5]
-    assert found[0][0] == {
-        "rank": 1, "path": str(queries[0]), "score": pytest.approx(1, abs=1e-4), "label": "red",
-    }  # fmt: skip
-    assert [hit["rank"] for hit in found[1]] == [1, 2, 3, 4, 5]
+    queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue"]
+    files = ["--grid", folder / "hits.png", "--csv", folder / "hits.csv"]
+    found = json.loads(succeed("search", folder / "index", *queries, "-k", "5", "--json", *files))
+    names = [str(queries[0]), *(str(queries[1] / f"{number}.png") for number in range(4))]
+    assert [one["query"] for one in found] == names
+    for one in found:
+        assert [hit["rank"] for hit in one["hits"]] == [1, 2, 3, 4, 5]
+        assert list(one["hits"][0]) == ["rank", "path", "score", "label"]
+    assert (found[0]["label"], found[0]["hits"][0]["label"]) == ("red", "red")
+    assert str(queries[0]) not in [hit["path"] for hit in found[0]["hits"]]
+    assert len((folder / "hits.csv").read_text().splitlines()) == 26
     with Image.open(folder / "hits.png") as picture:
         assert picture.format == "PNG"
     assert "red" in succeed("search", folder / "index", queries[0], "-k3")
@@ -260,6 +262,16 @@ BAD = [
     (["compare", "FULL"], ["FULL", "not a run"]),
     (["search", "no/index", "a.jpg"], ["no/index"]),
     (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
+    (["search", "INDEX", "VECTORS.npy"], ["VECTORS.npy", "(N, 256)", "(3, 5)"]),
+    (["search", "INDEX", "missing.npy"], ["missing.npy"]),
+    (["search", "INDEX", "cifar11:test"], ["cifar11", "cifar10"]),
+    (["search", "INDEX", "FULL"], ["FULL", "no images"]),
+    (["search", "INDEX", "VECTORS.npy", "--max-bad-rate", "x"], ["max_bad_rate", "x"]),
+    (["search", "INDEX", "FLAT/0.png", "--csv", "BAD.yaml/x.csv"], ["--csv BAD.yaml"]),
+    (["merge", "INDEX", "no/index", "--out", "x"], ["no/index", "no index"]),
+    (["merge", "INDEX", "INDEX", "--out", "INDEX"], ["--out INDEX", "--overwrite"]),
+    (["merge", "INDEX", "--out", "x", "--index", "IVF9999,Flat"], ["--index IVF9999,Flat", "24 vectors"]),
+    (["merge", "INDEX", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
     (["duplicates", "INDEX", "--threshold", "2"], ["--threshold", "2", "from -1 to 1"]),
     (["outliers", "INDEX", "--k", "0"], ["-k", "0"]),
     (["search", "INDEX", "missing.jpg"], ["missing.jpg"]),
@@ -294,6 +306,7 @@ def test_bad_input_is_answered_in_a_few_lines(
     for number in range(4):
         Image.new("RGB", (16, 16)).save(tmp_path / "FLAT" / f"{number}.png")
     (tmp_path / "BAD.yaml").write_text("epocs: 3\n")
+    np.save(tmp_path / "VECTORS.npy", np.ones((3, 5), np.float32))
     (tmp_path / "NULL.yaml").write_text("method: [simclr]\n")
     os.symlink(folder / "index", tmp_path / "INDEX")
     os.symlink(folder / "run", tmp_path / "RUN")
