@@ -2,8 +2,8 @@
 
 `Explorer` answers in plain values and knows no web; `serving` puts it behind a page. What the page can ask for is a
 place in the index, a piece of a name, or the neighbours of bytes that it sends: no path ever comes from the browser.
-Gradio serves the page in its server mode (`gradio.Server`). Its own routes (files, uploads, proxies) are shut by `Gate`,
-and the page itself (``explore.html``) holds all of its script and style, so that no other host is ever asked.
+Gradio serves the page in its server mode (`gradio.Server`). Its own routes (files, uploads, proxies) are shut by
+`Gate`, and the page (``explore.html``) holds all of its script and style, so that no other host is ever asked.
 """
 
 from __future__ import annotations
@@ -80,26 +80,23 @@ class EmbeddingMap:
             kind: ``pca``, the two directions in which they differ most, has a place for every other vector as well;
                 ``tsne`` (van der Maaten and Hinton 2008) keeps neighbours together and takes minutes for 10,000.
         """
-        from sklearn.decomposition import PCA
-        from sklearn.manifold import TSNE
-
         order = numpy_generator(0, "explore").permutation(len(index))[:points]
-        vectors = np.empty((len(order), index.dimension), np.float32)
-        vectors[np.argsort(order)] = index.vectors[np.sort(order)]  # sorted: a mapped file is read forwards
-        if kind == "tsne" and len(vectors) > 3:
-            perplexity = min(30.0, (len(vectors) - 1) / 3)
-            flat = TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(vectors)
+        x = np.empty((len(order), index.dimension), np.float32)
+        x[np.argsort(order)] = index.vectors[np.sort(order)]  # sorted: a mapped file is read forwards
+        if kind == "tsne" and len(x) > 3 and x.shape[1] > 1 and np.ptp(x, axis=0).any():
+            from sklearn.manifold import TSNE
+
+            perplexity = min(30.0, (len(x) - 1) / 3)
+            flat = TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(x)
             return cls(order, _Square.around(flat)(flat), "t-SNE: near points are alike, distances mean little", None)
-        pca = PCA(min(2, *vectors.shape), random_state=0).fit(vectors)
-
-        def project(x: NDArray[np.float32]) -> NDArray[np.float64]:
-            flat = np.zeros((len(x), 2))
-            flat[:, : pca.n_components_] = pca.transform(x)
-            return flat
-
-        square = _Square.around(project(vectors))
-        share = "" if len(vectors) < 3 else f", {100 * float(pca.explained_variance_ratio_.sum()):.0f} % of the variance"
-        return cls(order, square(project(vectors)), f"two principal components{share}", lambda x: square(project(x)))
+        mean = x.mean(axis=0)
+        variance, axes = np.linalg.eigh((x - mean).T @ (x - mean))  # ascending
+        axes = np.pad(axes[:, :-3:-1], ((0, 0), (0, max(0, 2 - index.dimension))))  # (D, 2)
+        axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), (0, 1)] < 0, -1, 1)  # eigenvectors have no sign
+        share = 100 * float(variance[-2:].sum()) / max(float(variance.sum()), 1e-12)
+        square = _Square.around((x - mean) @ axes)
+        about = f"two principal components, {share:.0f} % of the variance"
+        return cls(order, square((x - mean) @ axes), about, lambda vectors: square((vectors - mean) @ axes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,8 +140,7 @@ class Explorer:
     ) -> None:
         self.index, self.map = index, map
         self._encode, self._channels, self._root = encode, channels, root
-        self._common = len(os.path.commonprefix([min(index.paths), max(index.paths)]).rpartition("/")[0])
-        self._common += self._common > 0  # the slash as well
+        self._common = _shared_folder(min(index.paths), max(index.paths))
         self._on_map = {int(position): row for row, position in enumerate(map.position)}
         present = [] if index.labels is None else [int(label) for label in np.unique(index.labels) if label >= 0]
         self._class = {label: number for number, label in enumerate(present)}
@@ -201,7 +197,9 @@ class Explorer:
         self._check(position)
         query = np.array(self.index.vectors[position : position + 1])
         hits = self.index.search(query, k + 1)
-        near = [(place, score) for place, score in zip(hits.position[0], hits.score[0], strict=True) if place != position]
+        near = [
+            (place, score) for place, score in zip(hits.position[0], hits.score[0], strict=True) if place != position
+        ]
         return {"query": self._rows([(position, None)])[0], "hits": self._rows(near[:k])}
 
     def similar(self, content: bytes, k: int = 24) -> dict[str, Any]:
@@ -278,10 +276,19 @@ class Explorer:
         ]
 
 
+def _shared_folder(first: str, last: str) -> int:
+    """Length of the folders, with the slash, that two names begin with: all do, if these come first and last."""
+    pairs = enumerate(zip(first, last, strict=False))
+    end = next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
+    return first.rfind("/", 0, end) + 1
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 _SIDE, _NUMBER = "|".join(map(str, SIDES)), r"\d{1,12}"
-PATHS = re.compile(rf"/|/map|/neighbours/{_NUMBER}|/picture/({_SIDE})/{_NUMBER}|/find|/similar|/gradio_api/startup-events")
+PATHS = re.compile(
+    rf"/|/map|/neighbours/{_NUMBER}|/picture/({_SIDE})/{_NUMBER}|/find|/similar|/gradio_api/startup-events"
+)
 """All that is answered; the last is how Gradio starts."""
 
 
@@ -308,6 +315,7 @@ class Gate:
         ]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request, as ASGI has it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
@@ -429,7 +437,9 @@ def free_port(port: int) -> int:
             trial.bind((HOST, port))
             return int(trial.getsockname()[1])
     except OSError as error:
-        raise UsageError(f"--port {port} cannot be had: {error.strerror}; without --port a free one is taken") from error
+        raise UsageError(
+            f"--port {port} cannot be had: {error.strerror}; without --port a free one is taken"
+        ) from error
 
 
 def _routes(explorer: Explorer, html: str, k: int) -> Iterator[tuple[str, list[str], Callable[[Any], Any]]]:
