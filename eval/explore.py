@@ -50,7 +50,7 @@ SIDES = (64, 256)
 
 FOUND = 20  # names that a search by name lists
 
-Kind: TypeAlias = Literal["pca", "tsne"]
+ProjectionName: TypeAlias = Literal["pca", "tsne"]
 Encode: TypeAlias = Callable[[bytes], NDArray[np.float32]]
 
 
@@ -71,19 +71,19 @@ class EmbeddingMap:
     place: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None
 
     @classmethod
-    def draw(cls, index: EmbeddingIndex, points: int, kind: Kind = "pca") -> EmbeddingMap:
+    def draw(cls, index: EmbeddingIndex, points: int, projection: ProjectionName = "pca") -> EmbeddingMap:
         """A map of at most `points` items, drawn at random, the same each time.
 
         Args:
             index: The items.
             points: How many of them, at least 1.
-            kind: ``pca``, the two directions in which they differ most, has a place for every other vector as well;
+            projection: ``pca``, the two directions in which they differ most, has a place for other vectors as well;
                 ``tsne`` (van der Maaten and Hinton 2008) keeps neighbours together and takes minutes for 10,000.
         """
         order = numpy_generator(0, "explore").permutation(len(index))[:points]
         x = np.empty((len(order), index.dimension), np.float32)
         x[np.argsort(order)] = index.vectors[np.sort(order)]  # sorted: a mapped file is read forwards
-        if kind == "tsne" and len(x) > 3 and x.shape[1] > 1 and np.ptp(x, axis=0).any():
+        if projection == "tsne" and len(x) > 3 and x.shape[1] > 1 and np.ptp(x, axis=0).any():
             from sklearn.manifold import TSNE
 
             perplexity = min(30.0, (len(x) - 1) / 3)
@@ -154,11 +154,11 @@ class Explorer:
         index: EmbeddingIndex,
         *,
         points: int = 5000,
-        kind: Kind = "pca",
+        projection: ProjectionName = "pca",
         device: str | torch.device = "cpu",
         root: str | os.PathLike[str] | None = None,
     ) -> Explorer:
-        """The explorer of an index, with the index's own encoder; `points` and `kind` as in `EmbeddingMap.draw`."""
+        """The explorer of an index, with its own encoder; `points` and `projection` as in `EmbeddingMap.draw`."""
         encoder = load_encoder(index.encoder_file).to(device).eval()
         size, view = encoder.config.load_size, encoder.eval_view()
 
@@ -169,7 +169,7 @@ class Explorer:
                 features: NDArray[np.float32] = encoder(view(batch))[0].float().cpu().numpy()
             return features
 
-        return cls(index, encode, EmbeddingMap.draw(index, points, kind), encoder.config.channels, root)
+        return cls(index, encode, EmbeddingMap.draw(index, points, projection), encoder.config.channels, root)
 
     def overview(self) -> dict[str, Any]:
         """The index in words and numbers, and the map: for each of its n points position, class, x and y."""
@@ -188,7 +188,7 @@ class Explorer:
             },
         }
 
-    def neighbours(self, position: int, k: int = 24) -> dict[str, Any]:
+    def neighbours(self, position: int, k: int = 25) -> dict[str, Any]:
         """An item, and the k items that are nearest to it, without itself.
 
         Raises:
@@ -202,7 +202,7 @@ class Explorer:
         ]
         return {"query": self._rows([(position, None)])[0], "hits": self._rows(near[:k])}
 
-    def similar(self, content: bytes, k: int = 24) -> dict[str, Any]:
+    def similar(self, content: bytes, k: int = 25) -> dict[str, Any]:
         """The k items nearest to an image, and its own place on the map.
 
         Args:
@@ -383,7 +383,7 @@ def require_gradio() -> Any:
 
 
 @contextlib.contextmanager
-def serving(explorer: Explorer, port: int = 0, k: int = 24) -> Iterator[str]:
+def serving(explorer: Explorer, port: int = 0, k: int = 25) -> Iterator[str]:
     """Serve the page on the loopback address while the block runs.
 
     Args:

@@ -172,8 +172,8 @@ def test_pca_map_is_the_plane_of_largest_variance(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "width"), [(1, 4), (2, 4), (5, 1)])
 def test_maps_of_next_to_nothing(tmp_path: Path, count: int, width: int) -> None:
     index = indexed(tmp_path, np.random.default_rng(0).normal(size=(count, width)), list("abcde")[:count], metric="l2")
-    for kind in ("pca", "tsne"):
-        assert np.isfinite(EmbeddingMap.draw(index, 100, kind).xy).all()
+    for projection in ("pca", "tsne"):
+        assert np.isfinite(EmbeddingMap.draw(index, 100, projection).xy).all()
 
 
 def test_tsne_keeps_clusters_and_has_no_place_for_others(tmp_path: Path) -> None:

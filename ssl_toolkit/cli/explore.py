@@ -8,9 +8,9 @@ from ssl_toolkit.errors import UsageError
 
 def explore(
     index: str,
-    k: int = 24,
+    k: int = 25,
     points: int = 5000,
-    map: Literal["pca", "tsne"] = "pca",
+    projection: Literal["pca", "tsne"] = "pca",
     port: int = 0,
     open: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -24,7 +24,7 @@ def explore(
         index: Index folder.
         k: Neighbours that are shown.
         points: Images on the map, drawn at random.
-        map: How it is drawn; tsne keeps neighbours together better than pca, and takes minutes for 10,000 points.
+        projection: The map of the features: pca, or tsne, which keeps neighbours together and takes minutes for 10,000.
         port: Port to listen on; 0 takes a free one.
         open: Whether a browser is opened.
         device: Where a dropped image is encoded.
@@ -47,7 +47,7 @@ def explore(
     free_port(port)  # before an index of a million images is read, not after
     loaded = EmbeddingIndex.load(index)
     require_gradio()
-    explorer = Explorer.of(loaded, points=points, kind=map, device=pick_device(device), root=data_root)
+    explorer = Explorer.of(loaded, points=points, projection=projection, device=pick_device(device), root=data_root)
     try:
         with serving(explorer, port, k) as address:
             print(address, flush=True)
