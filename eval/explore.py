@@ -45,7 +45,7 @@ MAX_BYTES = 32 << 20
 MAX_PIXELS = 1 << 26
 """Most pixels of an image that may be dropped; more is refused before decoding."""
 
-SIDES = (64, 256)
+SIDES = (64, 192)
 """Sides of the pictures that are served, pixels: on the map, and elsewhere."""
 
 FOUND = 20  # names that a search by name lists
