@@ -377,7 +377,7 @@ def require_gradio() -> Any:
 
         gradio.Server  # noqa: B018
     except (ImportError, AttributeError) as error:
-        raise UsageError("the page needs gradio, 6.10 or newer: pip install 'ssl-toolkit[app]'") from error
+        raise UsageError("the page needs gradio, 6.31 or newer: pip install 'ssl-toolkit[app]'") from error
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return gradio
 
