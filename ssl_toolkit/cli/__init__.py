@@ -27,6 +27,7 @@ COMMANDS = {
     "duplicates": "search index -> groups of images that are nearly the same",
     "outliers": "search index -> images that are far from all others",
     "retrieval": "search index with labels -> mean average precision and recall",
+    "explore": "search index -> a local web page: map, neighbours, drop an image",
     "views": "images + recipe of augmentations -> a picture of what a method would see",
     "report": "run folder -> one self-contained HTML page",
     "methods": "the methods that are installed",
