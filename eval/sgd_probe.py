@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,6 @@ from ssl_toolkit.optim import OptimizerConfig, build_optimizer, scaled_lr, sched
 from ssl_toolkit.progress import progress_bar
 from ssl_toolkit.randomness import seed_device
 
-EPOCHS = 100
-
-LITERATURE = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.0, warmup=0.0, lr_scaling="linear")
-"""SGD, momentum 0.9, no weight decay, 0.1 for a batch of 256, cosine to zero."""
-
 
 def sgd_probe(
     encode: Encode,
@@ -33,9 +28,10 @@ def sgd_probe(
     *,
     size: int,
     load_size: int,
-    epochs: int = EPOCHS,
+    epochs: int = 100,
     batch_size: int = 256,
-    optimizer: OptimizerConfig = LITERATURE,
+    lr: float = 0.1,
+    schedule: Literal["cosine", "step"] = "cosine",
     seed: int = 0,
     workers: int = 0,
     max_bad_rate: float = 0.01,
@@ -56,7 +52,8 @@ def sgd_probe(
         load_size: Short side to which images are resized when read, pixels.
         epochs: Passes over the images, at least 1.
         batch_size: Images a step; all of them if there are fewer. What is left of an epoch is left out.
-        optimizer: Of the linear layer.
+        lr: Learning rate for a batch of 256; for others in proportion.
+        schedule: Its course: ``cosine`` to zero, or ``step``, a tenth from 60 % and again from 80 % of training on.
         seed: Decides order, crops and the layer's first weights.
         workers: Processes that read images.
         max_bad_rate: Share of images that may be unreadable, in [0, 1].
@@ -68,14 +65,14 @@ def sgd_probe(
         scaled to the batch) that it was trained with.
 
     Raises:
-        UsageError: A label is missing, a class is in `test` only, or there is no epoch.
+        UsageError: A label is missing, a class is in `test` only, or a number is out of range.
 
     Source: Chen et al. 2020 (SimCLR), appendix B.6: crops, flips, SGD without regularisation, 0.1 for a batch of 256;
         Zbontar et al. 2021 (Barlow Twins), appendix A: 100 epochs with a cosine. He et al. 2020 (MoCo), section 4.1:
         100 epochs, lr 30, divided by ten at epochs 60 and 80 (``schedule="step"``).
     """
-    if epochs < 1:
-        raise UsageError(f"epochs must be at least 1, got {epochs}")
+    if epochs < 1 or not lr > 0:
+        raise UsageError(f"epochs must be at least 1 and the learning rate above 0, got {epochs} and {lr}")
     check_labelled(_labels_of(train, test.x.shape[1]), test)
     classes = np.unique(train.labels)
     bad = BadImages(train, max_rate=max_bad_rate)
@@ -89,6 +86,7 @@ def sgd_probe(
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
         head.to(device)
+        optimizer = OptimizerConfig("sgd", lr, weight_decay=0.0, schedule=schedule, warmup=0.0, lr_scaling="linear")
         update = build_optimizer(head, optimizer, batch_size)
         peak = scaled_lr(optimizer, batch_size)
         for step, batch in enumerate(batch for _ in range(epochs) for batch in loader):
@@ -98,7 +96,7 @@ def sgd_probe(
                 features = encode(image).float()
             target = torch.from_numpy(np.searchsorted(classes, batch.label.numpy())).to(device)
             for group in update.param_groups:
-                group["lr"] = peak * schedule_factor(optimizer.schedule, step, steps, optimizer.warmup)
+                group["lr"] = peak * schedule_factor(schedule, step, steps, optimizer.warmup)
             update.zero_grad()
             torch.autograd.backward(F.cross_entropy(head(features), target))
             update.step()
