@@ -66,7 +66,7 @@ def fit_svm(train: Features, l2: float) -> LinearClassifier:
     """
     classes = np.unique(train.label)
     if len(classes) < 2:
-        raise UsageError(f"an SVM tells classes apart, and all {len(train)} training images are of class {classes[0]}")
+        raise UsageError(f"an SVM tells classes apart, and all training images are of class {classes[0]}")
     x = copied(train.x, "cpu")
     mean, std = moments(x)
     # The primal problem: a trust-region Newton method without a random order.

@@ -78,6 +78,7 @@ def sweep(
     weight_decays: Sequence[float] = WEIGHT_DECAYS,
     *,
     epochs: int = EPOCHS,
+    least_steps: int = STEPS,
     held_out: float = 0.2,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -95,6 +96,7 @@ def sweep(
         learning_rates: For a batch of 256, each above 0.
         weight_decays: Each at least 0.
         epochs: See `train_heads`.
+        least_steps: Likewise.
         held_out: Share of each class to choose on, in (0, 1).
         seed: Of the split and of the order of the images.
         device: Where to compute. Holds one standardised copy of an input's training features.
@@ -117,7 +119,7 @@ def sweep(
     if not weight_decays or not min(weight_decays) >= 0:
         raise UsageError(f"weight decays must be at least 0, got {list(weight_decays)}")
     pairs = list(itertools.product(learning_rates, weight_decays))
-    options: dict[str, Any] = {"epochs": epochs, "seed": seed, "device": device}
+    options: dict[str, Any] = {"epochs": epochs, "least_steps": least_steps, "seed": seed, "device": device}
     rows: list[dict[str, Any]] = []
     for name, features in train.items():
         fit, chosen_on = (features.select(part) for part in stratified_split(features.label, held_out, seed))
