@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -52,6 +53,19 @@ def test_the_same_minimum_as_scikit_learn(classes: int, l2: float) -> None:
     accuracy = float((ours.ranks(test) < 1).mean())
     assert abs(accuracy - theirs.score(standard(test), test.label)) <= 0.002
     assert accuracy > 1.5 / classes
+
+
+@pytest.mark.parametrize("l2", [0.1, 1e-3])
+def test_on_real_images_as_good_as_scikit_learn_at_equal_regularisation(l2: float) -> None:
+    digits = load_digits()  # scans of handwriting, pixels for features, some of them constant
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    train, test = (make(digits.data[rows], digits.target[rows]) for rows in (order[:1200], order[1200:]))
+    scaler = StandardScaler().fit(train.x)
+    theirs = LogisticRegression(C=1 / (l2 * 1200), tol=1e-8, max_iter=5000)
+    theirs.fit(scaler.transform(train.x), train.label)
+    accuracy = linear_probe(train, test, [l2])["top1"]
+    assert abs(accuracy - theirs.score(scaler.transform(test.x), test.label)) <= 0.002
+    assert accuracy > 0.9
 
 
 def test_the_gradient_of_what_the_docstring_says_is_zero() -> None:
