@@ -67,7 +67,8 @@ def test_run_folder(folder: Path) -> None:
 def test_evaluate_on_several_labelled_sets(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "run", tmp_path / "run")
     table = succeed(
-        "evaluate", tmp_path / "run", "--sets", f"colours={folder / 'train'},{folder / 'test'}", "shapes=shapes:train:40",
+        "evaluate", tmp_path / "run",
+        "--sets", f"colours={folder / 'train'},{folder / 'test'}", "shapes=shapes:train:40",
         "--protocol", "knn,svm",
     )  # fmt: skip
     lines = table.splitlines()
