@@ -1,4 +1,4 @@
-"""Speed of kNN against scikit-learn and torch, and what three kinds of index cost and find.
+"""Speed of kNN and of the sweep of linear heads against public tools, and what three kinds of index cost and find.
 
     python benchmarks/eval.py --threads 1 --rounds 3
     python benchmarks/eval.py --only index --vectors 1000000
@@ -10,6 +10,10 @@ Index: each is built in a process of its own, which says how long that took and 
 its libraries; and opened in another one, which says what searching takes. Then all are asked in turns, as above.
 Recall is the share of the ten nearest by exact search that is found for queries that are not in the index.
 
+Sweep: forty linear heads trained at once on cached features, over one head trained by as many SGD steps on the same
+batches, by PyTorch as its documentation writes it, with the features in a tensor and in a `DataLoader`. The seconds are
+the process's own on one thread, so there a busy machine does not matter.
+
 The vectors are synthetic: normal noise around normal centres, as features of trained encoders come in clusters.
 """
 
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import statistics
@@ -24,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +39,16 @@ import sklearn
 import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+from ssl_toolkit.eval.features import Features
 from ssl_toolkit.eval.knn import nearest
 from ssl_toolkit.eval.search import EmbeddingIndex
+from ssl_toolkit.eval.sweep import BATCH, LEARNING_RATES, WEIGHT_DECAYS, train_heads
 
-PARTS = ("knn", "index")
+PARTS = ("knn", "index", "sweep")
 K = 20
 
 
@@ -50,15 +60,17 @@ def clustered(count: int, width: int, centres: int, seed: int) -> NDArray[np.flo
     return x + centre[generator.integers(0, centres, count)]
 
 
-def in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def in_turns(
+    contenders: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each contender in each round."""
     names, seconds = list(contenders), {name: list[float]() for name in contenders}
     for number in range(rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
+            start = clock()
             contenders[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -161,6 +173,65 @@ def peak() -> float:
     return int(line.split()[1]) / 1024
 
 
+def one_head(epochs: Iterable[Iterable[tuple[Tensor, Tensor]]], width: int, classes: int, steps: int) -> None:
+    """One linear head by SGD with momentum and a cosine, the usual way."""
+    head = nn.Linear(width, classes)
+    optimizer = torch.optim.SGD(head.parameters(), 0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for batches in epochs:
+        for x, label in batches:
+            loss = F.cross_entropy(head(x), label)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def sweep(args: argparse.Namespace) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    print("\n| features | contender | ms a step | the sweep's time over its |\n|---:|---|---:|---:|")
+    for width in (256, 512):
+        contenders, steps = heads(count=5000, width=width, classes=10, epochs=4)
+        in_turns(contenders, 1)  # warms up
+        seconds = in_turns(contenders, args.rounds, time.process_time)
+        ours = next(iter(seconds.values()))
+        for name, times in seconds.items():
+            print(
+                f"| {width} | {name} | {statistics.median(times) / steps * 1e3:.2f} | {ratio(ours, times)} |",
+                flush=True,
+            )
+    torch.set_num_threads(threads)
+
+
+def heads(count: int, width: int, classes: int, epochs: int) -> tuple[dict[str, Callable[[], Any]], int]:
+    """Ways to train linear heads on `count` images, and how many steps each takes."""
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, classes, count)
+    x = generator.standard_normal((count, width), dtype=np.float32) + generator.standard_normal((classes, width))[label]
+    features = Features(x.astype(np.float32), label, np.arange(count))
+    pairs = list(itertools.product(LEARNING_RATES, WEIGHT_DECAYS))
+    steps = epochs * (count // BATCH)
+    inputs, labels = torch.from_numpy(features.x), torch.from_numpy(label)
+    loader = DataLoader(TensorDataset(inputs, labels), BATCH, shuffle=True, drop_last=True)
+
+    def in_tensors() -> Iterable[tuple[Tensor, Tensor]]:
+        order = torch.randperm(count)
+        for start in range(0, count - BATCH + 1, BATCH):
+            rows = order[start : start + BATCH]
+            yield inputs[rows], labels[rows]
+
+    contenders: dict[str, Callable[[], Any]] = {
+        f"{len(pairs)} heads at once": lambda: train_heads(features, pairs, epochs=epochs, least_steps=1),
+        "one head of ours": lambda: train_heads(features, pairs[:1], epochs=epochs, least_steps=1),
+        "one PyTorch head, features in a tensor": lambda: one_head(
+            (in_tensors() for _ in range(epochs)), width, classes, steps
+        ),
+        "one PyTorch head, DataLoader": lambda: one_head((loader for _ in range(epochs)), width, classes, steps),
+    }
+    return contenders, steps
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         step, factory, folder, threads = sys.argv[2:]
@@ -180,7 +251,7 @@ def main() -> None:
         f"{args.threads} thread(s) on {os.cpu_count()} core(s); torch {torch.__version__.split('+')[0]}, faiss "
         f"{faiss.__version__}, scikit-learn {sklearn.__version__}; {datetime.date.today()}"
     )
-    for name, part in (("knn", knn), ("index", index)):
+    for name, part in zip(PARTS, (knn, index, sweep), strict=True):
         if args.only in (None, name):
             part(args)
     return None

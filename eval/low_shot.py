@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, check_labelled
-from ssl_toolkit.eval.linear_probe import STRENGTHS, linear_probe
+from ssl_toolkit.eval.linear_probe import linear_probe
+from ssl_toolkit.eval.penalty import STRENGTHS
 from ssl_toolkit.randomness import numpy_generator
 
 BUDGETS = (1, 5, 10, 0.01, 0.1)

@@ -34,7 +34,7 @@ from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
-from ssl_toolkit.eval.compare import read_results
+from ssl_toolkit.eval.compare import read_results, sets_of
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.eval.knn import nearest, not_own
 from ssl_toolkit.eval.metrics import in_percent
@@ -139,9 +139,9 @@ def verdict(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             gain = round(trained - _percent(results[name][protocol]), 1)
             points = f"{abs(gain):.1f} points {'more' if gain > 0 else 'fewer'} than" if gain else "as many as"
             gains.append(f"{points} {visualize.ENCODERS[name]}")
-    title = visualize.PROTOCOLS.get(protocol, protocol)
-    return f"{title} on the trained features names {trained:.1f} % of the test images right" + (
-        f": {' and '.join(gains)}." if gains else "."
+    return (
+        f"{visualize.score_title(protocol)} on the trained features names {trained:.1f} % of the test images right"
+        + (f": {' and '.join(gains)}." if gains else ".")
     )
 
 
@@ -277,34 +277,57 @@ def _bad_images(folder: RunFolder, results: dict[str, Any] | None) -> dict[str, 
                         first.append((row[0], " ".join(row[1:])))
             except (csv.Error, IndexError) as error:
                 raise ToolkitError(f"{folder.bad_images_file} is damaged: {error}") from error
-    parts = [] if results is None else [results["protocol"][part] for part in ("train", "test")]
+    sets = {} if results is None else sets_of(results)
+    parts = [each["protocol"][part] for each in sets.values() for part in ("train", "test")]
     scored = {part["data"]: part["bad"] for part in parts if part.get("bad")}
     return {"count": count, "first": first, "more": count - len(first), "scored": scored}
 
 
 def _commands(folder: RunFolder, results: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What to type to get all of this again."""
-    train, test = ("DATA", "DATA") if results is None else (results["protocol"][p]["data"] for p in ("train", "test"))
+    data = ["--train", "DATA", "--test", "DATA"] if results is None else _data_options(sets_of(results))
     commands = (
         ("train", ["pretrain", "--config", str(folder.config_file), "--out", "NEW_FOLDER"]),
-        ("score", ["evaluate", str(folder.path), "--train", train, "--test", test]),
+        ("score", ["evaluate", str(folder.path), *data]),
         ("report", ["report", str(folder.path)]),
     )
     return [(what, f"ssl-toolkit {shlex.join(words)}") for what, words in commands]
+
+
+def _data_options(sets: dict[str, dict[str, Any]]) -> list[str]:
+    """The options of ``ssl-toolkit evaluate`` that name its labelled sets."""
+    options = ["--sets"] if "" not in sets else []
+    for name, labelled in sets.items():
+        protocol = labelled["protocol"]
+        words = [protocol["train"]["data"], *([] if protocol.get("left_out") else [protocol["test"]["data"]])]
+        if name:
+            options.append(f"{name}={','.join(words)}")
+        else:
+            options += [word for pair in zip(("--train", "--test"), words, strict=False) for word in pair]
+    return options
 
 
 # --- the scores ------------------------------------------------------------------------------------------------------
 
 
 def _scores(results: dict[str, Any], trained: _Trained | None) -> dict[str, Any]:
-    scores, protocol = results["results"], results["protocol"]
+    sha256 = results["encoder"].get("sha256") if isinstance(results.get("encoder"), dict) else None
+    sets = [{"name": name, **_set_scores(labelled)} for name, labelled in sets_of(results).items()]
+    return {
+        "sets": sets,
+        "verdict": (f"{sets[0]['name']}: " if sets[0]["name"] else "") + sets[0]["verdict"],
+        "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
+    }
+
+
+def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
+    scores, protocol = labelled["results"], labelled["protocol"]
     columns = list(dict.fromkeys(name for each in scores.values() for name in each))
     classes = protocol.get("classes") or 0
     chance = 1 / classes if classes else None
-    sha256 = results["encoder"].get("sha256") if isinstance(results.get("encoder"), dict) else None
     return {
         "verdict": verdict(scores),
-        "titles": [visualize.PROTOCOLS.get(name, name) for name in columns],
+        "titles": [visualize.score_title(name) for name in columns],
         "rows": [
             (visualize.ENCODERS.get(name, name), [in_percent(each[c]) if c in each else "" for c in columns])
             for name, each in scores.items()
@@ -315,7 +338,6 @@ def _scores(results: dict[str, Any], trained: _Trained | None) -> dict[str, Any]
         "test": protocol["test"],
         "left_out": protocol.get("left_out", False),
         "classes": classes,
-        "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
     }
 
 
@@ -325,7 +347,7 @@ def _confusion(scores: dict[str, Any], classes: list[str] | None) -> dict[str, A
     counts = scores[name].get("confusion")
     if counts is None or classes is None or len(classes) != len(counts):
         return None
-    title = visualize.PROTOCOLS.get(name, name)
+    title = visualize.score_title(name)
     draw = partial(visualize.confusion_figure, np.array(counts), classes)
     return {"title": title, "chart": _chart(draw, f"matrix: classes by the {title}'s answers")}
 
@@ -364,7 +386,8 @@ class _Sample:
         progress: bool,
     ) -> _Sample:
         if results is not None:
-            config = config | {"data": results["protocol"]["test"]["data"], "labels": "auto"}
+            first = next(iter(sets_of(results).values()))
+            config = config | {"data": first["protocol"]["test"]["data"], "labels": "auto"}
         images, order = _shuffled(config, trained.encoder)
         part = Subset(images, order[: max(2, count)])
         size = trained.encoder.config.load_size

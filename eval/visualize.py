@@ -86,7 +86,10 @@ NAMED_CLASSES = 12
 TITLES = {"lr": "learning rate", "images_per_second": "images a second", "knn_top1": "kNN accuracy while training"}
 ENCODERS = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
 BASELINES = ("random", "raw pixels", "pixels")  # how their names begin
-PROTOCOLS = {"knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels"}
+PROTOCOLS = {
+    "knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels", "sweep": "best of sweep",
+    "sgd": "SGD on crops", "svm": "linear SVM",
+}  # fmt: skip
 
 HEAT = "inferno"
 """Colour map of attention, dark to bright."""
@@ -500,6 +503,12 @@ def curves_figure(
     return figure
 
 
+def score_title(key: str) -> str:
+    """What a protocol is called, behind the name of the labelled set where there are several (``pets: kNN``)."""
+    name, colon, protocol = key.rpartition(": ")
+    return f"{shown(name, 16)}{colon}{PROTOCOLS.get(protocol, shown(protocol, 24))}"
+
+
 def score_chart(
     results: Mapping[str, Mapping[str, Mapping[str, Any]]],
     chance: float | None = None,
@@ -534,7 +543,7 @@ def score_chart(
         axes.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), ylim=(len(names) - 0.45, -0.8))
         axes.tick_params(axis="y", labelsize=8.5, labelcolor=theme.ink)
         axes.spines["bottom"].set_bounds(0, 100)
-        _title(axes, f"{PROTOCOLS.get(protocol, shown(protocol, 24))}: top-1, %", theme)
+        _title(axes, f"{score_title(protocol)}: top-1, %", theme)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_toolkit import __version__
-from ssl_toolkit.augment import eval_view
+from ssl_toolkit.augment import EvalView, eval_view
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
 
@@ -65,6 +66,15 @@ class ConvNet(nn.Module):
         """Feature map (N, 256, H/8, W/8)."""
         out: Tensor = self.features(x)
         return out
+
+    def forward_intermediates(self, x: Tensor, indices: int, norm: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The feature map, and those of the last `indices` layers, each after its ReLU; timm's name and order."""
+        maps = []
+        for layer in self.features:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                maps.append(x)
+        return x, maps[-indices:]
 
     def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
         """Global average of the feature map, (N, 256)."""
@@ -189,7 +199,33 @@ class Encoder(nn.Module):
         """Images (N, C, H, W) in [0, 1] to a token a position (N, T, D), row by row, without class tokens."""
         return self.feature_map(image).flatten(2).transpose(1, 2)
 
-    def eval_view(self) -> nn.Module:
+    def layers(self, image: Tensor) -> dict[str, Tensor]:
+        """Images (N, C, H, W) in [0, 1] to pooled features of the last four depths, in one pass.
+
+        A depth is a stage of a convolutional network, a block of a transformer. Its features are the class token if
+        the encoder's own are, else the mean over positions, behind the network's last norm where that fits.
+
+        Returns:
+            By name, (N, D) each: ``depth 4`` (the fourth from the end), ``depth 3``, ``depth 2``; ``output``, what
+            `forward` gives; and, beside a class token, ``mean``, the mean patch token of the last block. Networks that
+            timm cannot take apart give their ``output`` only.
+        """
+        backbone, image = self.backbone, self.normalize(image)
+        if not hasattr(backbone, "forward_intermediates"):
+            return {"output": backbone(image)}
+        by_token = getattr(backbone, "global_pool", None) == "token"
+        takes = inspect.signature(backbone.forward_intermediates).parameters
+        prefix = {"return_prefix_tokens": True} if by_token and "return_prefix_tokens" in takes else {}
+        last, depths = backbone.forward_intermediates(image, indices=4, norm=True, **prefix)
+        found = {}
+        for number, depth in zip((4, 3, 2), depths, strict=False):
+            found[f"depth {number}"] = depth[1][:, 0] if prefix else depth.mean(dim=(2, 3))
+        found["output"] = backbone.forward_head(last, pre_logits=True)
+        if prefix:
+            found["mean"] = depths[-1][0].mean(dim=(2, 3))
+        return found
+
+    def eval_view(self) -> EvalView:
         """What evaluation does to images that were read at `load_size`: bytes to [0, 1], the central `image_size`."""
         return eval_view(self.config.image_size, self.config.load_size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,33 @@ def test_run_folder(folder: Path) -> None:
     assert config["method"]["name"] == "simclr"
     assert config["method"]["temperature"] == 0.2
     assert config["views"]["flip_p"] == 0.5
+
+
+def test_evaluate_on_several_labelled_sets(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    table = succeed(
+        "evaluate", tmp_path / "run",
+        "--sets", f"colours={folder / 'train'},{folder / 'test'}", "shapes=shapes:train:40",
+        "--protocol", "knn,svm",
+    )  # fmt: skip
+    lines = table.splitlines()
+    assert lines[0].split() == ["top-1,", "%", "kNN", "linear", "SVM"]
+    assert [line.split()[0] for line in lines[1:]] == ["colours", "random", "raw", "shapes", "random", "raw"]
+    assert len({len(line) for line in lines}) == 1
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "results" not in results
+    assert {name: each["protocol"]["left_out"] for name, each in results["sets"].items()} == {
+        "colours": False, "shapes": True
+    }  # fmt: skip
+    for each in results["sets"].values():
+        assert set(each["results"]) == {"trained", "random", "pixels"}
+        assert set(each["results"]["trained"]) == {"knn", "svm"}
+    assert "colours: kNN" in succeed("compare", tmp_path / "run")
+    succeed("report", tmp_path / "run", "--images", "8")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h3>colours</h3>" in page
+    assert "<h3>shapes</h3>" in page
+    assert f"--sets colours={folder / 'train'},{folder / 'test'} shapes=shapes:train:40" in page
 
 
 def test_evaluate(folder: Path) -> None:
@@ -256,6 +284,15 @@ BAD = [
     (["evaluate", "no/run", "--train", "shapes:train", "--test", "shapes:test"], ["no/run"]),
     (["evaluate", "RUN", "--train", "shapes:train:40", "--test", "shapes:test:20", "--protocol", "kn"], ["kn", "knn"]),
     (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT"], ["FLAT", "no labels"]),
+    (["evaluate", "RUN"], ["--train DATA", "--sets NAME=TRAIN,TEST"]),
+    (["evaluate", "RUN", "--train", "shapes:train:9", "--sets", "a=shapes:train:9"], ["either", "--sets"]),
+    (["evaluate", "RUN", "--sets", "shapes:train:9"], ["--sets shapes:train:9", "NAME=TRAIN,TEST"]),
+    (["evaluate", "RUN", "--sets", "a/b=shapes:train:9"], ["--sets a/b=shapes:train:9", "name"]),
+    (["evaluate", "RUN", "--sets", "a=x,y,z"], ["--sets a=x,y,z", "NAME=TRAIN,TEST"]),
+    (["evaluate", "RUN", "--sets", "a=shapes:train:9", "a=shapes:train:8"], ["names a twice"]),
+    (["evaluate", "RUN", "--sets", "a=shapes:train:9", "b=FLAT"], ["FLAT", "no labels"]),
+    (["evaluate", "RUN", "--train", "shapes:train:9", "--sgd-epochs", "0"], ["--sgd-epochs", "0"]),
+    (["evaluate", "RUN", "--train", "shapes:train:9", "--sgd-lr", "-1"], ["--sgd-lr", "-1"]),
     (["evaluate", "RUN", "--train", "FLAT"], ["FLAT", "no labels"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--update"], ["x", "no index"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--index", "IVF9,Flat"], ["--index IVF9,Flat", "4 vectors"]),

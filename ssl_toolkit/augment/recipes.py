@@ -422,7 +422,7 @@ def pretext_views(
 
 def eval_view(
     size: int, resize: int | None = None, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-) -> nn.Module:
+) -> EvalView:
     """The one view that evaluation sees: short side resized, centre crop.
 
     Args:

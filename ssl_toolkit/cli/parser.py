@@ -34,6 +34,7 @@ class Parser(ArgumentParser):
         function: What it runs: docstring and signature give description, options, types and defaults.
         positional: Parameters that are given without a name; the last may take many values.
         skip: Parameters that are no options of their own.
+        several: Options that take one or more words.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Parser(ArgumentParser):
         function: Callable[..., Any],
         positional: Sequence[str] = (),
         skip: Iterable[str] = (),
+        several: Sequence[str] = (),
     ) -> None:
         description = (function.__doc__ or "").split("\n\n")[0].replace("\n    ", " ")
         super().__init__(
@@ -57,17 +59,19 @@ class Parser(ArgumentParser):
         about = "YAML file with settings, or the name of a recipe; options override it"
         self.add_argument("--config", type=str, help=about, metavar="FILE")
         self.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
-        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional})
+        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional, *several})
         for name in positional:
-            self.add_positional(name)
+            self.add_words(name)
+        for name in several:
+            self.add_words(name, f"--{name}")
 
-    def add_positional(self, name: str) -> None:
-        """Add a parameter of the function that is given by its place."""
+    def add_words(self, name: str, option: str | None = None) -> None:
+        """Add a parameter of the function that is given by its place, or as an option of one or more words."""
         documented = re.search(rf"^ +{name}: (.+)$", self.function.__doc__ or "", re.MULTILINE)
         options: dict[str, Any] = {"type": str, "help": documented.group(1) if documented else None}
         if str(self.function.__annotations__[name]).startswith("list"):
             options["nargs"] = "+"
-        self.add_argument(name, **options)
+        self.add_argument(option or name, **options)
 
     def add_named_group(self, group: str) -> None:
         """Let the name alone stand for the group: ``--encoder resnet18`` for ``--encoder.name resnet18``."""

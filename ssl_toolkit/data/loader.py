@@ -258,13 +258,13 @@ class ImageLoader:
         world_size: int = 1,
     ) -> None:
         whole = shuffle if whole is None else whole
-        self.images, self.batch_size, self.shuffle = images, batch_size, shuffle
+        self.images, self.size, self.batch_size, self.shuffle = images, size, batch_size, shuffle
         self.total = len(images)
         self.bad = bad if bad is not None else BadImages(images)
         self.position = 0  # batches handed out so far, over all epochs
         self._length = full_batches(images, batch_size, world_size) if shuffle else -(-self.total // batch_size)
         # An image set in memory gains nothing from processes that copy it about.
-        workers = 0 if isinstance(images, InMemory) else workers
+        self.workers = workers = 0 if isinstance(images, InMemory) else workers
         self._order = _Order(self.total, batch_size, shuffle, seed, rank, world_size)
         self._loader: DataLoader[Any] = DataLoader(
             _Fetch(
