@@ -86,7 +86,7 @@ NAMED_CLASSES = 12
 TITLES = {"lr": "learning rate", "images_per_second": "images a second", "knn_top1": "kNN accuracy while training"}
 ENCODERS = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
 BASELINES = ("random", "raw pixels", "pixels")  # how their names begin
-PROTOCOLS = {"knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels"}
+PROTOCOLS = {"knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels", "finetune": "fine-tuned"}
 
 HEAT = "inferno"
 """Colour map of attention, dark to bright."""

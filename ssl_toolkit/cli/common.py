@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,23 +53,33 @@ def default_load_size(size: int) -> int:
     return size if size < 64 else round(size * 8 / 7)
 
 
-def open_loader(
+def open_single(encoder: Encoder, data: str, *, data_root: str, labels: Labels) -> ImageSet:
+    """The images of `data` with the channels that `encoder` takes.
+
+    Raises:
+        UsageError: If there are no such images, or they are clips.
+    """
+    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    if images.frames > 1:
+        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
+    return images
+
+
+def make_loader(
     encoder: Encoder,
-    data: str,
+    images: ImageSet,
     *,
-    data_root: str,
-    labels: Labels,
     workers: int,
     max_bad_rate: float,
     progress: bool,
     bad_images_file: Path | None = None,
     cache: str = "none",
-    part: Callable[[ImageSet], ImageSet] = lambda images: images,
+    **training: Any,
 ) -> ImageLoader:
-    """The images of `data` in their order, or the `part` of them that is wanted, as `encoder` wants them.
+    """Images in their order as `encoder` wants them or, with ``shuffle``, ``batch_size`` and ``seed``, for training.
 
     Raises:
-        UsageError: If there are no such images, or a number is out of range.
+        UsageError: If a number is out of range.
     """
     if not 0 <= workers <= 256:
         raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
@@ -76,14 +87,27 @@ def open_loader(
         raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
     if bad_images_file is not None and bad_images_file.exists():
         bad_images_file.unlink()  # of other images
-    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
-    if images.frames > 1:
-        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
-    images = part(images)
     size = encoder.config.load_size
     bad = BadImages(images, bad_images_file, max_bad_rate)
     images = cached(images, size, bad, cache, workers, progress)
-    return ImageLoader(images, size, workers=workers, bad=bad)
+    return ImageLoader(images, size, workers=workers, bad=bad, **training)
+
+
+def open_loader(
+    encoder: Encoder,
+    data: str,
+    *,
+    data_root: str,
+    labels: Labels,
+    part: Callable[[ImageSet], ImageSet] = lambda images: images,
+    **options: Any,
+) -> ImageLoader:
+    """The images of `data` in their order, or the `part` of them that is wanted; options as of `make_loader`.
+
+    Raises:
+        UsageError: If there are no such images, or a number is out of range.
+    """
+    return make_loader(encoder, part(open_single(encoder, data, data_root=data_root, labels=labels)), **options)
 
 
 def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: bool, out: Path | None = None) -> Features:
