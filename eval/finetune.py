@@ -188,7 +188,7 @@ class FineTuning(Method):
         self.mixes = nn.ModuleList(
             kind(len(classes), alpha) for kind, alpha in ((Mixup, mixup), (CutMix, cutmix)) if alpha
         )
-        self.average = ModelEmaV3(self._trained(), decay=ema, use_warmup=True) if ema else None
+        self.average = ModelEmaV3(self._trained(), decay=ema, use_warmup=True).requires_grad_(False) if ema else None
 
     def _trained(self) -> Classifier:
         """The trained weights as a classifier; nothing is copied."""

@@ -68,7 +68,8 @@ def finetune(
         label_budget: Labels that may be used, validation included: below 1 a share of each class, else that many
             images a class; if not given, all.
         init: Weights to start from: the encoder's, or random ones of the same architecture.
-        baseline: Whether random weights are trained too, in the same way, in the folder random of `out`.
+        baseline: Whether random weights are trained too, in the same way but at one learning rate, in the folder random
+            of `out`.
         epochs: Passes over the images, at most.
         batch_size: Images a batch; fewer where there are not so many.
         optimizer: How the weights are moved.
@@ -178,7 +179,9 @@ def _run(config: dict[str, Any]) -> dict[str, Any]:
     starts = [config["init"], *(["random"] if config["baseline"] and config["init"] == "trained" else [])]
     for number, init in enumerate(starts):
         out = run.path / "random" if number else run.path
-        own = config | {"init": init, "out": str(out), "baseline": config["baseline"] and not number}
+        own = config | {"init": init, "out": str(out)}
+        if number:  # random weights hold nothing that a smaller rate would keep
+            own |= {"baseline": False, "layer_decay": 1.0}
         results[init] = {"finetune": _train_and_score(own, parts)}
     summary = {
         "encoder": {
@@ -249,8 +252,8 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     """Train from one start in a run folder of its own; the scores on the test set, which is read here for once."""
     import torch
 
-    from ssl_toolkit.cli.common import load_run_encoder, make_loader, pick_device
     from ssl_toolkit.augment import finetune_views
+    from ssl_toolkit.cli.common import load_run_encoder, make_loader, pick_device
     from ssl_toolkit.encoders import save_encoder
     from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
     from ssl_toolkit.randomness import derive_seed
@@ -300,12 +303,12 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     if best is not None:
         best.restore(method)
     classifier = method.classifier.to(place)
-    save_classifier(classifier, run.path / "classifier.safetensors")
+    sha256 = save_classifier(classifier, run.path / "classifier.safetensors")
     save_encoder(classifier.encoder, run.encoder_file, FineTuning.__name__)
     tests = make_loader(encoder, parts["test"], bad_images_file=run.path / "bad_images_test.csv", **reading)
     found = score(classify(classifier, tests, config["tta"], place, config["progress"]), len(classes))
     epoch = config["epochs"] if best is None else best.best_epoch
-    return {**found, "epoch": epoch, **({} if best is None else best.best)}
+    return {**found, "epoch": epoch, **({} if best is None else best.best), "sha256": sha256}
 
 
 VIEWS = ("crop_scale", "flip_p", "randaugment", "magnitude", "erase_p")
