@@ -264,33 +264,34 @@ class BestEpoch(pl.Callback):
     def __init__(self, loader: Iterable[Batch], patience: int = 0) -> None:
         self.loader, self.patience = loader, patience
         self.epoch = self.best_epoch = 0  # counted from 1
-        self.current, self.best = {"val_top1": 0.0, "val_loss": 0.0}, {"val_top1": -1.0, "val_loss": 0.0}
+        self.best = {"val_top1": -1.0, "val_loss": 0.0}
         self.weights: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that had stopped is not to go on when it is resumed."""
-        trainer.should_stop = self._old()
+        trainer.should_stop |= self._old()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Score after the last batch, and not after the epoch: a checkpoint may be taken in between."""
+        """Score after the last batch: the hook of the epoch's end is left out where a run is resumed in between."""
         if not trainer.is_last_batch:
             return
         assert isinstance(pl_module, FineTuning)
         found = classify(pl_module.classifier, self.loader, device=pl_module.device)
         p = torch.from_numpy(found.x).gather(1, torch.from_numpy(found.label)[:, None])
         self.epoch = trainer.current_epoch + 1
-        self.current = {
+        scores = {
             "val_top1": float((rank_of(found.x, found.label) < 1).mean()),
             "val_loss": float(-p.clamp(min=1e-12).log().mean()),
         }
-        if self._key(self.current) > self._key(self.best):
-            self.best, self.best_epoch = self.current, self.epoch
+        for logger in trainer.loggers:
+            logger.log_metrics({**scores, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+        if self._key(scores) > self._key(self.best):
+            self.best, self.best_epoch = scores, self.epoch
             self.weights = {name: tensor.clone() for name, tensor in plain_state(pl_module.classifier).items()}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the scores; stop if the best is old."""
-        pl_module.log_dict(self.current)
-        trainer.should_stop = self._old()
+        """Stop if the best is old."""
+        trainer.should_stop |= self._old()
 
     def restore(self, method: FineTuning) -> None:
         """Put the best weights in the place of the last ones."""
@@ -305,7 +306,7 @@ class BestEpoch(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        names = ("epoch", "best_epoch", "current", "best", "weights")
+        names = ("epoch", "best_epoch", "best", "weights")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssl_toolkit.augment import finetune_views
+from ssl_toolkit.cli import dispatch
 from ssl_toolkit.cli.finetune import finetune
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import ConvNet, Encoder, EncoderConfig, load_encoder, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import finetune as module
+from ssl_toolkit.eval.compare import compare_runs
 from ssl_toolkit.eval.features import Features
 from ssl_toolkit.eval.finetune import (
     BestEpoch,
@@ -304,11 +307,12 @@ class EndOf(pl.Callback):
 def test_killed_at_any_step_it_resumes_to_the_same_classifier(
     train_quickly: Callable, noise_images: Callable, tmp_path: Path
 ) -> None:
-    images, held_out = noise_images(26), ImageLoader(noise_images(12), 16)  # three batches an epoch
+    images = noise_images(26)  # three batches an epoch
+    others = Arrays(images.pixels[:12], (images.labels[:12] + 1) % 4)  # what is learnt is wrong here
     options = {"classes": CLASSES, "mixup": 0.2, "cutmix": 1.0, "freeze_epochs": 1}
 
     def run(out: str, *stops: pl.Callback) -> tuple[FineTuning, BestEpoch, list[Any]]:
-        best = BestEpoch(held_out, patience=2)
+        best = BestEpoch(ImageLoader(others, 16), patience=2)
         method = train_quickly(
             FineTuning, images, out=out, epochs=5, checkpoint_every=1, resume=True, method=options,
             callbacks=[*stops, best],
@@ -317,8 +321,8 @@ def test_killed_at_any_step_it_resumes_to_the_same_classifier(
         return method, best, rows
 
     whole, best, rows = run("whole")
-    assert best.epoch < 5
-    stops = [StopAt(2), StopAt(3), StopAt(3 * best.epoch - 1), EndOf(1), EndOf(best.epoch)]
+    assert best.epoch < 5  # it has stopped by itself
+    stops = [StopAt(3), StopAt(3 * best.epoch - 1), EndOf(1), EndOf(best.epoch)]
     for number, stop in enumerate(stops):
         with pytest.raises(StopAt.Killed):
             run(f"stopped-{number}", stop)
@@ -407,6 +411,26 @@ def test_it_learns_and_knows_the_classes_of_the_test_set_by_name(place: SimpleNa
     assert classifier.classes[int(classifier.probabilities(red).argmax())] == "red"
     assert load_encoder(out).sha256 == classifier.encoder.sha256 != load_encoder(place.encoder).sha256
     assert load_classifier(f"{out}/random").encoder.sha256 != classifier.encoder.sha256
+
+
+def test_the_command_writes_a_run_that_resumes_by_its_name(
+    place: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    options = ["--train", place.train, "--test", place.test, "--epochs", "2", "--batch-size", "16", "--mixup", "0.2"]
+    dispatch(["finetune", place.encoder, *options, "--out", out, "--workers", "0", "--progress", "false"])
+    table, results = capsys.readouterr().out, (tmp_path / "run" / "results.json").read_text()
+    score = json.loads(results)["results"]["trained"]["finetune"]
+    assert f"{100 * score['top1']:.1f}" in table
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "checkpoints", "classifier.safetensors", "config.yaml", "encoder.safetensors", "metrics.csv", "results.json",
+    }  # fmt: skip
+    dispatch(["finetune", place.encoder, "--out", out, "--resume", "--progress", "false"])
+    assert capsys.readouterr().out == table
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["results"]["trained"]["finetune"] == score
+    with pytest.raises(UsageError, match=r"--mixup is 0.3, but the run in .* has 0.2"):
+        dispatch(["finetune", place.encoder, "--out", out, "--resume", "--mixup", "0.3"])
+    assert [run.name for run in compare_runs([out])] == ["run"]
 
 
 def test_labels_of_the_test_set_choose_nothing(place: SimpleNamespace, tmp_path: Path) -> None:

@@ -138,11 +138,15 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"{'fine-tuned, %':<16}{'top-1':>12}{'top-5':>8}{'per class':>11}{'epoch':>7}"]
     for key, scores in results["results"].items():
         found = scores["finetune"]
-        shares = (f"{100 * found[name]:.1f}" for name in ("top5", "per_class"))
-        top5, per_class = shares
-        lines.append(f"{ENCODERS[key]:<16}{in_percent(found):>12}{top5:>8}{per_class:>11}{found['epoch']:>7}")
+        top5, per_class = 100 * found["top5"], 100 * found["per_class"]
+        lines.append(f"{ENCODERS[key]:<16}{in_percent(found):>12}{top5:>8.1f}{per_class:>11.1f}{found['epoch']:>7}")
     return "\n".join(lines)
 
+
+# What goes where.
+VIEWS = ("crop_scale", "flip_p", "randaugment", "magnitude", "erase_p")
+METHOD = ("layer_decay", "label_smoothing", "mixup", "cutmix", "ema", "freeze_epochs")
+FIT = ("epochs", "seed", "precision", "clip_gradient", "checkpoint_every", "resume", "progress")
 
 SHARED = ("epochs", "batch_size", "workers", "max_bad_rate", "clip_gradient", "checkpoint_every")
 OWN_LIMITS: dict[str, tuple[float, float]] = {
@@ -309,11 +313,6 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     found = score(classify(classifier, tests, config["tta"], place, config["progress"]), len(classes))
     epoch = config["epochs"] if best is None else best.best_epoch
     return {**found, "epoch": epoch, **({} if best is None else best.best), "sha256": sha256}
-
-
-VIEWS = ("crop_scale", "flip_p", "randaugment", "magnitude", "erase_p")
-METHOD = ("layer_decay", "label_smoothing", "mixup", "cutmix", "ema", "freeze_epochs")
-FIT = ("epochs", "seed", "precision", "clip_gradient", "checkpoint_every", "resume", "progress")
 
 
 def _chosen(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
