@@ -52,7 +52,7 @@ def low_shot(
     for budget in budgets:
         draws, images = [], 0
         for draw in range(repeats):
-            chosen = train.select(_drawn(train.label, budget, seed, draw))
+            chosen = train.select(draw_labels(train.label, budget, seed, draw))
             images = len(chosen)
             lone = np.unique(chosen.label, return_counts=True)[1].max() == 1
             draws.append(linear_probe(chosen, test, _LONE if lone else STRENGTHS, seed=draw)["top1"])
@@ -61,7 +61,15 @@ def low_shot(
     return {"top1": next((row for row in rows if row["labels"] == 0.01), rows[0])["top1"], "budgets": rows}
 
 
-def _drawn(label: NDArray[np.int64], budget: int | float, seed: int, draw: int) -> NDArray[np.int64]:
+def draw_labels(label: NDArray[np.int64], budget: int | float, seed: int, draw: int = 0) -> NDArray[np.int64]:
+    """Positions of the images whose labels may be used, in rising order.
+
+    Args:
+        label: (N,) int64.
+        budget: A whole number is images a class, at most all; below 1, a share of each class, at least one image.
+        seed: Of the draws. A draw of a larger budget holds that of a smaller one.
+        draw: Number of the draw.
+    """
     generator = numpy_generator(seed, "low shot", draw)
     chosen = []
     for one in np.unique(label):

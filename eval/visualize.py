@@ -88,7 +88,7 @@ ENCODERS = {"trained": "trained", "random": "random weights", "pixels": "raw pix
 BASELINES = ("random", "raw pixels", "pixels")  # how their names begin
 PROTOCOLS = {
     "knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels", "sweep": "best of sweep",
-    "sgd": "SGD on crops", "svm": "linear SVM",
+    "sgd": "SGD on crops", "svm": "linear SVM", "finetune": "fine-tuned",
 }  # fmt: skip
 
 HEAT = "inferno"

@@ -58,6 +58,10 @@ class Method(pl.LightningModule, ABC):
         """Share of the run's optimiser steps that are done, in [0, 1]; 0 outside training."""
         return min(1.0, self.global_step / self.total_steps)
 
+    def lr_scales(self) -> dict[str, float]:
+        """Share of the learning rate that a parameter takes, by its name; 1 for those that are not named."""
+        return {}
+
     def after_update(self) -> None:
         """Runs once after each optimiser step, and not in steps that only accumulate: the place of momentum updates."""
 
@@ -84,7 +88,7 @@ class Method(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The configured optimiser with its schedule, moved on at every optimiser step."""
         config = self.optimizer_config
-        optimizer = build_optimizer(self, config, self.images_per_step)
+        optimizer = build_optimizer(self, config, self.images_per_step, self.lr_scales())
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(config.schedule, step, self.total_steps, config.warmup)
         )

@@ -257,6 +257,8 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert done.stdout.startswith("usage: ssl-toolkit")
 
 
+TUNE = ["--train", "shapes:train:40", "--out", "x"]
+
 # Arguments, and what the answer names: the place, and the value or the nearest right name.
 BAD = [
     (["pretrian"], ["pretrian", "pretrain"]),
@@ -327,6 +329,23 @@ BAD = [
     (["pretrain", *TINY, "--out", "x", "--image-size", "8"], ["16 pixels"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "RUN", "--image-size", "64", "--load-size", "32"], ["load-size"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "RUN", "--channels", "1"], ["--channels 3"]),
+    (["finetune", "no/run", *TUNE], ["no/run"]),
+    (["finetune", "RUN", *TUNE, "--test", "no/such"], ["no/such"]),
+    (["finetune", "RUN", *TUNE, "--train", "FLAT"], ["FLAT", "no labels"]),
+    (["finetune", "RUN", *TUNE, "--out", "FULL"], ["FULL", "not a run"]),
+    (["finetune", "RUN", *TUNE, "--out", "RUN"], ["RUN", "--overwrite"]),
+    (["finetune", "RUN", *TUNE, "--label-budget", "1.5"], ["--label-budget is 1.5"]),
+    (["finetune", "RUN", *TUNE, "--label-budget", "0"], ["--label-budget", "0"]),
+    (["finetune", "RUN", *TUNE, "--label-budget", "1"], ["--validation 0"]),
+    (["finetune", "RUN", *TUNE, "--validation", "0", "--patience", "3"], ["--patience is 3"]),
+    (["finetune", "RUN", *TUNE, "--layer-decay", "1.1"], ["--layer-decay", "1.1"]),
+    (["finetune", "RUN", *TUNE, "--mixup", "-1"], ["--mixup", "-1"]),
+    (["finetune", "RUN", *TUNE, "--ema", "2"], ["--ema", "2"]),
+    (["finetune", "RUN", *TUNE, "--init", "imagenet"], ["init", "imagenet"]),
+    (["finetune", "RUN", *TUNE, "--crop-scale", "0.5"], ["crop_scale", "0.5"]),
+    (["finetune", "RUN", *TUNE, "--crop-scale", "[0.5, 0.1]"], ["crop scale", "0.5", "0.1"]),
+    (["finetune", "RUN", *TUNE, "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
+    (["finetune", "RUN", *TUNE, "--test", "shapes:test", "--device", "cuda"], ["--device cuda"]),
     (["report", "FULL"], ["FULL"]),
     (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
     (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),

@@ -19,6 +19,7 @@ from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 COMMANDS = {
     "pretrain": "images -> a run folder with an encoder",
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
+    "finetune": "encoder + labels, all or a few -> a classifier",
     "compare": "scored runs -> one table and chart",
     "embed": "encoder + images -> features on disk",
     "index": "encoder + images -> a search index",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,22 +58,14 @@ def open_loader(
     *,
     data_root: str,
     labels: Labels,
-    workers: int,
-    max_bad_rate: float,
-    progress: bool,
-    bad_images_file: Path | None = None,
-    cache: str = "none",
+    **options: Any,
 ) -> ImageLoader:
-    """The images of `data` in their order, as `encoder` wants them.
+    """The images of `data` in their order; options as of `image_loader`.
 
     Raises:
         UsageError: If there are no such images, or a number is out of range.
     """
-    images = open_stills(encoder, data, data_root=data_root, labels=labels)
-    return image_loader(
-        encoder, images, workers=workers, max_bad_rate=max_bad_rate, progress=progress,
-        bad_images_file=bad_images_file, cache=cache,
-    )  # fmt: skip
+    return image_loader(encoder, open_stills(encoder, data, data_root=data_root, labels=labels), **options)
 
 
 def open_stills(encoder: Encoder, data: str, *, data_root: str, labels: Labels) -> ImageSet:
@@ -97,8 +90,20 @@ def image_loader(
     bad_images_file: Path | None = None,
     cache: str = "none",
     total: int | None = None,
+    **training: Any,
 ) -> ImageLoader:
-    """Images in their order, as `encoder` wants them; `total` is that of `BadImages`.
+    """Images in their order as `encoder` wants them or, with ``shuffle``, ``batch_size`` and ``seed``, for training.
+
+    Args:
+        encoder: Says at what size images are read.
+        images: The images.
+        workers: Processes that read them.
+        max_bad_rate: Share that may be unreadable.
+        progress: Shows a progress bar where all are read at once.
+        bad_images_file: See `BadImages`.
+        cache: See `cached`.
+        total: See `BadImages`.
+        training: See `ImageLoader`.
 
     Raises:
         UsageError: If a number is out of range.
@@ -112,7 +117,7 @@ def image_loader(
     size = encoder.config.load_size
     bad = BadImages(images, bad_images_file, max_bad_rate, total)
     images = cached(images, size, bad, cache, workers, progress)
-    return ImageLoader(images, size, workers=workers, bad=bad)
+    return ImageLoader(images, size, workers=workers, bad=bad, **training)
 
 
 def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: bool, out: Path | None = None) -> Features:

@@ -21,7 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.runs import flatten
+from ssl_toolkit.runs import RunFolder, flatten
 
 _BOOLEANS = ("true", "false", "yes", "no")
 
@@ -184,6 +184,14 @@ def option_value(argv: Sequence[str], option: str) -> str | None:
 def config_file(argv: Sequence[str]) -> str | None:
     """The file that ``--config`` names."""
     return option_value(argv, "config")
+
+
+def with_config_to_resume(argv: list[str]) -> list[str]:
+    """The arguments, with the configuration of the run in ``--out`` before them if it is to be resumed."""
+    out = option_value(argv, "out")
+    if "--resume" in argv and out and config_file(argv) is None and RunFolder(out).config_file.is_file():
+        return ["--config", str(RunFolder(out).config_file), *argv]
+    return argv
 
 
 def read_config(name: str, groups_with_name: Iterable[str] = ()) -> dict[str, Any]:

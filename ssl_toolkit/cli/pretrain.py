@@ -4,7 +4,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value, read_config, say
+from ssl_toolkit.cli.parser import (
+    Parser,
+    config_file,
+    normalize,
+    option_value,
+    read_config,
+    say,
+    with_config_to_resume,
+)
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
@@ -146,9 +154,7 @@ def make_parser(method: str | None) -> Parser:
 def main(argv: list[str]) -> None:
     """The command."""
     argv = normalize(argv, GROUPS)
-    out = option_value(argv, "out")
-    if "--resume" in argv and out and config_file(argv) is None and RunFolder(out).config_file.is_file():
-        argv = ["--config", str(RunFolder(out).config_file), *argv]
+    argv = with_config_to_resume(argv)
     method = option_value(argv, "method.name")
     config = config_file(argv)
     if method is None and config is not None:
@@ -263,19 +269,19 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def check_numbers(config: dict[str, Any]) -> None:
+def check_numbers(config: dict[str, Any], limits: dict[str, tuple[float, float]] = LIMITS) -> None:
     """Refuse numbers out of range.
 
     Raises:
         UsageError: Naming the option, its value and its range.
     """
     for key, value in flatten(config).items():
-        if key not in LIMITS or value is None:
+        if key not in limits or value is None:
             continue
-        low, high = LIMITS[key]
+        low, high = limits[key]
         if not low <= value <= high:
-            limits = f"at least {low:g}" if high >= 10**4 else f"from {low:g} to {high:g}"
-            raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {limits}")
+            allowed = f"at least {low:g}" if high >= 10**4 else f"from {low:g} to {high:g}"
+            raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {allowed}")
 
 
 def check_accelerator(name: str, devices: int) -> None:
