@@ -239,7 +239,7 @@ def _summary(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> str:
     steps, epoch = int(rows[-1]["step"]), int(rows[-1]["epoch"]) + 1
     summary = f"{steps:,} optimiser steps"
     if seconds := _seconds(rows, config):
-        summary += f", {_duration(seconds)} of training"
+        summary += f", {duration(seconds)} of training"
     # A step is logged every so often: the last that is may lie before the end, by less than that.
     interval = steps - int(rows[-2]["step"]) if len(rows) > 1 else steps
     steps_per_epoch = max(math.ceil(int(row["step"]) / (int(row["epoch"]) + 1)) for row in rows)
@@ -259,7 +259,7 @@ def _seconds(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> float
     return seconds
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
