@@ -1,4 +1,4 @@
-"""Checks before a training: is the loss what it should be, can it fall, at which learning rate, and how long will it take?"""
+"""Checks before a training: is the first loss right, can the loss fall, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Trial:
         """One optimiser step, as training makes it; the loss before it."""
         self.optimizer.zero_grad()
         loss = self.loss(views, batch)
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self.optimizer)
         self.method.on_before_optimizer_step(self.optimizer)
         if self.clip_gradient:
@@ -187,7 +187,7 @@ class LearningRates(NamedTuple):
 def lr_range(
     trial: Trial, batches: Iterable[Batch], steps: int = 100, tick: Callable[[], object] = lambda: None
 ) -> LearningRates:
-    """Train with a rising learning rate until loss explodes or embeddings collapse, and see where the loss falls fastest.
+    """Train with a rising learning rate until the loss explodes or embeddings collapse; see where it falls fastest.
 
     Args:
         trial: With its first weights, and again afterwards.

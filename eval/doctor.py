@@ -36,10 +36,9 @@ MEASURES = (
 
 # Where a measure becomes a finding. Beside each, what healthy runs came to: the CIFAR-10 recipes and the seconds-long
 # runs of the tests, from their tenth step on (docs/evaluation.md has the table).
-COLLAPSED_UNIFORMITY = -0.3
-COLLAPSED_STD = 0.1
-LOW_RANK = 4.0
-ONE_PROTOTYPE = 0.05
+COLLAPSED_UNIFORMITY = -0.5
+LOW_RANK = 5.0
+ONE_PROTOTYPE = 0.5
 UNIFORM = 0.99
 EXPLODED = 100.0  # times the median so far
 VANISHED = 1e-6
@@ -111,19 +110,16 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
     def passes(key: str, test: Callable[[float], bool]) -> bool:
         return key in measures and test(measures[key])
 
-    if passes("uniformity", lambda v: v > COLLAPSED_UNIFORMITY) and passes("effective_rank", lambda v: v < LOW_RANK):
+    if passes("effective_rank", lambda v: v < LOW_RANK):
+        if passes("uniformity", lambda v: v > COLLAPSED_UNIFORMITY):
+            name, what = "collapse", "All images get nearly the same embedding"
+        else:
+            name, what = "dimensional collapse", "The embeddings fill only a few directions"
         say(
-            "collapse", "collapse", "uniformity", COLLAPSED_UNIFORMITY,
-            "All images get nearly the same embedding. Likely causes: the gradient reaches the targets (a stop-gradient "
-            "or detach is missing), no predictor or no negatives, a teacher that does not lag behind, a learning rate "
+            name, "collapse", "effective_rank", LOW_RANK,
+            f"{what}. Likely causes: the gradient reaches the targets (stop-gradient missing), no predictor or no "
+            "negatives, a teacher that does not lag behind, targets that say nothing, a learning rate or weight decay "
             "that is too high, or input that is constant.",
-        )  # fmt: skip
-    elif passes("effective_rank", lambda v: v < LOW_RANK):
-        say(
-            "dimensional collapse", "collapse", "effective_rank", LOW_RANK,
-            "The embeddings fill only a few directions. Likely causes: a stop-gradient is missing, the learning rate or "
-            "the weight decay is too high, augmentations that destroy the image, or a batch too small for the terms "
-            "that spread it.",
         )  # fmt: skip
     if passes("teacher_spread", lambda v: v < ONE_PROTOTYPE):
         say(
@@ -135,7 +131,7 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
         if passes(key, lambda v: v > UNIFORM):
             say(
                 "uniform targets", "collapse", key, UNIFORM,
-                "The targets are spread evenly over all prototypes and say nothing. Likely causes: sharpening is off "
+                "The targets are spread evenly over all prototypes and say nothing. Likely causes: no sharpening "
                 "(the teacher's temperature, or epsilon of the codes, is too high), or embeddings that have collapsed.",
             )  # fmt: skip
     if passes("grad_norm", lambda v: not math.isfinite(v)):
@@ -147,8 +143,8 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
     elif passes("grad_norm", lambda v: v < VANISHED):
         say(
             "gradient vanished", "warning", "grad_norm", VANISHED,
-            "Nothing is learnt any more. Likely causes: the loss does not depend on the encoder (a detach too many), the "
-            "embeddings have collapsed, or the loss is saturated.",
+            "Nothing is learnt any more. Likely causes: the loss does not depend on the encoder (a detach too many), "
+            "the embeddings have collapsed, or the loss is saturated.",
         )  # fmt: skip
     return found
 
@@ -174,7 +170,7 @@ def _established(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
     found = []
     if len(rows) >= PATIENCE:
         *before, last = map(examine, rows[-PATIENCE:])
-        found = [each for each in last if all(each.name in {f.name for f in past} for past in before)]
+        found = [each for each in last if all(each.measure in {f.measure for f in past} for past in before)]
     norms = [row["grad_norm"] for row in rows if "grad_norm" in row]
     if len(norms) >= 3 * PATIENCE:
         limit = EXPLODED * float(np.median(norms[:-PATIENCE]))
@@ -212,7 +208,7 @@ def numbers(rows: Iterable[Mapping[str, str]]) -> list[dict[str, float]]:
 
 @contextlib.contextmanager
 def watching(method: nn.Module) -> Iterator[list[Tensor]]:
-    """Meanwhile, what the method's `Method.embedding` gives is collected: (rows, D) without gradient, a tensor a call."""
+    """Meanwhile, what the method's `Method.embedding` gives is collected: (rows, D), no gradient, a tensor a call."""
     seen: list[Tensor] = []
     hook = _watch(method, seen)
     try:
@@ -302,7 +298,9 @@ class CollapseDoctor(pl.Callback):
             return  # in the middle of accumulation
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         measures = self._measures(pl_module, batch, loss)
-        pl_module.log_dict(measures)
+        # Not by `log_dict`, which would repeat the measures at the steps that are not looked at.
+        for logger in trainer.loggers:
+            logger.log_metrics({**measures, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
         own = {key: float(value) for key, value in trainer.callback_metrics.items() if key in MEASURES}
         self._rows = [*self._rows, {**own, **measures, "step": trainer.global_step}][-50:]
         known = {finding.name for finding in self.findings}
