@@ -21,9 +21,9 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.optim import build_optimizer, scaled_lr
 from ssl_toolkit.randomness import seed_device
 
-# What the first losses of the methods here came to, of that of a guess: from half (MoCo, whose queue starts with random
-# vectors, none of which is as near as the key) to 6 % more (SwAV).
-FIRST_LOSS_LOW, FIRST_LOSS_HIGH = 0.25, 1.15
+# What the first losses of the methods here came to, of that of a guess: on CIFAR-10 from half (MoCo, whose queue starts
+# with random vectors, none of which is as near as the key) to 6 % more (SwAV); 23 % more on noise.
+FIRST_LOSS_LOW, FIRST_LOSS_HIGH = 0.25, 1.35
 FIRST_LOSS_AROUND_ZERO = 0.15
 OVERFIT = 0.1  # share by which the loss must fall from its highest
 LOWEST_LR, HIGHEST_LR = 1e-6, 10.0

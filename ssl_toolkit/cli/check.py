@@ -28,7 +28,7 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     """
     for option, value, low in (("--steps", steps, 20), ("--overfit-steps", overfit_steps, 2 * BATCHES)):
         if not low <= value <= 10**5:
-            raise UsageError(f"{option} is {value}: it must be from {low} to 100000")
+            raise UsageError(f"{option} is {value}: it must be at least {low} and at most 100000")
     import itertools
     import time
 
