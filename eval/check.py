@@ -21,8 +21,8 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.optim import build_optimizer, scaled_lr
 from ssl_toolkit.randomness import seed_device
 
-# What the first losses of the methods here came to, of that of a guess: on CIFAR-10 from half (MoCo, whose queue starts
-# with random vectors, none of which is as near as the key) to 6 % more (SwAV); 23 % more on noise.
+# What the first losses of the methods here came to, of that of a guess: on CIFAR-10 from 0.82 (SimCLR; MoCo 0.5) to 1.06
+# (SwAV), on noise up to 1.23.
 FIRST_LOSS_LOW, FIRST_LOSS_HIGH = 0.25, 1.35
 FIRST_LOSS_AROUND_ZERO = 0.15
 OVERFIT = 0.1  # share by which the loss must fall from its highest
@@ -127,7 +127,9 @@ def first_loss(trial: Trial, batches: Sequence[Batch]) -> Check:
             "head that starts with large weights"
         )
         return Check(name, False, value, chance, advice)
-    if value < min(FIRST_LOSS_LOW * chance, chance - slack):
+    # A queue starts with random vectors, none of which is as near as the key.
+    random_queue = getattr(trial.method, "queue", None) is not None
+    if not random_queue and value < min(FIRST_LOSS_LOW * chance, chance - slack):
         advice = "solved before it is trained: the answer leaks into the input, or a view is among its own candidates"
         return Check(name, False, value, chance, advice)
     return Check(name, True, value, chance, "that of a guess, or below as far as views are alike for random weights")

@@ -38,6 +38,7 @@ MEASURES = (
 # docs/evaluation.md has a table) had at the least rank 3.7, and a uniformity of at most -0.6 where it was below 5;
 # without stop-gradient, SimSiam and BYOL came to ranks of 1.4 to 4 and a uniformity of -0.4 to 0.
 COLLAPSED_RANK, COLLAPSED_UNIFORMITY = 5.0, -0.4
+FLAT_UNIFORMITY = -0.05  # whatever the rank: what little is left may well be noise of many directions
 LOW_RANK = 2.5
 # Of DINO: healthy 0.7 to 0.9 and 0.9 to 1; without centring 0.1 and 0.4 after 80 steps, without sharpening 1 and 1. The
 # entropy of SwAV's codes: 0.85 to 0.92.
@@ -120,11 +121,11 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
         "teacher that does not lag behind, targets that say nothing, a learning rate or weight decay that is too high, "
         "or input that is constant."
     )
-    if passes("effective_rank", lambda v: v < COLLAPSED_RANK) and passes(
-        "uniformity", lambda v: v > COLLAPSED_UNIFORMITY
-    ):
+    rank = measures.get("effective_rank", math.inf)
+    limit = COLLAPSED_UNIFORMITY if rank < COLLAPSED_RANK else FLAT_UNIFORMITY
+    if passes("uniformity", lambda v: v > limit):
         what = "All images get nearly the same embedding."
-        say("collapse", "collapse", "uniformity", COLLAPSED_UNIFORMITY, f"{what} {causes}")
+        say("collapse", "collapse", "uniformity", limit, f"{what} {causes}")
     elif passes("effective_rank", lambda v: v < LOW_RANK):
         what = "The embeddings fill only a few directions."
         say("dimensional collapse", "collapse", "effective_rank", LOW_RANK, f"{what} {causes}")
@@ -176,7 +177,7 @@ def _established(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
     """What holds at the last of the rows, and has held for long enough."""
     rows = [row for row in rows if row.get("step", WARM_UP) >= WARM_UP]
     found = []
-    if len(rows) >= SLOW or (len(rows) >= PATIENCE and any(not examine(row) for row in rows)):
+    if len(rows) >= SLOW or any(not examine(row) for row in rows[:-PATIENCE]):
         recent = rows[-PATIENCE:]
         found = examine({key: _median([row[key] for row in recent if key in row]) for key in recent[-1]})
     norms = [row["grad_norm"] for row in rows if "grad_norm" in row]
@@ -187,13 +188,13 @@ def _established(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
                 "The gradient explodes: lower --optimizer.lr, lengthen --optimizer.warmup, or set --clip-gradient 1."
             )
             found.append(Finding("gradient explodes", "warning", "grad_norm", norms[-1], limit, advice))
-    recent = [row["above_chance"] for row in rows[-STUCK:] if "above_chance" in row]
-    if len(recent) == STUCK and all(abs(value) < CHANCE for value in recent):
+    above = [row["above_chance"] for row in rows[-STUCK:] if "above_chance" in row]
+    if len(above) == STUCK and all(abs(value) < CHANCE for value in above):
         advice = (
             "The loss stays at that of a guess. Likely causes: a learning rate that is too high or too low, "
             "augmentations that leave nothing in common, or a gradient that does not reach the encoder."
         )
-        found.append(Finding("loss at chance", "warning", "above_chance", recent[-1], CHANCE, advice))
+        found.append(Finding("loss at chance", "warning", "above_chance", above[-1], CHANCE, advice))
     return found
 
 

@@ -78,6 +78,7 @@ def test_collapsed_embeddings_are_found(z: np.ndarray, name: str) -> None:
         ({"grad_norm": math.nan}, "gradient not finite", "--clip-gradient"),
         ({"grad_norm": 0.0}, "gradient vanished", "detach"),
         ({"uniformity": -0.01, "effective_rank": 1.1}, "collapse", "stop-gradient"),
+        ({"uniformity": -0.01}, "collapse", "stop-gradient"),
         ({"effective_rank": 2.0}, "dimensional collapse", "stop-gradient"),
     ],
 )
