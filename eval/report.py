@@ -32,7 +32,7 @@ from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.data.video import ClipSet
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval import visualize
+from ssl_toolkit.eval import doctor, visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
 from ssl_toolkit.eval.compare import read_results, sets_of
 from ssl_toolkit.eval.features import Features, extract
@@ -97,6 +97,7 @@ def make_report(
         "facts": lambda: _facts(config, encoder.content),
         "scores": lambda: _scores(results.needed(), encoder.content),
         "training": lambda: _training(folder, config),
+        "doctor": lambda: _doctor(folder, sample),
         "views": lambda: _views(config, encoder.needed()),
         "attention": lambda: _attention(sample, encoder.content),
         "neighbours": lambda: _neighbours(sample.needed()),
@@ -228,18 +229,43 @@ def _training(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
         summary = _summary(rows, config) if rows else ""
     except (ValueError, ArithmeticError, LookupError, TypeError, csv.Error) as error:
         raise ToolkitError(f"{folder.metrics_file} is damaged: {error!r}") from error
-    columns = visualize.curve_columns(rows)
+    columns = [c for c in visualize.curve_columns(rows) if c not in doctor.MEASURES]
     if not columns:
         raise ToolkitError("no curves: metrics.csv does not hold two rows of numbers yet")
     curves = [_chart(partial(visualize.curves_figure, rows, [c]), f"curve: {c}") for c in columns]
     return {"summary": summary, "curves": curves, "smooth": len(rows) >= visualize.SMOOTH_FROM}
 
 
+def _doctor(folder: RunFolder, sample: _Part[_Sample]) -> dict[str, Any]:
+    """What the doctor says of the features as they are and of the training, and the measures on the way."""
+    rows = _rows(folder)
+    features = {} if sample.content is None else doctor.measure(sample.content.features.x)
+    now, while_training = doctor.examine(features), doctor.diagnose(doctor.numbers(rows))
+    columns = [c for c in visualize.curve_columns(rows) if c in doctor.MEASURES and c != "above_chance"]
+    if not features and not columns:
+        raise ToolkitError("nothing was measured")
+    return {
+        "count": 0 if sample.content is None else len(sample.content.features.x),
+        "features": [(name.replace("_", " "), f"{value:.3g}") for name, value in features.items()],
+        "findings": [("of the features", each) for each in now]
+        + [("while training" if each.step is None else f"from step {each.step}", each) for each in while_training],
+        "watched": bool(columns),
+        "curves": [_chart(partial(visualize.curves_figure, rows, [c]), f"curve: {c}") for c in columns],
+    }
+
+
+def _rows(folder: RunFolder) -> list[dict[str, str]]:
+    try:
+        return read_metrics(folder.metrics_file)
+    except (ValueError, csv.Error) as error:
+        raise ToolkitError(f"{folder.metrics_file} is damaged: {error!r}") from error
+
+
 def _summary(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> str:
     steps, epoch = int(rows[-1]["step"]), int(rows[-1]["epoch"]) + 1
     summary = f"{steps:,} optimiser steps"
     if seconds := _seconds(rows, config):
-        summary += f", {_duration(seconds)} of training"
+        summary += f", {duration(seconds)} of training"
     # A step is logged every so often: the last that is may lie before the end, by less than that.
     interval = steps - int(rows[-2]["step"]) if len(rows) > 1 else steps
     steps_per_epoch = max(math.ceil(int(row["step"]) / (int(row["epoch"]) + 1)) for row in rows)
@@ -259,7 +285,8 @@ def _seconds(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> float
     return seconds
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,6 +55,10 @@ class Rotation(Method):
     def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__(encoder, views, optimizer)
         self.head = nn.Linear(encoder.feature_dim, TURNS)
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(4)``: four turns."""
+        return math.log(TURNS)
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Turn, encode, name the turn."""

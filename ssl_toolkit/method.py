@@ -32,6 +32,9 @@ class Method(pl.LightningModule, ABC):
     encoder_norm: ClassVar[Literal["batch", "layer"]] = "batch"
     # Whether views may be clips: their frames one after another along the channels.
     takes_clips: ClassVar[bool] = False
+    # The submodule whose output the loss compares, such as ``projector``: a collapse is seen there first. Its rows are
+    # those of the first view, then those of the others. None: there are the encoder's features and no more.
+    embedding: ClassVar[str | None] = None
 
     def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
@@ -61,6 +64,10 @@ class Method(pl.LightningModule, ABC):
     def lr_scales(self) -> dict[str, float]:
         """Share of the learning rate that a parameter takes, by its name; 1 for those that are not named."""
         return {}
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """The loss of a guess among the candidates of `batch_size` images; None where there is no such figure."""
+        return None
 
     def after_update(self) -> None:
         """Runs once after each optimiser step, and not in steps that only accumulate: the place of momentum updates."""

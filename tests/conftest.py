@@ -93,7 +93,7 @@ def train_quickly(tmp_path: Path) -> Callable[..., Any]:
             options.pop("optimizer", OptimizerConfig()),
             **options.pop("method", {}),
         )
-        run = start_run(tmp_path / out, {"epochs": epochs}, resume=options.get("resume", False))
+        run = start_run(tmp_path / out, {}, resume=options.get("resume", False))
         loader = ImageLoader(images, size, batch_size=batch_size, shuffle=True, workers=options.pop("workers", 0))
         fit(method, loader, run, epochs=epochs, seed=seed, progress=False, accelerator="cpu", **options)
         return method

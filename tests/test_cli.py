@@ -139,6 +139,33 @@ def test_report(folder: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_doctor(folder: Path) -> None:
+    found = json.loads(succeed("doctor", folder / "run", "--json"))
+    assert set(found["measures"]) == {"embedding", "features", "step"}
+    assert found["findings"] == []
+    assert "no finding" in succeed("doctor", folder / "run", "--data", folder / "train")
+    (folder / "bare").mkdir()
+    for name in ("config.yaml", "encoder.safetensors"):
+        (folder / "bare" / name).write_bytes((folder / "run" / name).read_bytes())
+    assert set(json.loads(succeed("doctor", folder / "bare", "--json"))["measures"]) == {"features"}
+
+
+def test_check_takes_the_options_of_pretrain_and_leaves_nothing(folder: Path) -> None:
+    options = [*TINY, "--out", folder / "checked", "--steps", "20", "--overfit-steps", "30"]
+    found = json.loads(succeed("check", *options, "--json"))
+    assert [check["passed"] for check in found["checks"]] == [True, True]
+    assert found["images_per_second"] > 0
+    assert found["memory_bytes"] > 2**20
+    assert not (folder / "checked").exists()
+
+
+def test_check_fails_where_nothing_can_be_learnt(folder: Path) -> None:
+    done = ssl_toolkit("check", *TINY, "--optimizer.lr", "1e-12", "--steps", "20")
+    assert done.returncode == 1
+    assert "overfits a few batches failed" in done.stderr
+    assert "FAILED" in done.stdout
+
+
 def test_views(folder: Path) -> None:
     options = ["--data", folder / "train", "--recipe", "multicrop", "--size", "16", "--images", "3"]
     picture = folder / "pictures" / "views.png"
@@ -347,6 +374,14 @@ BAD = [
     (["finetune", "RUN", *TUNE, "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
     (["finetune", "RUN", *TUNE, "--test", "shapes:test", "--device", "cuda"], ["--device cuda"]),
     (["report", "FULL"], ["FULL"]),
+    (["check", *TINY, "--epocs", "3"], ["--epocs", "--epochs"]),
+    (["check", "--data", "shapes:train"], ["--method", "simclr"]),
+    (["check", *TINY, "--steps", "3"], ["--steps", "3", "at least 20"]),
+    (["check", *TINY, "--overfit-steps", "0"], ["--overfit-steps", "0"]),
+    (["check", *TINY, "--batch-size", "1000"], ["64", "--batch-size"]),
+    (["doctor", "FULL"], ["FULL", "not a run"]),
+    (["doctor", "RUN", "--data", "no/such/folder"], ["no/such/folder"]),
+    (["doctor", "RUN", "--images", "3"], ["--images", "3"]),
     (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
     (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),
     (["views", "--data", "shapes:train", "--recipe", "pretext", "--views.blur_p", "1"], ["--views.blur-p"]),

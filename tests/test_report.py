@@ -21,7 +21,7 @@ from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.cli.report import report
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.metrics import in_percent
-from ssl_toolkit.eval.report import _duration, _one_a_class, _seconds, _summary, _without, make_report, verdict
+from ssl_toolkit.eval.report import _one_a_class, _seconds, _summary, _without, duration, make_report, verdict
 
 CLASSES = ("<script>alert(1)", '"><img src=x onerror=alert(1)>')
 PREFIX = "data:image/png;base64,"
@@ -279,7 +279,7 @@ def test_only_runs_that_stopped_early_are_called_so() -> None:
 
 @pytest.mark.parametrize(("seconds", "words"), [(89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")])
 def test_duration(seconds: float, words: str) -> None:
-    assert _duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_queries_are_one_a_class_in_the_order_drawn() -> None:

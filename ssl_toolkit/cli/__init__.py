@@ -17,9 +17,11 @@ from ssl_toolkit import __version__
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
 COMMANDS = {
+    "check": "options of pretrain -> would it train, how fast, at which learning rate",
     "pretrain": "images -> a run folder with an encoder",
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
     "finetune": "encoder + labels, all or a few -> a classifier",
+    "doctor": "run folder -> has it collapsed, and why; no labels needed",
     "compare": "scored runs -> one table and chart",
     "embed": "encoder + images -> features on disk",
     "index": "encoder + images -> a search index",

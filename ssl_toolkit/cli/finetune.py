@@ -257,7 +257,7 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     import torch
 
     from ssl_toolkit.augment import finetune_views
-    from ssl_toolkit.cli.common import load_run_encoder, image_loader, pick_device
+    from ssl_toolkit.cli.common import image_loader, load_run_encoder, pick_device
     from ssl_toolkit.encoders import save_encoder
     from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
     from ssl_toolkit.randomness import derive_seed

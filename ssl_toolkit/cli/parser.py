@@ -133,8 +133,8 @@ class Parser(ArgumentParser):
 
 def print_found(
     parser: Parser, argv: Sequence[str], about_json: str, text: Callable[[dict[str, Any], Any], str]
-) -> None:
-    """Run a command's function and print what it found: as text or, with ``--json``, as JSON.
+) -> Any:
+    """Run a command's function and print what it found: as text or, with ``--json``, as JSON; return it.
 
     Args:
         parser: The command's.
@@ -145,10 +145,11 @@ def print_found(
     parser.add_argument("--json", action="store_true", help=f"print JSON: {about_json}")
     settings = parser.parse(argv)
     if settings is None:
-        return
+        return None
     as_json = settings.pop("json")
     found = parser.function(**settings)
     print(json.dumps(found, indent=1) if as_json else text(settings, found))
+    return found
 
 
 def short_k(argv: Sequence[str]) -> list[str]:

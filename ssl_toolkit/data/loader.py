@@ -156,6 +156,13 @@ class InMemory(ImageSet):
 CACHE_LIMIT = 2 * 2**30  # bytes
 
 
+def fits_in_memory(images: ImageSet, size: int, cache: str = "auto") -> bool:
+    """Whether `cached` keeps the images in memory."""
+    # Photographs are 3:2 at the longest, most of them.
+    fits = len(images) * images.channels * size * size * 1.5 <= CACHE_LIMIT
+    return cache == "memory" or (cache == "auto" and fits)
+
+
 def cached(
     images: ImageSet, size: int, bad: BadImages, cache: str = "auto", workers: int = 0, progress: bool = False
 ) -> ImageSet:
@@ -169,11 +176,7 @@ def cached(
         workers: Processes that read.
         progress: Shows a progress bar.
     """
-    # Photographs are 3:2 at the longest, most of them.
-    fits = len(images) * images.channels * size * size * 1.5 <= CACHE_LIMIT
-    if cache == "memory" or (cache == "auto" and fits):
-        return InMemory(images, size, bad, workers, progress)
-    return images
+    return InMemory(images, size, bad, workers, progress) if fits_in_memory(images, size, cache) else images
 
 
 def full_batches(images: ImageSet, batch_size: int, world_size: int = 1) -> int:
