@@ -27,6 +27,7 @@ COMMANDS = {
     "outliers": "search index -> images that are far from all others",
     "retrieval": "search index with labels -> mean average precision and recall",
     "views": "images + recipe of augmentations -> a picture of what a method would see",
+    "plot": "encoder + images -> a picture: map, neighbours, filters, feature maps, explanations, ...",
     "report": "run folder -> one self-contained HTML page",
     "methods": "the methods that are installed",
     "demo": "all of the above, offline, in minutes",

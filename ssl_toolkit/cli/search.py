@@ -51,7 +51,7 @@ def search(
         features = network(network.eval_view()(torch.from_numpy(np.stack(images))))
     hits = loaded.search(features.numpy(), k).rows()
     if grid is not None:
-        from ssl_toolkit.eval.visualize import neighbour_grid
+        from ssl_toolkit.eval.neighbours import neighbour_grid
 
         neighbour_grid(queries, hits, grid, channels=channels, root=data_root)
     return hits
