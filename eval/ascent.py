@@ -10,7 +10,7 @@ from torch import Tensor
 
 # How colours of photographs vary together (ImageNet), as Lucid has it: rows are red, green and blue.
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
-_CONTRAST = 4.0  # the spectrum's noise has some hundredths at first
+_SPREAD = 1.1  # standard deviation before the sigmoid: that of photographs after it is about a quarter
 
 
 def ascend(
@@ -20,14 +20,15 @@ def ascend(
     steps: int = 200,
     rate: float = 0.05,
     jitter: int | None = None,
-    smooth: float = 0.25,
+    smooth: float = 1.0,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Images that raise an objective, one each, from noise.
 
-    An image is a spectrum whose frequencies are scaled down as those of photographs are, through a sigmoid. In each
-    step it is shifted at random and its total variation is charged for, so that no single pixel does the work.
+    An image is a spectrum whose frequencies are scaled down as those of photographs are, with no more contrast than
+    photographs have, through a sigmoid. In each step it is shifted at random and its total variation is charged for,
+    so that no single pixel does the work.
 
     Args:
         objective: Images (N, C, H, W) in [0, 1] to numbers (N,), one an image, with gradient.
@@ -35,8 +36,8 @@ def ascend(
         steps: Of Adam.
         rate: Its learning rate.
         jitter: Largest shift, pixels; None takes a sixteenth of the side.
-        smooth: Weight of the total variation, the mean absolute difference of neighbouring pixels, against the
-            objective in units of its size at the start or 1.
+        smooth: Weight of the total variation, the mean absolute difference of neighbouring pixels, in units of the
+            objective's present size.
         seed: Equal seeds give equal images.
         device: Where to compute.
 
@@ -55,20 +56,22 @@ def ascend(
     jitter = max(1, min(height, width) // 16) if jitter is None else jitter
 
     def image() -> Tensor:
-        x = torch.fft.irfft2(torch.view_as_complex(spectrum) * scale, s=(height, width), norm="ortho") / _CONTRAST
+        x = torch.fft.irfft2(torch.view_as_complex(spectrum) * scale, s=(height, width), norm="ortho")
         if channels == 3:
             x = torch.einsum("rc,nchw->nrhw", x.new_tensor(_COLOURS) / 0.27, x)
-        return x.sigmoid()
+        spread = x.flatten(1).std(dim=1)[:, None, None, None]
+        made: Tensor = (x / (spread / _SPREAD).clamp(min=1)).sigmoid()
+        return made
 
     with torch.no_grad():
         start = objective(image())
-    unit = start.abs().clamp(min=1.0)
     optimizer = torch.optim.Adam([spectrum], lr=rate)
     for _ in range(steps):
         x = image()
         down, right = torch.randint(-jitter, jitter + 1, (2,), generator=generator).tolist()
         variation = x.diff(dim=2).abs().mean(dim=(1, 2, 3)) + x.diff(dim=3).abs().mean(dim=(1, 2, 3))
-        loss = (smooth * variation - objective(x.roll((down, right), (2, 3))) / unit).sum()
+        value = objective(x.roll((down, right), (2, 3)))
+        loss = (smooth * variation * value.detach().abs() - value).sum()
         (spectrum.grad,) = torch.autograd.grad(loss, [spectrum])
         optimizer.step()
     with torch.no_grad():

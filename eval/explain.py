@@ -34,7 +34,7 @@ class ProbedEncoder(nn.Module):
         self.encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
         for module in self.encoder.modules():
             if hasattr(module, "inplace"):
-                module.inplace = False  # hooks on gradients need what an activation was given
+                setattr(module, "inplace", False)  # noqa: B010 -  hooks on gradients need what an activation was given
         device = encoder.mean.device
         scaled = probe.weight.to(device) / probe.std.to(device)[:, None].double()  # standardisation folded in
         bias = probe.bias.to(device) - probe.mean.to(device).double() @ scaled
@@ -107,7 +107,7 @@ def smoothgrad(
     tunnel = captum.NoiseTunnel(captum.Saliency(model))
     slopes = []
     with _seeded(seed):
-        for one, label in zip(image.split(1), target.split(1), strict=True):
+        for one, label in zip(image[:, None], target[:, None], strict=True):
             slope = tunnel.attribute(
                 one, nt_type="smoothgrad", nt_samples=samples, nt_samples_batch_size=min(samples, _AT_ONCE),
                 stdevs=noise * float(one.max() - one.min()), target=label, abs=False,
@@ -178,7 +178,8 @@ def shapley(
     with torch.no_grad(), _seeded(seed):
         share = _captum().ShapleyValueSampling(model).attribute(
             image, baselines=baseline.expand_as(image), target=target, n_samples=samples,
-            feature_mask=number.expand(1, *image.shape[1:]).contiguous(), perturbations_per_eval=max(1, _AT_ONCE // len(image)),
+            feature_mask=number.expand(1, *image.shape[1:]).contiguous(),
+            perturbations_per_eval=max(1, _AT_ONCE // len(image)),
         )  # fmt: skip
     rows, columns = (
         torch.searchsorted(number, torch.arange(count, device=image.device))  # a position in each patch

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -137,7 +138,7 @@ def draw_neighbours(subject: Subject, theme: Theme = LIGHT) -> Figure:
     """Images and the nearest of the others in the sample."""
     sample, rows = subject.data, subject.rows
     x, labels, pictures = sample.features.x, sample.labels, sample.pictures(128)
-    similarity, position = nearest(x[rows], x, min(NEIGHBOURS, len(x) - 1) + 1)
+    similarity, position = nearest(x, x[rows], min(NEIGHBOURS, len(x) - 1) + 1)
     found = [without(row, near, score) for row, near, score in zip(rows, position, similarity, strict=True)]
     return neighbours_figure(
         [tile(pictures[row], 128) for row in rows],
@@ -197,22 +198,32 @@ def draw_patches(subject: Subject, theme: Theme = LIGHT) -> Figure:
     found = units.peaks(encoder, layer, _batches(sample, encoder))
     top = min(PATCHES, len(found.value))
     wanted = found.choosiest(subject.images, top) if wanted is None else wanted
-    rows, captions = [], []
-    for unit in wanted:
-        patches = units.exciting_patches(encoder, found, unit, top)
-        images = sample.views(encoder, [patch.image for patch in patches]).numpy()
-        row: list[Tile] = []
-        for one, patch in zip(images, patches, strict=True):
-            upper, lower, left, right = patch.box
-            row.append(one[:, upper:lower, left:right])
-        rows.append(row)
-        captions.append([f"{patch.value:.3g}" for patch in patches])
+    patches = {unit: units.exciting_patches(encoder, found, unit, top) for unit in wanted}
+    boxes = [patch.box for each in patches.values() for patch in each]
+    shape = (max(lower - upper for upper, lower, *_ in boxes), max(right - left for *_, left, right in boxes))
+    rows: list[list[Tile]] = []
+    for each in patches.values():
+        images = sample.views(encoder, [patch.image for patch in each]).numpy()
+        rows.append([_cut(image, patch.box, shape, theme) for image, patch in zip(images, each, strict=True)])
+    captions = [[f"{patch.value:.3g}" for patch in each] for each in patches.values()]
     picked = "" if subject.unit is not None else ", those whose strongest images stand out most"
     return sheet(
         rows, theme, row_names=[f"unit {unit}" for unit in wanted], captions=captions,
         note=f"layer {layer}: the patches that excite a unit most, of {len(found.value):,} images, one an image; "
         f"{len(wanted)} of {count} units{picked}",
     )  # fmt: skip
+
+
+def _cut(
+    image: NDArray[np.float32], box: tuple[int, int, int, int], shape: tuple[int, int], theme: Theme
+) -> NDArray[np.float32]:
+    """A part of an image; where it is cut short by the image's edge, what lies beyond is pale."""
+    upper, lower, left, right = box
+    whole = np.full((len(image), *shape), np.mean(to_rgb(theme.faint)), dtype=np.float32)
+    down = shape[0] - (lower - upper) if upper == 0 else 0
+    across = shape[1] - (right - left) if left == 0 else 0
+    whole[:, down : down + lower - upper, across : across + right - left] = image[:, upper:lower, left:right]
+    return whole
 
 
 def draw_attention(subject: Subject, theme: Theme = LIGHT) -> Figure:
@@ -233,8 +244,7 @@ def draw_ascent(subject: Subject, theme: Theme = LIGHT) -> Figure:
         names = [classes[known[column]] for column in wanted]
         what = "classes of a linear probe"
 
-        def answers(image: Tensor) -> Tensor:
-            return model(image)
+        answers: Callable[[Tensor], Tensor] = model
     else:
         layer, count = units.pick_layer(encoder, subject.layer)
         wanted = subject.units_of(count) or list(range(min(subject.images, count)))
@@ -308,7 +318,11 @@ def draw_explanation(name: str, subject: Subject, theme: Theme = LIGHT) -> Figur
     classes = sample.images.classes or []
     said = [classes[int(probe.softmax.classes[column])] for column in target.tolist()]
     sure = share.gather(1, target[:, None])[:, 0].tolist()
-    scale = Scale("against the class", "for it", signed=True) if signed else Scale("no change", "the picture's largest")
+    scale = (
+        Scale("against the class", "for it", signed=True)
+        if signed
+        else Scale("no change", "the picture's strongest pixels")
+    )
     return sheet(
         [list(image.numpy()), heats], theme, row_names=["image", _TITLES.get(name, name)], apart="row",
         captions=[[f"is {labels[row]}" for row in rows],

@@ -77,7 +77,7 @@ def map_layers(encoder: Encoder) -> dict[str, tuple[int, int, int]]:
         found = _outputs(encoder, names, image)
     shapes = {}
     for name, output in found.items():
-        maps = _as_map(encoder, output, image)
+        maps = _as_map(encoder, name, output, image)
         if maps is not None:
             shapes[name] = (maps.shape[1], maps.shape[2], maps.shape[3])
     return shapes
@@ -111,7 +111,7 @@ def feature_maps(encoder: Encoder, layer: str, image: Tensor) -> Tensor:
     Returns:
         (N, K, h, w): tokens lie where their patches do, class and register tokens are left out.
     """
-    maps = _as_map(encoder, _outputs(encoder, [layer], image)[layer], image)
+    maps = _as_map(encoder, layer, _outputs(encoder, [layer], image)[layer], image)
     assert maps is not None, layer
     return maps
 
@@ -138,11 +138,13 @@ def _outputs(encoder: Encoder, names: Sequence[str], image: Tensor) -> dict[str,
     return caught
 
 
-def _as_map(encoder: Encoder, output: Tensor, image: Tensor) -> Tensor | None:
-    """An output as (N, K, h, w), if it has a value for each position."""
+def _as_map(encoder: Encoder, name: str, output: Tensor, image: Tensor) -> Tensor | None:
+    """The output of a module as (N, K, h, w), if it has a value for each position."""
     if output.ndim == 4 and len(output) == len(image):
-        nhwc = str(getattr(encoder.backbone, "output_fmt", "NCHW")) == "NHWC"
-        maps = output.permute(0, 3, 1, 2) if nhwc else output
+        module = encoder.backbone.get_submodule(name)
+        of_backbone = "NCHW" if isinstance(module, nn.Conv2d) else getattr(encoder.backbone, "output_fmt", "NCHW")
+        last = getattr(module, "output_fmt", of_backbone) == "NHWC"  # whether the channels come last
+        maps = output.permute(0, 3, 1, 2) if last else output
         return maps if min(maps.shape[2:]) > 1 else None
     patches = getattr(encoder.backbone, "patch_embed", None)
     if output.ndim != 3 or not hasattr(patches, "dynamic_feat_size"):

@@ -70,6 +70,6 @@ class Rotation(Method):
         right = 100 * (said == turn).float().mean().item()
         return TaskPicture(
             f"Views in four turns, and the turn that the network names for each; {right:.0f} % of these are right.",
-            dict(zip(names, image.split(n), strict=True)),
+            {name: image[n * k : n * k + n] for k, name in enumerate(names)},
             {name: words[n * k : n * k + n] for k, name in enumerate(names)},
         )
