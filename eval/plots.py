@@ -157,8 +157,9 @@ def draw_filters(subject: Subject, theme: Theme = LIGHT) -> Figure:
     """First-layer filters on one scale, grey for 0; of a patch embedding, its principal components."""
     filters = units.first_filters(subject.encoder)
     count, (height, width) = len(filters), filters.shape[2:]
-    note = f"the {min(FILTERS, count)} largest of {count} filters of {height} x {width} pixels"
     shown = filters[:FILTERS]
+    which = f"all {count} filters" if count <= FILTERS else f"the {FILTERS} largest of {count} filters"
+    note = f"{which} of {height} x {width} pixels"
     if units.has_patch_embedding(subject.encoder):
         shown = units.filter_components(filters)[:COMPONENTS]
         note = f"the first {len(shown)} principal components of {count} filters of {height} x {width} pixels"

@@ -71,7 +71,7 @@ def map_layers(encoder: Encoder) -> dict[str, tuple[int, int, int]]:
         Name of each module of the backbone to units and positions, (K, h, w), for images of the encoder's own size.
     """
     size = encoder.config.image_size
-    image = encoder.mean.new_zeros(1, encoder.config.channels, size, size)
+    image = encoder.mean.new_zeros(2, encoder.config.channels, size, size)
     names = [name for name, _ in encoder.backbone.named_modules() if name]
     with torch.no_grad():
         found = _outputs(encoder, names, image)
@@ -140,20 +140,35 @@ def _outputs(encoder: Encoder, names: Sequence[str], image: Tensor) -> dict[str,
 
 def _as_map(encoder: Encoder, name: str, output: Tensor, image: Tensor) -> Tensor | None:
     """The output of a module as (N, K, h, w), if it has a value for each position."""
-    if output.ndim == 4 and len(output) == len(image):
-        module = encoder.backbone.get_submodule(name)
-        of_backbone = "NCHW" if isinstance(module, nn.Conv2d) else getattr(encoder.backbone, "output_fmt", "NCHW")
-        last = getattr(module, "output_fmt", of_backbone) == "NHWC"  # whether the channels come last
+    backbone = encoder.backbone
+    if len(output) != len(image):  # windows of attention
+        return None
+    grid = token_grid(encoder, image)
+    if grid is None:
+        if output.ndim != 4:
+            return None
+        last = getattr(backbone, "output_fmt", "NCHW") == "NHWC" and not isinstance(
+            backbone.get_submodule(name), nn.Conv2d
+        )
         maps = output.permute(0, 3, 1, 2) if last else output
         return maps if min(maps.shape[2:]) > 1 else None
+    if output.ndim == 4:  # before it is flattened; the attention's own parts, (N, heads, T, d), are no maps
+        if output.shape[2:] == grid:
+            return output
+        return output.permute(0, 3, 1, 2) if output.shape[1:3] == grid else None
+    prefix = output.shape[1] - grid[0] * grid[1]
+    if output.ndim != 3 or prefix not in (0, backbone.num_prefix_tokens):
+        return None
+    return output[:, prefix:].transpose(1, 2).reshape(len(output), -1, *grid)
+
+
+def token_grid(encoder: Encoder, image: Tensor) -> tuple[int, int] | None:
+    """Rows and columns of a vision transformer's patches, which it keeps from end to end; None for other networks."""
     patches = getattr(encoder.backbone, "patch_embed", None)
-    if output.ndim != 3 or not hasattr(patches, "dynamic_feat_size"):
+    if not hasattr(encoder.backbone, "num_prefix_tokens") or not hasattr(patches, "dynamic_feat_size"):
         return None
-    height, width = encoder.backbone.patch_embed.dynamic_feat_size(image.shape[-2:])
-    prefix = output.shape[1] - height * width
-    if prefix not in (0, getattr(encoder.backbone, "num_prefix_tokens", 0)):
-        return None
-    return output[:, prefix:].transpose(1, 2).reshape(len(output), -1, height, width)
+    rows, columns = encoder.backbone.patch_embed.dynamic_feat_size(image.shape[-2:])
+    return int(rows), int(columns)
 
 
 # --- exciting patches ------------------------------------------------------------------------------------------------
@@ -253,11 +268,11 @@ def receptive_field(
         Top, bottom, left and right, pixels.
     """
     row, column = position
-    if hasattr(getattr(encoder.backbone, "patch_embed", None), "dynamic_feat_size"):
-        height, width = encoder.backbone.patch_embed.patch_size
-        return (row * height, (row + 1) * height, column * width, (column + 1) * width)
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(4, encoder.config.channels, *size, generator=generator).to(encoder.mean.device)
+    if token_grid(encoder, noise) is not None:
+        height, width = encoder.backbone.patch_embed.patch_size
+        return (row * height, (row + 1) * height, column * width, (column + 1) * width)
     noise.requires_grad_()
     answer = feature_maps(encoder, layer, noise)[:, :, row, column].sum()
     (slope,) = torch.autograd.grad(answer, noise)

@@ -223,7 +223,7 @@ def sheet(
     line = 0.16 / side
     top, gap = 0.28 / 1.15 / side if column_names else 0.0, 0.14
     width = left + across + gap * (apart == "column")
-    notes = textwrap.wrap(note, max(20, round(width * side * 72 / 4.1)))
+    notes = textwrap.wrap(note, max(20, round((width - left) * side * 72 / 4.6)))
     captioned = [1.1 * line if any(row) else 0.0 for row in (captions or [()] * len(rows))]
     bottom = top + len(rows) + gap * (apart == "row") + sum(captioned)
     height = bottom + (2 * line if scale else 0) + line * len(notes) + 0.5 * line * bool(notes or scale)

@@ -77,7 +77,14 @@ def test_layers_with_maps() -> None:
     vit = map_layers(encoder_of("test_vit", 64))
     assert vit["patch_embed"] == vit["blocks.0"] == (64, 4, 4)
     assert vit["patch_embed.proj"] == (64, 4, 4)
+    assert set(vit.values()) <= {(k, 4, 4) for k in (64, 192, 256, 3 * 64)}  # queries and keys of heads are no maps
     assert list(vit).index("blocks.0") < list(vit).index("blocks.1")
+
+
+def test_layers_of_a_transformer_whose_channels_come_last() -> None:
+    swin = map_layers(encoder_of("swin_s3_tiny_224", 64))
+    assert swin["patch_embed.proj"] == swin["patch_embed"] == swin["layers.0"] == (96, 16, 16)
+    assert swin["layers.1"] == (192, 8, 8)
 
 
 def test_picked_layer_is_the_last_sharp_one_or_the_one_asked_for() -> None:

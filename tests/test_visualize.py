@@ -11,6 +11,8 @@ from PIL import Image
 
 from ssl_toolkit.eval.visualize import (
     DARK,
+    Heat,
+    Scale,
     confusion_figure,
     curve_columns,
     curves_figure,
