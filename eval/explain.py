@@ -65,7 +65,7 @@ def saliency(model: nn.Module, image: Tensor, target: Tensor) -> Tensor:
 
     Source: Simonyan, Vedaldi and Zisserman 2014, section 3.
     """
-    slope = _captum().Saliency(model).attribute(_leaf(image), target=target, abs=False)
+    slope = captum().Saliency(model).attribute(_leaf(image), target=target, abs=False)
     return _strongest(slope)
 
 
@@ -81,7 +81,7 @@ def guided_backprop(model: nn.Module, image: Tensor, target: Tensor) -> Tensor:
         raise UsageError("guided backpropagation is for networks with ReLU, and this one has none: draw smoothgrad")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
-        slope = _captum().GuidedBackprop(model).attribute(_leaf(image), target=target)
+        slope = captum().GuidedBackprop(model).attribute(_leaf(image), target=target)
     return _strongest(slope)
 
 
@@ -103,8 +103,7 @@ def smoothgrad(
 
     Source: Smilkov et al. 2017.
     """
-    captum = _captum()
-    tunnel = captum.NoiseTunnel(captum.Saliency(model))
+    tunnel = captum().NoiseTunnel(captum().Saliency(model))
     slopes = []
     with _seeded(seed):
         for one, label in zip(image[:, None], target[:, None], strict=True):
@@ -136,7 +135,7 @@ def occlusion(
     """
     channels = image.shape[1]
     with torch.no_grad():
-        fall = _captum().Occlusion(model).attribute(
+        fall = captum().Occlusion(model).attribute(
             image, sliding_window_shapes=(channels, patch, patch), strides=(channels, stride, stride), target=target,
             baselines=baseline.expand_as(image), perturbations_per_eval=max(1, _AT_ONCE // len(image)),
         )  # fmt: skip
@@ -176,7 +175,7 @@ def shapley(
     across = torch.arange(width, device=image.device) * grid[1] // width
     number = down[:, None] * grid[1] + across  # (H, W)
     with torch.no_grad(), _seeded(seed):
-        share = _captum().ShapleyValueSampling(model).attribute(
+        share = captum().ShapleyValueSampling(model).attribute(
             image, baselines=baseline.expand_as(image), target=target, n_samples=samples,
             feature_mask=number.expand(1, *image.shape[1:]).contiguous(),
             perturbations_per_eval=max(1, _AT_ONCE // len(image)),
@@ -188,7 +187,12 @@ def shapley(
     return _first(share)[:, rows][:, :, columns]
 
 
-def _captum() -> ModuleType:
+def captum() -> ModuleType:
+    """Captum's attributions.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
         import captum.attr
     except ImportError as error:

@@ -259,12 +259,12 @@ def draw_ascent(subject: Subject, theme: Theme = LIGHT) -> Figure:
         lambda x: answers(x).gather(1, pick)[:, 0], (len(wanted), channels, size, size), seed=subject.seed
     )
     pictures: list[Tile] = list(image.numpy())
-    captions = [f"{name}: {start:.2g} to {end:.2g}" for name, (start, end) in zip(names, value.T.tolist(), strict=True)]
+    captions = [f"{name}: {end:.2g}" for name, end in zip(names, value[1].tolist(), strict=True)]
     starts = range(0, len(pictures), _ACROSS)
     return sheet(
         [pictures[start : start + _ACROSS] for start in starts], theme,
         captions=[captions[start : start + _ACROSS] for start in starts],
-        note=f"gradient ascent from noise on {what}: what the answer was, and what it became",
+        note=f"gradient ascent from noise on {what}: their answers, {value[0].mean():.2g} on average at the start",
     )  # fmt: skip
 
 
@@ -350,12 +350,22 @@ def _column(subject: Subject, target: str) -> int:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
+def check_captum(encoder: Encoder) -> None:
+    """Say at once, and not after minutes, what is not installed.
+
+    Raises:
+        UsageError: Explanations need it.
+    """
+    explain.captum()
+
+
 def check_relu(encoder: Encoder) -> None:
     """Refuse an encoder that guided backpropagation is not for.
 
     Raises:
         UsageError: It has no ReLU.
     """
+    check_captum(encoder)
     if not explain.has_relu(encoder):
         raise UsageError(f"{encoder.config.name} has no ReLU, which guided backpropagation is for: plot smoothgrad")
 
@@ -382,7 +392,7 @@ PLOTS: dict[str, Plot] = {
     "filters": Plot(draw_filters, data="none", suits=units.first_filters),
     "features": Plot(draw_feature_maps, data="few", suits=units.pick_layer),
     "patches": Plot(draw_patches, suits=units.pick_layer),
-    **{name: Plot(partial(draw_explanation, name)) for name in EXPLANATIONS},
+    **{name: Plot(partial(draw_explanation, name), suits=check_captum) for name in EXPLANATIONS},
     "guided": Plot(partial(draw_explanation, "guided"), suits=check_relu),
     "attention": Plot(draw_attention, data="few", suits=check_attention),
     "ascent": Plot(draw_ascent, data="maybe"),

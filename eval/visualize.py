@@ -248,7 +248,8 @@ def sheet(
                           va="center_baseline", **_PLAIN)  # fmt: skip
         y += 1 + captioned[place] + gap * (place == 0 and apart == "row")
     if scale is not None:
-        _bar(axes, scale, left + gap * (apart == "column") + (1 if apart == "column" else 0.03), bottom + line, theme)
+        start = left + (1 + gap if apart == "column" else 0.03)
+        _bar(axes, scale, start, bottom + line, side, theme)
     for number, text in enumerate(notes):
         down = bottom + (2 * line if scale else 0) + line * (number + 0.6)
         axes.text(left + 0.03, down, text, color=theme.muted, fontsize=8, va="center_baseline", **_PLAIN)
@@ -277,10 +278,10 @@ def _draw(axes: Axes, picture: Pixels | Heat | None, x: float, y: float, theme: 
     )  # fmt: skip
 
 
-def _bar(axes: Axes, scale: Scale, left: float, middle: float, theme: Theme) -> None:
-    """A bar of the heat maps' colours with words at both ends, from `left` on."""
+def _bar(axes: Axes, scale: Scale, left: float, middle: float, side: float, theme: Theme) -> None:
+    """A bar of the heat maps' colours with words at both ends, from `left` on; tiles have a side in inches."""
     words: dict[str, Any] = {"color": theme.muted, "fontsize": 8, "va": "center_baseline", **_PLAIN}
-    start = left + _points(scale.low, size=8) / 72 / 1.15 + 0.06
+    start = left + _points(scale.low, size=8) / 72 / side + 0.06
     axes.text(left, middle, scale.low, **words)
     box = (start, start + 0.8, middle + 0.05, middle - 0.05)
     colours = {"cmap": SIGNED, "alpha": OVER} if scale.signed else {"cmap": HEAT}

@@ -6,22 +6,10 @@ from typing import Literal
 from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError, unknown_name
 
-PICTURES = {
-    "pca": "images along the two directions in which features differ most",
-    "tsne": "images by t-SNE of their features",
-    "umap": "images by UMAP of their features (extra umap)",
-    "neighbours": "images and their nearest others",
-    "filters": "first-layer filters",
-    "features": "feature maps of a layer",
-    "patches": "the patches that excite a unit most",
-    "occlusion": "what a class loses when a part is covered (extra explain)",
-    "saliency": "pixels that a class depends on, by gradient (extra explain)",
-    "guided": "the same by guided backpropagation (extra explain)",
-    "smoothgrad": "the same by SmoothGrad (extra explain)",
-    "shapley": "what each patch adds to a class (extra explain)",
-    "attention": "where the last block of a vision transformer looks",
-    "ascent": "images that units or classes answer to most",
-}
+PICTURES = (
+    "pca", "tsne", "umap", "neighbours", "filters", "features", "patches", "occlusion", "saliency", "guided",
+    "smoothgrad", "shapley", "attention", "ascent",
+)  # fmt: skip
 
 
 def plot(
@@ -44,7 +32,9 @@ def plot(
     """Draw one picture of an encoder.
 
     Args:
-        name: Which: pca, tsne, umap, neighbours, filters, ascent and so on; a wrong one lists them all.
+        name: pca, tsne or umap (maps), neighbours, filters (of the first layer), features (feature maps), patches (that
+            excite a unit most), occlusion, saliency, guided, smoothgrad or shapley (what speaks for a class), attention
+            (of a vision transformer), or ascent (images that units or classes answer to most).
         run: Run folder or encoder file.
         data: Images to show; with labels, where a class is explained.
         out: The PNG file; if not given, the picture's name.
