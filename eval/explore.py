@@ -33,6 +33,7 @@ from ssl_toolkit.data.sources import open_item
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval import visualize
+from ssl_toolkit.eval.maps import NAMED_CLASSES, PALETTE, PROJECTIONS
 from ssl_toolkit.eval.search import EmbeddingIndex
 from ssl_toolkit.randomness import numpy_generator
 
@@ -50,7 +51,11 @@ SIDES = (64, 192)
 
 FOUND = 20  # names that a search by name lists
 
-ProjectionName: TypeAlias = Literal["pca", "tsne"]
+ProjectionName: TypeAlias = Literal["pca", "tsne", "umap"]
+ABOUT = {
+    "tsne": "t-SNE: near points are alike, distances mean little",
+    "umap": "UMAP: near points are alike, distances mean little",
+}
 Encode: TypeAlias = Callable[[bytes], NDArray[np.float32]]
 
 
@@ -78,17 +83,14 @@ class EmbeddingMap:
             index: The items.
             points: How many of them, at least 1.
             projection: ``pca``, the two directions in which they differ most, has a place for other vectors as well;
-                ``tsne`` (van der Maaten and Hinton 2008) keeps neighbours together and takes minutes for 10,000.
+                ``tsne`` and ``umap`` keep neighbours together. Fewer than four points are drawn by ``pca``.
         """
         order = numpy_generator(0, "explore").permutation(len(index))[:points]
         x = np.empty((len(order), index.dimension), np.float32)
         x[np.argsort(order)] = index.vectors[np.sort(order)]  # sorted: a mapped file is read forwards
-        if projection == "tsne" and len(x) > 3 and x.shape[1] > 1 and np.ptp(x, axis=0).any():
-            from sklearn.manifold import TSNE
-
-            perplexity = min(30.0, (len(x) - 1) / 3)
-            flat = TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(x)
-            return cls(order, _Square.around(flat)(flat), "t-SNE: near points are alike, distances mean little", None)
+        if projection != "pca" and len(x) > 3:
+            flat = PROJECTIONS[projection](x).points
+            return cls(order, _Square.around(flat)(flat), ABOUT[projection], None)
         mean = x.mean(axis=0)
         variance, axes = np.linalg.eigh((x - mean).T @ (x - mean))  # ascending
         axes = np.pad(axes[:, :-3:-1], ((0, 0), (0, max(0, 2 - index.dimension))))  # (D, 2)
@@ -356,8 +358,8 @@ def page(explorer: Explorer, nonce: str) -> str:
         nonce=nonce,
         data=visualize.shown(explorer.index.data, 60),
         settings={
-            "palette": visualize.PALETTE,
-            "named": visualize.NAMED_CLASSES,
+            "palette": PALETTE,
+            "named": NAMED_CLASSES,
             "maxBytes": MAX_BYTES,
             "sides": SIDES,
             "version": nonce,  # pictures that the browser kept are of this run

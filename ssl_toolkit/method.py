@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -14,6 +15,21 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor, schedule_weight_decay
 from ssl_toolkit.randomness import seed_device
+
+
+@dataclass(frozen=True)
+class TaskPicture:
+    """What a method's own task looks like.
+
+    Attributes:
+        about: What is seen, in a sentence.
+        rows: Name of a row to images (n, C, h, w) in [0, 1].
+        captions: Name of a row to what stands below each of its images; rows may be left out.
+    """
+
+    about: str
+    rows: dict[str, Tensor]
+    captions: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Method(pl.LightningModule, ABC):
@@ -50,6 +66,10 @@ class Method(pl.LightningModule, ABC):
     @abstractmethod
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """The method itself: views, each (N, C, H, W) in [0, 1], to ``{"loss": scalar, ...}``; all of it is logged."""
+
+    def task_picture(self, views: list[Tensor]) -> TaskPicture | None:
+        """The task's own picture for the report, on the views of a few images; None for methods that have none."""
+        return None
 
     @property
     def kept_encoder(self) -> Encoder:

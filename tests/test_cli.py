@@ -178,6 +178,19 @@ def test_views(folder: Path) -> None:
         assert drawn.height > 1.3 * few[1]  # seven rows instead of five
 
 
+def test_plot(folder: Path) -> None:
+    for name, options in (("pca", ["--images", "3"]), ("features", ["--unit", "3", "--layer", "features.2"])):
+        picture = folder / "pictures" / f"{name}.png"
+        words = ["plot", name, folder / "run", "--data", folder / "train", "--workers", "0", "--out", picture]
+        assert succeed(*words, *options).strip() == str(picture)
+        with Image.open(picture) as drawn:
+            assert drawn.format == "PNG"
+    from ssl_toolkit.cli.plot import PICTURES
+    from ssl_toolkit.eval.plots import PLOTS
+
+    assert set(PICTURES) == set(PLOTS)
+
+
 def test_precision_auto_is_resolved_and_stored(folder: Path) -> None:
     from ssl_toolkit.training import native_bf16
 
@@ -382,6 +395,18 @@ BAD = [
     (["doctor", "FULL"], ["FULL", "not a run"]),
     (["doctor", "RUN", "--data", "no/such/folder"], ["no/such/folder"]),
     (["doctor", "RUN", "--images", "3"], ["--images", "3"]),
+    (["plot", "pcaa", "RUN", "--data", "FLAT"], ["pcaa", "pca"]),
+    (["plot", "tsne", "RUN"], ["tsne", "--data"]),
+    (["plot", "pca", "no/run", "--data", "FLAT"], ["no/run"]),
+    (["plot", "attention", "RUN", "--data", "FLAT"], ["convnet", "attention", "vit_"]),
+    (["plot", "saliency", "RUN", "--data", "FLAT"], ["FLAT", "no labels"]),
+    (["plot", "saliency", "RUN", "--data", "shapes:test:60", "--target", "lampe"], ["lampe", "lamp"]),
+    (["plot", "features", "RUN", "--data", "FLAT", "--layer", "features.55"], ["features.55", "features.5"]),
+    (["plot", "features", "RUN", "--data", "FLAT", "--unit", "999"], ["--unit", "999", "255"]),
+    (["plot", "ascent", "RUN", "--unit", "-1"], ["--unit", "-1"]),
+    (["plot", "pca", "RUN", "--data", "FLAT", "--images", "0"], ["--images", "0"]),
+    (["plot", "pca", "RUN", "--data", "FLAT", "--sample", "1"], ["--sample", "1"]),
+    (["plot", "pca", "RUN", "--data", "FLAT", "--out", "BAD.yaml/x.png"], ["--out", "BAD.yaml"]),
     (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
     (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),
     (["views", "--data", "shapes:train", "--recipe", "pretext", "--views.blur_p", "1"], ["--views.blur-p"]),

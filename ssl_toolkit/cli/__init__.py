@@ -32,6 +32,7 @@ COMMANDS = {
     "retrieval": "search index with labels -> mean average precision and recall",
     "explore": "search index -> a local web page: map, neighbours, drop an image",
     "views": "images + recipe of augmentations -> a picture of what a method would see",
+    "plot": "encoder + images -> a picture: map, neighbours, filters, feature maps, explanations, ...",
     "report": "run folder -> one self-contained HTML page",
     "methods": "the methods that are installed",
     "demo": "all of the above, offline, in minutes",

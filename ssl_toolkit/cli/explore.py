@@ -10,7 +10,7 @@ def explore(
     index: str,
     k: int = 25,
     points: int = 5000,
-    projection: Literal["pca", "tsne"] = "pca",
+    projection: Literal["pca", "tsne", "umap"] = "pca",
     port: int = 0,
     open: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -24,7 +24,7 @@ def explore(
         index: Index folder.
         k: Neighbours that are shown.
         points: Images on the map, drawn at random.
-        projection: The map of the features: pca, or tsne, which keeps neighbours together and takes minutes for 10,000.
+        projection: The map of the features: pca, or tsne or umap (extra umap), which keep neighbours together.
         port: Port to listen on; 0 takes a free one.
         open: Whether a browser is opened.
         device: Where a dropped image is encoded.

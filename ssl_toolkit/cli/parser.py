@@ -67,8 +67,8 @@ class Parser(ArgumentParser):
 
     def add_words(self, name: str, option: str | None = None) -> None:
         """Add a parameter of the function that is given by its place, or as an option of one or more words."""
-        documented = re.search(rf"^ +{name}: (.+)$", self.function.__doc__ or "", re.MULTILINE)
-        options: dict[str, Any] = {"type": str, "help": documented.group(1) if documented else None}
+        documented = re.search(rf"^ +{name}: (.+(\n {{12,}}.+)*)", self.function.__doc__ or "", re.MULTILINE)
+        options: dict[str, Any] = {"type": str, "help": " ".join(documented[1].split()) if documented else None}
         if str(self.function.__annotations__[name]).startswith("list"):
             options["nargs"] = "+"
         self.add_argument(option or name, **options)

@@ -75,7 +75,7 @@ def search(
     if csv is not None:
         write_csv(found, csv)
     if grid is not None:
-        from ssl_toolkit.eval.visualize import known_label, neighbour_grid
+        from ssl_toolkit.eval.neighbours import known_label, neighbour_grid
 
         shown = found[:ROWS]
         names, hits = [one["query"] for one in shown], [one["hits"] for one in shown]
