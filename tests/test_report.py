@@ -21,7 +21,7 @@ from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.cli.report import report
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.metrics import in_percent
-from ssl_toolkit.eval.report import _duration, _one_a_class, _seconds, _summary, _without, make_report, verdict
+from ssl_toolkit.eval.report import _duration, _one_a_class, _seconds, _summary, make_report, verdict
 
 CLASSES = ("<script>alert(1)", '"><img src=x onerror=alert(1)>')
 PREFIX = "data:image/png;base64,"
@@ -285,12 +285,6 @@ def test_duration(seconds: float, words: str) -> None:
 def test_queries_are_one_a_class_in_the_order_drawn() -> None:
     assert _one_a_class(["b", "b", "a", None, "b", "a"], 5) == [0, 2, 3, 1, 5]
     assert _one_a_class([None, None, None], 2) == [0, 1]
-
-
-def test_an_image_is_not_its_own_neighbour() -> None:
-    scores = np.array([1, 1, 0.5], np.float32)
-    assert _without(7, np.array([3, 7, 4]), scores) == [(3, 1), (4, 0.5)]
-    assert _without(7, np.array([3, 4, 5]), scores) == [(3, 1), (4, 1)]  # hidden among equal ones
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------
