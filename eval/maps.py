@@ -111,7 +111,7 @@ def umap(features: NDArray[np.float32], seed: int = 0) -> Projection:
             from umap import UMAP
         except ImportError as error:
             raise missing_extra("the UMAP map", "umap") from error
-        fit = UMAP(2, n_neighbors=min(15, len(x) - 1), init="pca", random_state=seed, n_jobs=1)
+        fit = UMAP(n_components=2, n_neighbors=min(15, len(x) - 1), init="pca", random_state=seed, n_jobs=1)
         return Projection(np.asarray(fit.fit_transform(x), dtype=np.float64))
 
 
