@@ -21,8 +21,8 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.optim import build_optimizer, scaled_lr
 from ssl_toolkit.randomness import seed_device
 
-# What the first losses of the methods here came to, of that of a guess: on CIFAR-10 from 0.82 (SimCLR; MoCo 0.5) to
-# 1.06 (SwAV), on noise up to 1.23.
+# What first losses came to, of that of a guess: on CIFAR-10 from 0.82 (SimCLR; MoCo 0.5) to 1.06
+# (SwAV), on noise up to 1.23.
 FIRST_LOSS_LOW, FIRST_LOSS_HIGH = 0.25, 1.35
 FIRST_LOSS_AROUND_ZERO = 0.15
 OVERFIT = 0.1  # share by which the loss must fall from its highest
