@@ -28,6 +28,7 @@ from ssl_toolkit.encoders import (
 )
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.features import Features, evaluating, extract
+from ssl_toolkit.eval.linear_classifier import LinearClassifier
 from ssl_toolkit.eval.metrics import accuracies, rank_of
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
@@ -157,10 +158,11 @@ class FineTuning(Method):
         cutmix: Parameter alpha of CutMix; 0 for none. With both, each batch draws one of them.
         ema: Decay of the moving average of the weights, which is what is scored and kept; 0 for none. It warms up, as
             ``1 - step^(-2/3)``, so that short runs forget where they began.
-        freeze_epochs: Epochs in the beginning in which the classifier alone is trained.
+        probe: What the classifier starts as: a linear probe of the encoder's features, which its first steps then
+            need not tear apart. None: at random.
 
     Source: the recipe of He et al. 2022 (MAE), appendix A.1, table 9; layer decay: Bao et al. 2022 (BEiT); label
-        smoothing: Szegedy et al. 2016; the classifier first: Kumar et al. 2022.
+        smoothing: Szegedy et al. 2016; starting as a probe: Kumar et al. 2022 (LP-FT).
     """
 
     default_views = staticmethod(finetune_views)
@@ -177,14 +179,16 @@ class FineTuning(Method):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         ema: float = 0.99,
-        freeze_epochs: int = 0,
+        probe: LinearClassifier | None = None,
     ) -> None:
         super().__init__(encoder, views, optimizer)
         self.classes, self.layer_decay, self.label_smoothing = list(classes), layer_decay, label_smoothing
-        self.freeze_epochs = freeze_epochs
-        self.head = nn.Linear(encoder.feature_dim, len(classes))
-        nn.init.trunc_normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        if probe is None:
+            self.head = nn.Linear(encoder.feature_dim, len(classes))
+            nn.init.trunc_normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
+        else:
+            self.head = probe.layer(len(classes))
         self.mixes = nn.ModuleList(
             kind(len(classes), alpha) for kind, alpha in ((Mixup, mixup), (CutMix, cutmix)) if alpha
         )
@@ -220,9 +224,7 @@ class FineTuning(Method):
         image, target = views[0], batch.label
         if len(self.mixes):
             image, target = self.mixes[int(torch.randint(len(self.mixes), ()))](image, target)
-        with torch.set_grad_enabled(self.current_epoch >= self.freeze_epochs):
-            features = self.encoder(image)
-        logits = self.head(features)  # (N, K)
+        logits = self.head(self.encoder(image))  # (N, K)
         loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         if target.ndim == 2:
             return {"loss": loss}

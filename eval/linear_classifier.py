@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_toolkit.eval.features import Features
 from ssl_toolkit.eval.metrics import accuracies, rank_of
@@ -45,6 +45,20 @@ class LinearClassifier:
             block = standardised(copied(x[rows], weight.device), self.mean, self.std)
             out[rows] = (block @ weight + bias).cpu().numpy()
         return out
+
+    def layer(self, classes: int) -> nn.Linear:
+        """The same as a layer on features as they are.
+
+        Args:
+            classes: Outputs, of labels 0 to `classes` - 1; one that the classifier does not know gets its lowest bias.
+        """
+        weight = (self.weight / self.std[:, None]).T.float().cpu()  # (K, D)
+        bias = self.bias.float().cpu() - weight @ self.mean.cpu()
+        layer = nn.Linear(len(self.mean), classes)
+        with torch.no_grad():
+            layer.weight.zero_()[self.classes] = weight
+            layer.bias.fill_(float(bias.min()))[self.classes] = bias
+        return layer
 
     def ranks(self, features: Features) -> NDArray[np.int64]:
         """How many classes are put before the true one, (N,)."""

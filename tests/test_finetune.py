@@ -36,6 +36,7 @@ from ssl_toolkit.eval.finetune import (
     score,
     ten_crop,
 )
+from ssl_toolkit.eval.linear_probe import fit_softmax
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.optim import OptimizerConfig
 from tests.conftest import Arrays
@@ -193,18 +194,14 @@ def test_without_an_average_the_trained_weights_are_kept(small_encoder: Encoder)
     assert method.classifier.head is method.head
 
 
-def test_a_frozen_encoder_waits(train_quickly: Callable, noise_images: Callable) -> None:
-    weights = []
-    for frozen in (0, 1, 2):
-        options = {"classes": CLASSES, "freeze_epochs": frozen, "ema": 0.0}
-        method = train_quickly(FineTuning, noise_images(16), out=str(frozen), epochs=2, method=options)
-        weights.append(method.encoder.backbone.features[0].weight.detach().clone())
-        assert method.head.bias.abs().max() > 0
-    torch.manual_seed(0)
-    fresh = Encoder(EncoderConfig("convnet", image_size=16, load_size=16)).backbone.features[0].weight
-    assert torch.equal(weights[2], fresh)
-    assert not torch.equal(weights[1], fresh)
-    assert not torch.equal(weights[1], weights[0])
+def test_the_classifier_starts_as_the_probe_and_so_does_its_average(small_encoder: Encoder) -> None:
+    generator = np.random.default_rng(0)
+    label = np.arange(40) % 4
+    x = generator.normal(size=(40, small_encoder.feature_dim)).astype(np.float32)
+    probe = fit_softmax(Features(x, label, np.arange(40)), 0.1)
+    method = tuning(small_encoder, probe=probe)
+    for head in (method.head, method.classifier.head):
+        torch.testing.assert_close(head(torch.from_numpy(x)), torch.from_numpy(probe.logits(x)), atol=1e-4, rtol=1e-4)
 
 
 # Test-time augmentation.
@@ -309,7 +306,7 @@ def test_killed_at_any_step_it_resumes_to_the_same_classifier(
 ) -> None:
     images = noise_images(26)  # three batches an epoch
     others = Arrays(images.pixels[:12], (images.labels[:12] + 1) % 4)  # what is learnt is wrong here
-    options = {"classes": CLASSES, "mixup": 0.2, "cutmix": 1.0, "freeze_epochs": 1}
+    options = {"classes": CLASSES, "mixup": 0.2, "cutmix": 1.0}
 
     def run(out: str, *stops: pl.Callback) -> tuple[FineTuning, BestEpoch, list[Any]]:
         best = BestEpoch(ImageLoader(others, 16), patience=2)

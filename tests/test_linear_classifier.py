@@ -9,6 +9,7 @@ import torch
 from ssl_toolkit.eval import linear_classifier as module
 from ssl_toolkit.eval.features import Features
 from ssl_toolkit.eval.linear_classifier import LinearClassifier, moments
+from ssl_toolkit.eval.linear_probe import fit_softmax
 
 
 def test_standardisation_known_values() -> None:
@@ -38,3 +39,13 @@ def test_logits_ranks_and_accuracies_by_hand(monkeypatch: pytest.MonkeyPatch, bl
     assert (accuracies["top1"], accuracies["per_class"]) == (0.5, pytest.approx(2 / 3))
     assert accuracies["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 2, 0]]
     assert x[0].tolist() == [5, 0]
+
+
+def test_a_layer_gives_the_same_logits_and_the_lowest_to_classes_that_are_unknown() -> None:
+    generator = np.random.default_rng(0)
+    x = (generator.normal(size=(60, 5)) * [1, 10, 0.1, 3, 0] + [0, 5, 1, -2, 7]).astype(np.float32)
+    found = fit_softmax(Features(x, np.array([0, 1, 3])[np.arange(60) % 3], np.arange(60)), 0.1)
+    with torch.no_grad():
+        logits = found.layer(5)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(logits[:, [0, 1, 3]], found.logits(x), atol=1e-4)
+    np.testing.assert_allclose(logits[:, [2, 4]], float(logits[0, 2]))

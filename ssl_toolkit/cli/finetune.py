@@ -31,7 +31,7 @@ def finetune(
     batch_size: int = 128,
     optimizer: OptimizerConfig = OPTIMIZER,
     layer_decay: float = 0.75,
-    freeze_epochs: int = 0,
+    probe_first: bool = True,
     label_smoothing: float = 0.1,
     mixup: float = 0.0,
     cutmix: float = 0.0,
@@ -74,7 +74,8 @@ def finetune(
         batch_size: Images a batch; fewer where there are not so many.
         optimizer: How the weights are moved.
         layer_decay: Factor of the learning rate from one layer to the one below it; 1 for one rate.
-        freeze_epochs: Epochs in the beginning in which the linear classifier alone is trained.
+        probe_first: Whether the classifier starts as a linear probe of the encoder's features, not at random; random
+            weights never do.
         label_smoothing: Share of each target that is spread over all classes.
         mixup: Parameter alpha of mixup; 0 for none.
         cutmix: Parameter alpha of CutMix; 0 for none. With both, each batch draws one of them.
@@ -145,7 +146,7 @@ def table(results: dict[str, Any]) -> str:
 
 # What goes where.
 VIEWS = ("crop_scale", "flip_p", "randaugment", "magnitude", "erase_p")
-METHOD = ("layer_decay", "label_smoothing", "mixup", "cutmix", "ema", "freeze_epochs")
+METHOD = ("layer_decay", "label_smoothing", "mixup", "cutmix", "ema")
 FIT = ("epochs", "seed", "precision", "clip_gradient", "checkpoint_every", "resume", "progress")
 
 SHARED = ("epochs", "batch_size", "workers", "max_bad_rate", "clip_gradient", "checkpoint_every")
@@ -153,7 +154,6 @@ OWN_LIMITS: dict[str, tuple[float, float]] = {
     **{key: value for key, value in LIMITS.items() if key in SHARED or key.startswith("optimizer.")},
     "label_budget": (1e-9, 10**9),
     "layer_decay": (0.01, 1),
-    "freeze_epochs": (0, 10**6),
     "label_smoothing": (0, 0.99),
     "mixup": (0, 100),
     "cutmix": (0, 100),
@@ -257,15 +257,23 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     import torch
 
     from ssl_toolkit.augment import finetune_views
-    from ssl_toolkit.cli.common import image_loader, load_run_encoder, pick_device
+    from ssl_toolkit.cli.common import encode_all, image_loader, load_run_encoder, pick_device
     from ssl_toolkit.encoders import save_encoder
     from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
+    from ssl_toolkit.eval.low_shot import fit_probe
     from ssl_toolkit.randomness import derive_seed
     from ssl_toolkit.training import fit
 
     encoder, _ = load_run_encoder(config["run"])
     if config["init"] == "random":
         encoder = encoder.reinitialized(config["seed"])
+    reading = _chosen(config, ("workers", "max_bad_rate", "progress", "cache"))
+    probe = None
+    if config["probe_first"] and config["init"] == "trained":
+        probe = fit_probe(
+            encode_all(encoder, image_loader(encoder, parts["train"], **reading), config["device"], False)
+        )
+        encoder = encoder.cpu()
     torch.manual_seed(derive_seed(config["seed"], "init"))
     classes = parts["train"].classes or []
     method = FineTuning(
@@ -273,6 +281,7 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
         finetune_views(encoder.config.image_size, encoder.config.channels, **_chosen(config, VIEWS)),
         OptimizerConfig(**config["optimizer"]),
         classes=classes,
+        probe=probe,
         **_chosen(config, METHOD),
     )
     run = start_run(
@@ -285,7 +294,6 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
         f"{config['init']} weights: {len(parts['train'])} images of '{config['train']}' in {len(classes)} classes at "
         f"{encoder.config.load_size} px"
     )
-    reading = _chosen(config, ("workers", "max_bad_rate", "progress", "cache"))
     loader = image_loader(
         encoder, parts["train"], bad_images_file=run.bad_images_file, shuffle=True, batch_size=config["batch_size"],
         seed=config["seed"], **reading,
