@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.checkpoints import AtomicCheckpointIO
+from ssl_toolkit.checkpoints import load_newest
 from ssl_toolkit.data.loader import read_some
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
@@ -447,16 +447,11 @@ def _task(folder: RunFolder, config: dict[str, Any], trained: _Trained | None) -
     found = None if trained is None else method_class(flatten(config)["method.name"])
     if trained is None or found is None or found.task_picture is Method.task_picture:
         return None
-    checkpoints = sorted(folder.checkpoints.glob("step-*.ckpt"))
-    if not checkpoints:
-        raise ToolkitError("the run has no checkpoint, which holds the head that solves the task")
     views = _recipe(config, trained)
     options = {name: value for name, value in config["method"].items() if name != "name"}
     method = found(copy.deepcopy(trained.encoder), views, **options).eval()
-    try:
-        method.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoints[-1])["state_dict"])
-    except (RuntimeError, KeyError) as error:
-        raise ToolkitError(f"{checkpoints[-1]} does not fit the run's configuration") from error
+    if not load_newest(method, folder.checkpoints):
+        raise ToolkitError("the run has no checkpoint, which holds the head that solves the task")
     read = _some(config, trained, TASK_IMAGES)
     made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
     with torch.no_grad():

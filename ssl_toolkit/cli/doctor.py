@@ -34,7 +34,7 @@ def doctor(
     """
     if not 32 <= images <= 10**6:
         raise UsageError(f"--images is {images}: it must be from 32 to 1000000")
-    from ssl_toolkit.checkpoints import AtomicCheckpointIO
+    from ssl_toolkit.checkpoints import load_newest
     from ssl_toolkit.cli.common import pick_device
     from ssl_toolkit.cli.pretrain import build_encoder, build_method, make_parser
     from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
@@ -51,20 +51,18 @@ def doctor(
     source = open_images(
         data or config["data"], root=data_root or config["data_root"], labels="none", channels=config["channels"]
     )
-    checkpoints = sorted(folder.checkpoints.glob("step-*.ckpt"))
-    if not checkpoints and not folder.encoder_file.is_file():
+    if not folder.encoder_file.is_file():
         raise UsageError(f"{folder.path} has no encoder yet: it is written with the first checkpoint")
-    if folder.encoder_file.is_file():
-        config["encoder"]["name"] = str(folder.encoder_file)
-    method = build_method(config, build_encoder(config, source), source).to(place)
-    if checkpoints:
-        method.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoints[-1])["state_dict"])
+    config["encoder"]["name"] = str(folder.encoder_file)
+    method = build_method(config, build_encoder(config, source), source)
+    heads = load_newest(method, folder.checkpoints)
+    method.to(place)
     part = Subset(source, numpy_generator(0, "doctor").permutation(len(source))[:images])
     bad = BadImages(part, max_rate=1.0)
     loader = ImageLoader(
         part, method.encoder.config.load_size, batch_size=min(256, len(part)), shuffle=True, workers=workers, bad=bad
     )
-    measures = examine_method(method, loader, heads=bool(checkpoints))
+    measures = examine_method(method, loader, heads=heads)
     found = {where: examine(each) for where, each in measures.items()}
     found["training"] = diagnose(numbers(read_metrics(folder.metrics_file)))
     return {
