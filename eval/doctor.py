@@ -123,10 +123,12 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
     )
     rank = measures.get("effective_rank", math.inf)
     limit = COLLAPSED_UNIFORMITY if rank < COLLAPSED_RANK else FLAT_UNIFORMITY
-    if passes("uniformity", lambda v: v > limit):
+    # What all embeddings have in common DINO's centring takes out: there, the targets themselves are looked at.
+    centred = "teacher_spread" in measures
+    if not centred and passes("uniformity", lambda v: v > limit):
         what = "All images get nearly the same embedding."
         say("collapse", "collapse", "uniformity", limit, f"{what} {causes}")
-    elif passes("effective_rank", lambda v: v < LOW_RANK):
+    elif not centred and passes("effective_rank", lambda v: v < LOW_RANK):
         what = "The embeddings fill only a few directions."
         say("dimensional collapse", "collapse", "effective_rank", LOW_RANK, f"{what} {causes}")
     if passes("teacher_spread", lambda v: v < ONE_PROTOTYPE):

@@ -63,7 +63,11 @@ def doctor(
         part, method.encoder.config.load_size, batch_size=min(256, len(part)), shuffle=True, workers=workers, bad=bad
     )
     measures = examine_method(method, loader, heads=heads)
-    found = {where: examine(each) for where, each in measures.items()}
+    seen = {
+        "embedding": {**measures.get("embedding", {}), **measures.get("step", {})},
+        "features": measures["features"],
+    }
+    found = {where: examine(each) for where, each in seen.items()}
     found["training"] = diagnose(numbers(read_metrics(folder.metrics_file)))
     return {
         "measures": measures,
