@@ -203,6 +203,7 @@ SIMSIAM = {"projection_dim": 512, "hidden_dim": 128}
 SWAV = {**HEAD, "prototypes": 64, "queue_size": 500, "queue_start": 0.5}
 
 LEARNS: dict[str, dict[str, Any]] = {
+    "autoencoder": {"epochs": 3, "lr": 2e-3, "views": {}},
     "barlow_twins": {"epochs": 2, "lr": 2e-3, "views": UNLIKE_PAIR, "method": {"projection_dim": 64}},
     "byol": {"epochs": 4, "lr": 2e-3, "views": UNLIKE_PAIR, "method": BYOL},
     "cpc": {"epochs": 4, "lr": 1e-3, "views": PLAIN, "method": CPC},
