@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ class BarlowTwins(Method):
     """
 
     default_views = staticmethod(byol_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,7 @@ class BYOL(Method):
     """
 
     default_views = staticmethod(byol_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -49,6 +52,10 @@ class BYOL(Method):
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim)
         self.target_encoder, self.target_projector = momentum_copy(encoder), momentum_copy(self.projector)
         self.momentum = momentum
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """4: predictions that are orthogonal to their targets, both ways."""
+        return 4.0
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Squared distance of unit prediction and unit target, both ways."""

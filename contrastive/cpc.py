@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -103,6 +104,7 @@ class CPC(Method):
     """
 
     default_views = staticmethod(cpc_views)
+    embedding: ClassVar[str | None] = "target"
     encoder_norm: ClassVar[Literal["batch", "layer"]] = "layer"
     takes_clips: ClassVar[bool] = True
 
@@ -142,6 +144,11 @@ class CPC(Method):
         )
         self.patch_size, self.steps, self.skip = patch_size, steps, skip
         self.negatives, self.augment_patches = negatives, augment_patches
+        self.candidates = 0  # encodings among which a future was found in the last step
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """The logarithm of the number of encodings among which a future is found, known from the first step on."""
+        return math.log(self.candidates) if self.candidates else None
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Encode the patches, sum up what is known, predict what follows."""
@@ -159,6 +166,7 @@ class CPC(Method):
         place = torch.arange(count, device=z.device)
         drawn = torch.randperm(count, device=z.device)[: self.negatives] if count > self.negatives else place
         pool = gather(z.flatten(0, 2)[drawn])
+        self.candidates = len(pool) + (len(drawn) < count)  # of all, the future is one; of drawn ones, hardly ever
         own = torch.full_like(place, -1)
         own[drawn] = rank() * len(drawn) + torch.arange(len(drawn), device=z.device)
         own = own.view(z.shape[:3])

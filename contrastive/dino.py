@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ class DINO(Method):
     """
 
     default_views = staticmethod(multicrop_views)
+    embedding: ClassVar[str | None] = "head.0"
     center: Tensor
 
     def __init__(
@@ -91,6 +93,10 @@ class DINO(Method):
         """The teacher's."""
         return self.teacher_encoder
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(K)``: all prototypes alike."""
+        return math.log(len(self.center))
+
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """The student sees all crops, the teacher the global ones; then the centre moves on."""
         with torch.no_grad():  # first: its memory is free again before the student fills it
@@ -100,9 +106,10 @@ class DINO(Method):
             self.first_teacher_temperature, self.teacher_temperature, self.progress, self.teacher_warmup
         )
         loss = losses.dino(student, teacher, self.center, self.student_temperature, temperature)
+        entropy, spread = losses.entropies(((teacher[0] - self.center) / temperature).softmax(1))
         mean = all_mean(torch.cat(teacher).to(self.center.dtype).mean(0))
         self.center.lerp_(mean, 1 - self.center_momentum)
-        return {"loss": loss}
+        return {"loss": loss, "teacher_entropy": entropy, "teacher_spread": spread}
 
     def on_before_optimizer_step(self, *args: Any) -> None:
         """At first the last layer stays."""

@@ -8,6 +8,7 @@ float32 at least, whatever the precision of the training: a similarity over a sm
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
@@ -273,6 +274,30 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
         q = q / all_mean(q.sum(0))
         q = q / q.sum(1, keepdim=True)
     return q
+
+
+@_in_float32
+@torch.no_grad()
+def entropies(p: Tensor) -> Tensor:
+    """Entropy of distributions over prototypes, and entropy of their mean: how sharp they are, how many are used.
+
+    Args:
+        p: (N, K), rows sum to 1.
+
+    Returns:
+        (2,), without gradient: the first as a share of ``log(K)``, the second of ``log(min(K, N))`` and at most
+        1. (1, 1) where all are uniform, (0, 0) where all are one prototype; (0, 1) where each is one of its own.
+
+    Source: Caron et al. 2021 (DINO), section 5.3: a collapse is an entropy of 0 or of ``log(K)``.
+
+    Example:
+        >>> entropies(torch.eye(4))
+        tensor([0., 1.])
+    """
+    mean = all_mean(p.mean(0))
+    own, joint = (torch.special.entr(each).sum(-1).mean() for each in (p, mean))
+    n, k = len(p) * world_size(), p.shape[1]
+    return torch.stack([all_mean(own) / math.log(k), (joint / math.log(min(n, k))).clamp_max(1)])
 
 
 @_in_float32

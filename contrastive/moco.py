@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,7 @@ class MoCo(Method):
     """
 
     default_views = staticmethod(moco_v2_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -64,6 +66,10 @@ class MoCo(Method):
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
         self.queue = Queue(queue_size, projection_dim)
         self.temperature, self.momentum = temperature, momentum
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(1 + K)``: the key and the queue."""
+        return math.log(1 + len(self.queue.vectors))
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Queries against their keys and the queue; only then the keys join it."""
@@ -113,6 +119,7 @@ class MoCoV3(Method):
     """
 
     default_views = staticmethod(moco_v3_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -136,6 +143,10 @@ class MoCoV3(Method):
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim, last_norm=True)
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
         self.temperature, self.momentum = temperature, momentum
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``4 t log(N)``: the keys of the batch, both ways, scaled as the loss is."""
+        return 4 * self.temperature * math.log(batch_size * world_size())
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each view's query finds the other view's key among the keys of the batch."""

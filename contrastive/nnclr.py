@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +13,7 @@ from ssl_toolkit.augment import Views, simclr_views
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.distributed import world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import require_positive, require_two_views
 from ssl_toolkit.heads import mlp
@@ -50,6 +54,7 @@ class NNCLR(Method):
     """
 
     default_views = staticmethod(simclr_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -70,6 +75,10 @@ class NNCLR(Method):
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim)
         self.queue = Queue(queue_size, projection_dim)
         self.temperature = temperature
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(N)``: the predictions of the batch."""
+        return math.log(batch_size * world_size())
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each view's neighbour finds the other view's prediction among those of the batch; then the queue moves on."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from ssl_toolkit.augment import Views, simclr_views
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.distributed import world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import require_positive, require_two_views
 from ssl_toolkit.heads import mlp
@@ -30,6 +34,7 @@ class SimCLR(Method):
     """
 
     default_views = staticmethod(simclr_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -45,6 +50,10 @@ class SimCLR(Method):
         require_two_views(len(views))
         self.projector = mlp(encoder.feature_dim, hidden_dim, projection_dim)
         self.temperature = temperature
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(2 N - 1)``: all views but a view itself."""
+        return math.log(2 * batch_size * world_size() - 1)
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Encode both views together, project, compare."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ class SimSiam(Method):
     """
 
     default_views = staticmethod(moco_v2_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -42,6 +45,10 @@ class SimSiam(Method):
         require_positive(projection_dim=projection_dim, hidden_dim=hidden_dim)
         self.projector = mlp(encoder.feature_dim, *[projection_dim] * 3, last_norm=True)
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim)
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """0: predictions that are orthogonal to their targets."""
+        return 0.0
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Negative cosine of prediction and stopped target, both ways."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,7 @@ class SwAV(Method):
     """
 
     default_views = staticmethod(swav_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,
@@ -82,6 +84,10 @@ class SwAV(Method):
         self.queue_start, self.freeze_prototypes = queue_start, freeze_prototypes
         self.after_update()
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(K)``: all prototypes alike."""
+        return math.log(len(self.prototypes.weight))
+
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Scores of all crops predict the codes of the global ones."""
         features = torch.cat(by_size(self.encoder, views))  # one head over all crops: its batch norm sees them together
@@ -90,7 +96,8 @@ class SwAV(Method):
         codes = [self._codes(view, scores[view]) for view in range(GLOBAL)]
         if self.queue is not None:
             self.queue.enqueue(torch.cat(z[:GLOBAL], dim=1))
-        return {"loss": losses.swav(scores, codes, self.temperature)}
+        entropy, _ = losses.entropies(codes[0])
+        return {"loss": losses.swav(scores, codes, self.temperature), "code_entropy": entropy}
 
     @torch.no_grad()
     def _codes(self, view: int, scores: Tensor) -> Tensor:

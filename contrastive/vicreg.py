@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,7 @@ class VICReg(Method):
     """
 
     default_views = staticmethod(byol_views)
+    embedding: ClassVar[str | None] = "projector"
 
     def __init__(
         self,

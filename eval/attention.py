@@ -17,6 +17,19 @@ def has_attention(encoder: Encoder) -> bool:
     return _last_attention(encoder) is not None
 
 
+def check_attention(encoder: Encoder) -> None:
+    """Refuse an encoder that `attention_maps` cannot be made of.
+
+    Raises:
+        UsageError: Naming those that it can.
+    """
+    if not has_attention(encoder):
+        raise UsageError(
+            f"{encoder.config.name} has no attention maps: vision transformers have them, such as vit_*, deit_*, "
+            "beit_* and eva02_*"
+        )
+
+
 def reads_class_token(encoder: Encoder) -> bool:
     """Whether the encoder's features are its class token, and not a mean over the patches or the like."""
     return bool(encoder.backbone.global_pool == "token")
@@ -41,12 +54,8 @@ def attention_maps(encoder: Encoder, image: Tensor) -> Tensor:
 
     Source: Caron et al. 2021, figure 1 and section 4.2.2.
     """
+    check_attention(encoder)
     attn, backbone = _last_attention(encoder), encoder.backbone
-    if attn is None:
-        raise UsageError(
-            f"{encoder.config.name} has no attention maps: vision transformers have them, such as vit_*, deit_*, "
-            "beit_* and eva02_*"
-        )
     caught: list[Tensor] = []
     hook = attn.attn_drop.register_forward_pre_hook(lambda module, args: caught.append(args[0]))
     fused, attn.fused_attn = attn.fused_attn, False  # the fused kernel does not hold the attention as a tensor
@@ -63,8 +72,8 @@ def attention_maps(encoder: Encoder, image: Tensor) -> Tensor:
     return to_patches.reshape(*to_patches.shape[:2], *backbone.patch_embed.dynamic_feat_size(image.shape[-2:]))
 
 
-def _last_attention(encoder: Encoder) -> Any | None:
-    """The attention of the last block, if it is one softmax over class, register and patch tokens."""
+def _last_attention(encoder: Encoder) -> Any:
+    """The attention of the last block if it is one softmax over class, register and patch tokens; else None."""
     backbone = encoder.backbone
     blocks = getattr(backbone, "blocks", None)
     attn = getattr(blocks[-1], "attn", None) if blocks else None

@@ -24,7 +24,9 @@ def effective_rank(features: NDArray[np.float32]) -> float:
         >>> round(effective_rank(np.eye(4, dtype=np.float32)), 4)
         4.0
     """
-    singular = np.linalg.svd(np.asarray(features, dtype=np.float64), compute_uv=False)
+    x = np.asarray(features, dtype=np.float64)
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x  # many times faster than the singular values themselves
+    singular = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0))
     share = singular[singular > 0] / singular.sum()
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
 

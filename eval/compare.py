@@ -13,7 +13,7 @@ from ssl_toolkit.eval.metrics import in_percent
 from ssl_toolkit.runs import RunFolder
 
 Scores: TypeAlias = dict[str, dict[str, Any]]
-"""``{protocol: {"top1": accuracy in [0, 1], ...}}`` of one encoder."""
+"""``{protocol: {"top1": accuracy in [0, 1], ...}}`` of one encoder; of several labelled sets, ``set: protocol``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +43,22 @@ def read_results(run: RunFolder) -> dict[str, Any]:
         raise ToolkitError("not scored yet")
     try:
         results: dict[str, Any] = json.loads(run.results_file.read_text(encoding="utf-8"))
-        if not results["results"]["trained"]:
-            raise LookupError
-        for scores in results["results"].values():
-            [in_percent(score) for score in scores.values()]
-        for part in ("train", "test"):
-            f"{results['protocol'][part]['data']}{results['protocol'][part]['images']:d}"
+        for labelled in sets_of(results).values():
+            if not labelled["results"]["trained"]:
+                raise LookupError
+            for scores in labelled["results"].values():
+                [in_percent(score) for score in scores.values()]
+            for part in ("train", "test"):
+                f"{labelled['protocol'][part]['data']}{labelled['protocol'][part]['images']:d}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ToolkitError(f"{run.results_file} is not what ssl-toolkit evaluate writes: evaluate again") from error
     return results
+
+
+def sets_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The labelled sets in a ``results.json``, each with its `protocol` and `results`, by name; one alone has none."""
+    sets: dict[str, dict[str, Any]] = results.get("sets", {"": results})
+    return sets
 
 
 def compare_runs(runs: Sequence[str | Path]) -> list[Scored]:
@@ -85,12 +92,12 @@ def compare_runs(runs: Sequence[str | Path]) -> list[Scored]:
     for path, results in found:
         name, encoder = path.name if names.count(path.name) == 1 else str(path), results.get("encoder") or {}
         method, network = str(encoder.get("method", "")), str(encoder.get("name", ""))
-        rows.append(Scored(name, method, network, results["results"]["trained"]))
+        rows.append(Scored(name, method, network, _scores(results, "trained")))
         for key, label in (("random", "random weights"), ("pixels", "raw pixels")):
-            scores = results["results"].get(key)
-            if scores is not None and all(_top1(scores) != _top1(other.scores) for other in baselines[label]):
+            scores = _scores(results, key)
+            if scores and all(_top1(scores) != _top1(other.scores) for other in baselines[label]):
                 baselines[label].append(Scored(f"{label}: {name}", "", "", scores))
-    protocol = next(iter(first[1]["results"]["trained"]))
+    protocol = next(iter(_scores(first[1], "trained")))
     rows.sort(key=lambda row: -float(row.scores[protocol]["top1"]))
     for label, kinds in baselines.items():
         rows += [dataclasses.replace(kinds[0], name=label)] if len(kinds) == 1 else kinds
@@ -105,13 +112,24 @@ def _scored(path: Path) -> dict[str, Any]:
     return read_results(run)
 
 
+def _scores(results: dict[str, Any], encoder: str) -> Scores:
+    return {
+        f"{name}: {protocol}" if name else protocol: score
+        for name, labelled in sets_of(results).items()
+        for protocol, score in labelled["results"].get(encoder, {}).items()
+    }
+
+
 def _images(results: dict[str, Any]) -> str:
-    protocol = results["protocol"]
-    return f"{protocol['test']['images']} images by {protocol['train']['images']} of {protocol.get('classes')} classes"
+    texts = []
+    for name, labelled in sets_of(results).items():
+        train, test, classes = (labelled["protocol"].get(key) for key in ("train", "test", "classes"))
+        texts.append(f"{name and name + ': '}{test['images']} images by {train['images']} of {classes} classes")
+    return "; ".join(texts)
 
 
 def _protocols(results: dict[str, Any]) -> str:
-    return ", ".join(results["results"]["trained"])
+    return ", ".join(_scores(results, "trained"))
 
 
 def _top1(scores: Scores) -> list[float]:

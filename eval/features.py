@@ -25,6 +25,10 @@ Encode: TypeAlias = Callable[[Tensor], Tensor]
 """What is evaluated: images in [0, 1], (N, C, H, W) float32, to features (N, D)."""
 
 
+class NoFeaturesError(ToolkitError):
+    """None of the images of a data set could be read."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
     """The features of one data set. A row is missing where an image could not be read; `index` says which are there.
@@ -76,7 +80,8 @@ def extract(
         paths: Name of the image at a position of the data set, such as `ImageSet.path`.
 
     Raises:
-        ToolkitError: Features are not finite or not (N, D), or there is no image at all.
+        NoFeaturesError: There is no image that can be read.
+        ToolkitError: Features are not finite or not (N, D).
     """
     device = torch.device(device)
 
@@ -90,7 +95,7 @@ def extract(
                 indices.append(batch.index.numpy())
                 bar.update(len(batch.index))
         if not labels:
-            raise ToolkitError("no image could be read, so there are no features")
+            raise NoFeaturesError("no image could be read, so there are no features")
         return np.concatenate(labels), np.concatenate(indices)
 
     if out is not None:

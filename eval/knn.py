@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +28,7 @@ MEASURES = {
 
 METRICS = tuple(MEASURES)
 
+_PROCESS = os.getpid()
 _QUERIES = 8192  # at once: bounds the copies of queries
 _BANK = 1 << 26  # numbers of the bank at once: bounds its copy to 256 MB
 _VOTES = 1 << 22  # entries of a table of votes, queries x classes: bounds it to 32 MB
@@ -163,11 +166,21 @@ def not_own(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.b
     return keep
 
 
-def share_threads() -> None:
-    """One number of threads for both libraries; FAISS alone would take every core."""
-    faiss.omp_set_num_threads(torch.get_num_threads())
+@contextlib.contextmanager
+def shared_threads() -> Iterator[None]:
+    """FAISS takes as many threads as torch meanwhile, since alone it takes every core; then as many as before.
+
+    In a forked process it takes one: OpenMP's threads stay behind in the parent, and more would wait for them for ever.
+    """
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads() if os.getpid() == _PROCESS else 1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
+@shared_threads()
 def nearest(
     bank: NDArray[np.float32], queries: NDArray[np.float32], k: int, metric: str = "cosine"
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -185,7 +198,6 @@ def nearest(
         Similarities, (M, k), descending: the cosine, minus half the squared distance, or minus the sum of absolute
         differences; and positions in `bank`, (M, k), ascending where similarities are equal.
     """
-    share_threads()
     k = min(k, len(bank))
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)
     position = np.zeros((len(queries), k), dtype=np.int64)
@@ -205,6 +217,7 @@ def nearest(
     return similarity, position
 
 
+@shared_threads()
 def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy with rows of length one, (N, D) float32, contiguous. A zero row stays zero: its cosines are 0."""
     scaled = np.array(x, dtype=np.float32, order="C")

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.features import Features, check_labelled, stratified_split
-from ssl_toolkit.eval.metrics import accuracies, rank_of
+from ssl_toolkit.eval.features import Features, check_labelled
+from ssl_toolkit.eval.linear_classifier import BLOCK, LinearClassifier, copied, moments, standardised
+from ssl_toolkit.eval.penalty import STRENGTHS, choose_strength
 
-STRENGTHS = tuple(float(f"{10 ** (power / 2):.3g}") for power in range(2, -13, -1))
-"""Strengths of the L2 penalty tried by default: 10 down to 1e-6 in half decades."""
-
-_PATIENCE = 3  # strengths in a row that do not better the best, then the path ends
-_BLOCK = 1 << 22  # numbers at once, rows x classes or rows x features: bounds copies to 32 MB
 _WIDEST_BASIS = 4096  # features: beyond, the eigenvectors cost more than they save
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Softmax:
-    """A fitted softmax regression, standardisation included.
-
-    Attributes:
-        weight: (D, K) float64, of standardised features.
-        bias: (K,) float64.
-        mean: (D,) float32, of the features that it was fitted on.
-        std: (D,) float32, likewise; 1 where a feature is constant.
-        classes: (K,) int64: label of each column.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    mean: Tensor
-    std: Tensor
-    classes: NDArray[np.int64]
-
-    def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features (N, D) to logits (N, K)."""
-        weight, bias = self.weight.float(), self.bias.float()
-        out = np.empty((len(x), len(bias)), dtype=np.float32)
-        step = max(_BLOCK // x.shape[1], 1)
-        for start in range(0, len(x), step):
-            rows = slice(start, start + step)
-            block = _standardised(_tensor(x[rows], weight.device), self.mean, self.std)
-            out[rows] = (block @ weight + bias).cpu().numpy()
-        return out
-
-    def ranks(self, features: Features) -> NDArray[np.int64]:
-        """How many classes are put before the true one, (N,)."""
-        return rank_of(self.logits(features.x), np.searchsorted(self.classes, features.label))
 
 
 def linear_probe(
@@ -91,21 +50,11 @@ def linear_probe(
             above 0.
     """
     check_labelled(train, test)
-    strengths = sorted(strengths, reverse=True)
-    if not strengths or not strengths[-1] > 0:
-        raise UsageError(f"strengths of the penalty must be above 0, got {strengths}")
-    path: list[dict[str, float]] = []
-    if len(strengths) > 1:
-        fit, chosen_on = (train.select(rows) for rows in stratified_split(train.label, held_out, seed))
-        path = _path(fit, chosen_on, strengths, device)
-    l2 = max(path, key=lambda row: row["top1"])["l2"] if path else strengths[0]  # the first of equals
-    probe = fit_softmax(train, l2, device=device)
-    score, target = probe.logits(test.x), np.searchsorted(probe.classes, test.label)
-    answers = accuracies(rank_of(score, target), score.argmax(1), target, len(probe.classes))
-    return {**answers, "l2": l2, "path": path}
+    l2, path = choose_strength(train, strengths, lambda fit: _Path(fit, device), held_out, seed)
+    return {**fit_softmax(train, l2, device=device).accuracies(test), "l2": l2, "path": path}
 
 
-def fit_softmax(train: Features, l2: float, *, device: str | torch.device = "cpu") -> Softmax:
+def fit_softmax(train: Features, l2: float, *, device: str | torch.device = "cpu") -> LinearClassifier:
     """Minimise mean cross-entropy (nats) + l2 / 2 * sum of squared weights, on standardised features.
 
     The bias is free. scikit-learn's ``LogisticRegression(C=1 / (l2 * N))`` has the same minimum.
@@ -119,21 +68,16 @@ def fit_softmax(train: Features, l2: float, *, device: str | torch.device = "cpu
     return problem.model(*problem.solve(l2, *problem.zero(), tolerance=1e-5))
 
 
-def _path(
-    fit: Features, chosen_on: Features, strengths: Sequence[float], device: str | torch.device
-) -> list[dict[str, float]]:
-    problem = _Problem(fit, device)
-    weight, bias = problem.zero()
-    path: list[dict[str, float]] = []
-    best = 0
-    for l2 in strengths:
-        weight, bias = problem.solve(l2, weight, bias, tolerance=2e-4)
-        path.append({"l2": l2, "top1": float((problem.model(weight, bias).ranks(chosen_on) < 1).mean())})
-        if path[-1]["top1"] > path[best]["top1"]:
-            best = len(path) - 1
-        if len(path) - 1 - best == _PATIENCE:
-            break
-    return path
+class _Path:
+    """Solutions for one strength after the other, each from where the last one ended, to the precision of a choice."""
+
+    def __init__(self, train: Features, device: str | torch.device) -> None:
+        self.problem = _Problem(train, device)
+        self.last = self.problem.zero()
+
+    def __call__(self, l2: float) -> LinearClassifier:
+        self.last = self.problem.solve(l2, *self.last, tolerance=2e-4)
+        return self.problem.model(*self.last)
 
 
 class _Problem:
@@ -148,9 +92,9 @@ class _Problem:
     def __init__(self, train: Features, device: str | torch.device) -> None:
         self.classes, label = np.unique(train.label, return_inverse=True)
         self.label = torch.from_numpy(label.astype(np.int64)).to(device)
-        x = _tensor(train.x, device)
-        self.mean, self.std = _moments(x)
-        self.x = _standardised(x, self.mean, self.std)
+        x = copied(train.x, device)
+        self.mean, self.std = moments(x)
+        self.x = standardised(x, self.mean, self.std)
         self.eigenvalue, self.basis = _eigen(self.x)
 
     def zero(self) -> tuple[Tensor, Tensor]:
@@ -158,9 +102,9 @@ class _Problem:
         weight = torch.zeros(self.x.shape[1], len(self.classes), dtype=torch.float64, device=self.x.device)
         return weight, weight.new_zeros(len(self.classes))
 
-    def model(self, weight: Tensor, bias: Tensor) -> Softmax:
+    def model(self, weight: Tensor, bias: Tensor) -> LinearClassifier:
         """The regression with the given weight and bias."""
-        return Softmax(weight, bias, self.mean, self.std, self.classes)
+        return LinearClassifier(weight, bias, self.mean, self.std, self.classes)
 
     def solve(self, l2: float, weight: Tensor, bias: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """The minimum for one strength, from a given start, to a largest gradient entry of `tolerance`."""
@@ -196,7 +140,7 @@ class _Problem:
         """
         half = weight.float()
         value, slope, bias_slope = bias.new_zeros(()), torch.zeros_like(weight), torch.zeros_like(bias)
-        step = max(_BLOCK // len(bias), 1)
+        step = max(BLOCK // len(bias), 1)
         for start in range(0, len(self.x), step):
             x, label = self.x[start : start + step], self.label[start : start + step, None]
             log_p = ((x @ half).double() + bias).log_softmax(dim=1)  # (n, K)
@@ -219,23 +163,3 @@ def _eigen(x: Tensor) -> tuple[Tensor, Tensor | None]:
     x = x[:: max(n // (4 * d), 1)]  # a stride and not the first rows, which may all be of one class
     value, vector = torch.linalg.eigh(x.T @ x / len(x))
     return value.double().clamp(min=0), vector.double()
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature, (D,) float32, summed in float64; 1 where a feature is constant."""
-    blocks = torch.split(x, max(_BLOCK // x.shape[1], 1))
-    mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(x)
-    square = torch.stack([(block - mean).square().sum(dim=0) for block in blocks]).sum(dim=0) / len(x)
-    std = square.sqrt()
-    constant = std <= 1e-6 * mean.abs()  # what is left are rounding errors, not to be blown up to 1
-    return mean.float(), std.masked_fill(constant, 1).float()
-
-
-def _standardised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """`x` itself, changed in place."""
-    return x.sub_(mean).div_(std)
-
-
-def _tensor(x: NDArray[np.float32], device: str | torch.device) -> Tensor:
-    """A copy: what the caller has, a memory-mapped file perhaps, stays as it is."""
-    return torch.tensor(x, dtype=torch.float32, device=device)

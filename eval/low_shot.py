@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, check_labelled
-from ssl_toolkit.eval.linear_probe import STRENGTHS, linear_probe
+from ssl_toolkit.eval.linear_classifier import LinearClassifier
+from ssl_toolkit.eval.linear_probe import fit_softmax, linear_probe
+from ssl_toolkit.eval.penalty import STRENGTHS, choose_strength
 from ssl_toolkit.randomness import numpy_generator
 
 BUDGETS = (1, 5, 10, 0.01, 0.1)
@@ -51,16 +54,38 @@ def low_shot(
     for budget in budgets:
         draws, images = [], 0
         for draw in range(repeats):
-            chosen = train.select(_drawn(train.label, budget, seed, draw))
+            chosen = train.select(draw_labels(train.label, budget, seed, draw))
             images = len(chosen)
-            lone = np.unique(chosen.label, return_counts=True)[1].max() == 1
-            draws.append(linear_probe(chosen, test, _LONE if lone else STRENGTHS, seed=draw)["top1"])
+            draws.append(linear_probe(chosen, test, _strengths(chosen.label), seed=draw)["top1"])
         row = {"labels": budget, "images": images, "top1": float(np.mean(draws))}
         rows.append({**row, "std": float(np.std(draws, ddof=1)) if repeats > 1 else 0.0, "draws": draws})
     return {"top1": next((row for row in rows if row["labels"] == 0.01), rows[0])["top1"], "budgets": rows}
 
 
-def _drawn(label: NDArray[np.int64], budget: int | float, seed: int, draw: int) -> NDArray[np.int64]:
+def fit_probe(train: Features, seed: int = 0) -> LinearClassifier:
+    """The probe that `low_shot` scores: softmax regression whose penalty is chosen on a part of the labels, if it can.
+
+    Args:
+        train: Labelled features, (N, D), however few.
+        seed: Of the split to choose on.
+    """
+    l2, _ = choose_strength(train, _strengths(train.label), lambda fit: partial(fit_softmax, fit), seed=seed)
+    return fit_softmax(train, l2)
+
+
+def _strengths(label: NDArray[np.int64]) -> Sequence[float]:
+    return _LONE if np.unique(label, return_counts=True)[1].max() == 1 else STRENGTHS
+
+
+def draw_labels(label: NDArray[np.int64], budget: int | float, seed: int, draw: int = 0) -> NDArray[np.int64]:
+    """Positions of the images whose labels may be used, in rising order.
+
+    Args:
+        label: (N,) int64.
+        budget: A whole number is images a class, at most all; below 1, a share of each class, at least one image.
+        seed: Of the draws. A draw of a larger budget holds that of a smaller one.
+        draw: Number of the draw.
+    """
     generator = numpy_generator(seed, "low shot", draw)
     chosen = []
     for one in np.unique(label):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import dataclasses
 import json
@@ -11,7 +12,6 @@ import os
 import platform
 import shlex
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
@@ -27,25 +27,29 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, read_some
-from ssl_toolkit.data.sources import ImageSet, open_images
-from ssl_toolkit.data.video import ClipSet
+from ssl_toolkit.checkpoints import load_newest
+from ssl_toolkit.data.loader import read_some
+from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval import visualize
+from ssl_toolkit.eval import doctor, visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
-from ssl_toolkit.eval.compare import read_results
-from ssl_toolkit.eval.features import Features, extract
-from ssl_toolkit.eval.knn import nearest
+from ssl_toolkit.eval.compare import read_results, sets_of
+from ssl_toolkit.eval.knn import nearest, not_own
+from ssl_toolkit.eval.maps import PROJECTIONS, map_figure
 from ssl_toolkit.eval.metrics import in_percent
+from ssl_toolkit.eval.plots import Subject, draw_explanation, draw_feature_maps, draw_filters
+from ssl_toolkit.eval.sample import Sample, draw_from, one_a_class, shuffled
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.logs import read_metrics
+from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class
-from ssl_toolkit.randomness import derive_seed, numpy_generator
+from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import RunFolder, flatten
 
 QUERIES = NEIGHBOURS = 8
-LOOKED_AT = 4  # images in the picture of attention
+LOOKED_AT = 4  # images in the pictures of attention and of feature maps
+EXPLAINED = TASK_IMAGES = 6
 VIEW_TILES = 24  # images and their views together
 BAD_SHOWN = 5
 TILE = 96  # px
@@ -60,6 +64,7 @@ def make_report(
     *,
     data_root: str | None = None,
     images: int = 1000,
+    projection: str = "pca",
     device: str | torch.device = "cpu",
     workers: int = 0,
     progress: bool = False,
@@ -74,6 +79,7 @@ def make_report(
         out: The page; ``report.html`` in the run folder by default.
         data_root: Folder of torchvision's data sets; the run's own by default.
         images: How many images, drawn at random, are encoded for the map and the neighbours; at least 2.
+        projection: The map: a key of `ssl_toolkit.eval.maps.PROJECTIONS`.
         device: Where they are encoded.
         workers: Processes that read them.
         progress: Shows a progress bar.
@@ -90,17 +96,30 @@ def make_report(
     config = stored if data_root is None else stored | {"data_root": data_root}
     encoder = _attempt(lambda: _Trained.load(folder))
     results = _attempt(lambda: read_results(folder))
-    sample = _attempt(
-        lambda: _Sample.take(config, encoder.needed(), results.content, images, device, workers, progress)
-    )
+
+    def take() -> Sample:
+        scored = results.content
+        of = config
+        if scored is not None:
+            first = next(iter(sets_of(scored).values()))
+            of = config | {"data": first["protocol"]["test"]["data"], "labels": "auto"}
+        trained = encoder.needed().encoder
+        drawn = _drawn(of, trained)
+        return Sample.take(trained, drawn, images, device=device, workers=workers, progress=progress)
+
+    sample = _attempt(take)
     parts = {
         "facts": lambda: _facts(config, encoder.content),
         "scores": lambda: _scores(results.needed(), encoder.content),
         "training": lambda: _training(folder, config),
+        "doctor": lambda: _doctor(folder, sample),
         "views": lambda: _views(config, encoder.needed()),
         "attention": lambda: _attention(sample, encoder.content),
+        "task": lambda: _task(folder, config, encoder.content),
+        "units": lambda: _units(encoder.needed(), sample.needed()),
+        "explained": lambda: _explained(encoder.content, sample, results.content),
         "neighbours": lambda: _neighbours(sample.needed()),
-        "map": lambda: _map(sample.needed()),
+        "map": lambda: _map(sample.needed(), projection),
         "bad": lambda: _bad_images(folder, results.content),
         "commands": lambda: _commands(folder, results.content),
         "versions": lambda: _versions(encoder.content),
@@ -139,9 +158,9 @@ def verdict(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             gain = round(trained - _percent(results[name][protocol]), 1)
             points = f"{abs(gain):.1f} points {'more' if gain > 0 else 'fewer'} than" if gain else "as many as"
             gains.append(f"{points} {visualize.ENCODERS[name]}")
-    title = visualize.PROTOCOLS.get(protocol, protocol)
-    return f"{title} on the trained features names {trained:.1f} % of the test images right" + (
-        f": {' and '.join(gains)}." if gains else "."
+    return (
+        f"{visualize.score_title(protocol)} on the trained features names {trained:.1f} % of the test images right"
+        + (f": {' and '.join(gains)}." if gains else ".")
     )
 
 
@@ -228,18 +247,43 @@ def _training(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
         summary = _summary(rows, config) if rows else ""
     except (ValueError, ArithmeticError, LookupError, TypeError, csv.Error) as error:
         raise ToolkitError(f"{folder.metrics_file} is damaged: {error!r}") from error
-    columns = visualize.curve_columns(rows)
+    columns = [c for c in visualize.curve_columns(rows) if c not in doctor.MEASURES]
     if not columns:
         raise ToolkitError("no curves: metrics.csv does not hold two rows of numbers yet")
     curves = [_chart(partial(visualize.curves_figure, rows, [c]), f"curve: {c}") for c in columns]
     return {"summary": summary, "curves": curves, "smooth": len(rows) >= visualize.SMOOTH_FROM}
 
 
+def _doctor(folder: RunFolder, sample: _Part[Sample]) -> dict[str, Any]:
+    """What the doctor says of the features as they are and of the training, and the measures on the way."""
+    rows = _rows(folder)
+    features = {} if sample.content is None else doctor.measure(sample.content.features.x)
+    now, while_training = doctor.examine(features), doctor.diagnose(doctor.numbers(rows))
+    columns = [c for c in visualize.curve_columns(rows) if c in doctor.MEASURES and c != "above_chance"]
+    if not features and not columns:
+        raise ToolkitError("nothing was measured")
+    return {
+        "count": 0 if sample.content is None else len(sample.content.features.x),
+        "features": [(name.replace("_", " "), f"{value:.3g}") for name, value in features.items()],
+        "findings": [("of the features", each) for each in now]
+        + [("while training" if each.step is None else f"from step {each.step}", each) for each in while_training],
+        "watched": bool(columns),
+        "curves": [_chart(partial(visualize.curves_figure, rows, [c]), f"curve: {c}") for c in columns],
+    }
+
+
+def _rows(folder: RunFolder) -> list[dict[str, str]]:
+    try:
+        return read_metrics(folder.metrics_file)
+    except (ValueError, csv.Error) as error:
+        raise ToolkitError(f"{folder.metrics_file} is damaged: {error!r}") from error
+
+
 def _summary(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> str:
     steps, epoch = int(rows[-1]["step"]), int(rows[-1]["epoch"]) + 1
     summary = f"{steps:,} optimiser steps"
     if seconds := _seconds(rows, config):
-        summary += f", {_duration(seconds)} of training"
+        summary += f", {duration(seconds)} of training"
     # A step is logged every so often: the last that is may lie before the end, by less than that.
     interval = steps - int(rows[-2]["step"]) if len(rows) > 1 else steps
     steps_per_epoch = max(math.ceil(int(row["step"]) / (int(row["epoch"]) + 1)) for row in rows)
@@ -259,7 +303,8 @@ def _seconds(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> float
     return seconds
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -277,34 +322,57 @@ def _bad_images(folder: RunFolder, results: dict[str, Any] | None) -> dict[str, 
                         first.append((row[0], " ".join(row[1:])))
             except (csv.Error, IndexError) as error:
                 raise ToolkitError(f"{folder.bad_images_file} is damaged: {error}") from error
-    parts = [] if results is None else [results["protocol"][part] for part in ("train", "test")]
+    sets = {} if results is None else sets_of(results)
+    parts = [each["protocol"][part] for each in sets.values() for part in ("train", "test")]
     scored = {part["data"]: part["bad"] for part in parts if part.get("bad")}
     return {"count": count, "first": first, "more": count - len(first), "scored": scored}
 
 
 def _commands(folder: RunFolder, results: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What to type to get all of this again."""
-    train, test = ("DATA", "DATA") if results is None else (results["protocol"][p]["data"] for p in ("train", "test"))
+    data = ["--train", "DATA", "--test", "DATA"] if results is None else _data_options(sets_of(results))
     commands = (
         ("train", ["pretrain", "--config", str(folder.config_file), "--out", "NEW_FOLDER"]),
-        ("score", ["evaluate", str(folder.path), "--train", train, "--test", test]),
+        ("score", ["evaluate", str(folder.path), *data]),
         ("report", ["report", str(folder.path)]),
     )
     return [(what, f"ssl-toolkit {shlex.join(words)}") for what, words in commands]
+
+
+def _data_options(sets: dict[str, dict[str, Any]]) -> list[str]:
+    """The options of ``ssl-toolkit evaluate`` that name its labelled sets."""
+    options = ["--sets"] if "" not in sets else []
+    for name, labelled in sets.items():
+        protocol = labelled["protocol"]
+        words = [protocol["train"]["data"], *([] if protocol.get("left_out") else [protocol["test"]["data"]])]
+        if name:
+            options.append(f"{name}={','.join(words)}")
+        else:
+            options += [word for pair in zip(("--train", "--test"), words, strict=False) for word in pair]
+    return options
 
 
 # --- the scores ------------------------------------------------------------------------------------------------------
 
 
 def _scores(results: dict[str, Any], trained: _Trained | None) -> dict[str, Any]:
-    scores, protocol = results["results"], results["protocol"]
+    sha256 = results["encoder"].get("sha256") if isinstance(results.get("encoder"), dict) else None
+    sets = [{"name": name, **_set_scores(labelled)} for name, labelled in sets_of(results).items()]
+    return {
+        "sets": sets,
+        "verdict": (f"{sets[0]['name']}: " if sets[0]["name"] else "") + sets[0]["verdict"],
+        "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
+    }
+
+
+def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
+    scores, protocol = labelled["results"], labelled["protocol"]
     columns = list(dict.fromkeys(name for each in scores.values() for name in each))
     classes = protocol.get("classes") or 0
     chance = 1 / classes if classes else None
-    sha256 = results["encoder"].get("sha256") if isinstance(results.get("encoder"), dict) else None
     return {
         "verdict": verdict(scores),
-        "titles": [visualize.PROTOCOLS.get(name, name) for name in columns],
+        "titles": [visualize.score_title(name) for name in columns],
         "rows": [
             (visualize.ENCODERS.get(name, name), [in_percent(each[c]) if c in each else "" for c in columns])
             for name, each in scores.items()
@@ -315,7 +383,6 @@ def _scores(results: dict[str, Any], trained: _Trained | None) -> dict[str, Any]
         "test": protocol["test"],
         "left_out": protocol.get("left_out", False),
         "classes": classes,
-        "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
     }
 
 
@@ -325,7 +392,7 @@ def _confusion(scores: dict[str, Any], classes: list[str] | None) -> dict[str, A
     counts = scores[name].get("confusion")
     if counts is None or classes is None or len(classes) != len(counts):
         return None
-    title = visualize.PROTOCOLS.get(name, name)
+    title = visualize.score_title(name)
     draw = partial(visualize.confusion_figure, np.array(counts), classes)
     return {"title": title, "chart": _chart(draw, f"matrix: classes by the {title}'s answers")}
 
@@ -333,98 +400,107 @@ def _confusion(scores: dict[str, Any], classes: list[str] | None) -> dict[str, A
 # --- the pictures ----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pictures:
-    """The images at some places of an image set, read when they are looked at."""
-
-    images: ImageSet
-    places: NDArray[np.int64]
-    size: int
-
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        return self.images.load(int(self.places[row]), self.size)
+def _drawn(config: dict[str, Any], encoder: Encoder) -> ImageSet:
+    """The images of a configuration."""
+    return draw_from(config.get("data", ""), encoder, root=config.get("data_root"), labels=config.get("labels", "auto"))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sample:
-    """Images drawn at random, in random order, and their features."""
+def _recipe(config: dict[str, Any], trained: _Trained) -> Views:
+    """The views that the run was trained on.
 
-    images: ImageSet
-    features: Features
-
-    @classmethod
-    def take(
-        cls,
-        config: dict[str, Any],
-        trained: _Trained,
-        results: dict[str, Any] | None,
-        count: int,
-        device: str | torch.device,
-        workers: int,
-        progress: bool,
-    ) -> _Sample:
-        if results is not None:
-            config = config | {"data": results["protocol"]["test"]["data"], "labels": "auto"}
-        images, order = _shuffled(config, trained.encoder)
-        part = Subset(images, order[: max(2, count)])
-        size = trained.encoder.config.load_size
-        features = extract(
-            trained.encoder.to(device),
-            ImageLoader(part, size, workers=workers, bad=BadImages(part, max_rate=1.0)),
-            device=device,
-            progress=progress,
-            view=trained.encoder.eval_view(),
-        )
-        trained.encoder.to("cpu")
-        return cls(part, features)
-
-    @property
-    def labels(self) -> list[str | None]:
-        """The class of each row, by name."""
-        classes = self.images.classes or []
-        return [classes[label] if 0 <= label < len(classes) else None for label in self.features.label]
-
-
-def _shuffled(config: dict[str, Any], encoder: Encoder) -> tuple[ImageSet, NDArray[np.int64]]:
-    """The images of a configuration, and an order to draw them in, the same each time."""
-    images = open_images(
-        config.get("data", ""),
-        root=config.get("data_root"),
-        labels=config.get("labels", "auto"),
-        channels=encoder.config.channels,
-    )
-    if isinstance(images, ClipSet):
-        images = images.first_frames()
-    return images, numpy_generator(0, "report").permutation(len(images))
-
-
-def _views(config: dict[str, Any], trained: _Trained) -> dict[str, Any]:
-    """Some of the images that were trained on, and views of them as the method makes them."""
-    options, load_size = dict(config.get("views") or {}), trained.encoder.config.load_size
+    Raises:
+        ToolkitError: The configuration does not fit the method.
+    """
+    options = dict(config.get("views") or {})
     size = options.pop("size", None) or trained.encoder.config.image_size
     try:
         recipe = method_class(flatten(config)["method.name"]).default_views
         views: Views = recipe(size, trained.encoder.config.channels, **options)
     except (TypeError, KeyError) as error:
         raise ToolkitError(f"config.yaml does not fit the method's recipe of views: {error}") from error
-    images, order = _shuffled(config, trained.encoder)
-    wanted = min(8, max(3, VIEW_TILES // (len(views) + 1)))
-    read = read_some(images, order[: 4 * wanted], wanted, load_size)
+    return views
+
+
+def _some(config: dict[str, Any], trained: _Trained, count: int) -> list[NDArray[np.uint8]]:
+    """Some of the images that were trained on."""
+    images = _drawn(config, trained.encoder)
+    read = read_some(images, shuffled(images)[: 4 * count], count, trained.encoder.config.load_size)
     if not read:
         raise ToolkitError(f"none of the images of '{images.word}' that were tried can be read")
+    return read
+
+
+def _views(config: dict[str, Any], trained: _Trained) -> dict[str, Any]:
+    """Some of the images that were trained on, and views of them as the method makes them."""
+    views = _recipe(config, trained)
+    read = _some(config, trained, min(8, max(3, VIEW_TILES // (len(views) + 1))))
     made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
     alt = f"{len(read)} images in the top row, {len(made)} views of each below"
     return {"count": len(made), "chart": _chart(partial(visualize.views_figure, read, made), alt, [visualize.EITHER])}
 
 
-def _attention(part: _Part[_Sample], trained: _Trained | None) -> dict[str, Any] | None:
+def _task(folder: RunFolder, config: dict[str, Any], trained: _Trained | None) -> dict[str, Any] | None:
+    """The picture of the method's own task, on views of some images; None for methods without one.
+
+    The newest checkpoint holds what the saved encoder leaves out: the heads.
+    """
+    found = None if trained is None else method_class(flatten(config)["method.name"])
+    if trained is None or found is None or found.task_picture is Method.task_picture:
+        return None
+    views = _recipe(config, trained)
+    options = {name: value for name, value in config["method"].items() if name != "name"}
+    method = found(copy.deepcopy(trained.encoder), views, **options).eval()
+    if not load_newest(method, folder.checkpoints):
+        raise ToolkitError("the run has no checkpoint, which holds the head that solves the task")
+    read = _some(config, trained, TASK_IMAGES)
+    made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
+    with torch.no_grad():
+        picture = method.task_picture([torch.from_numpy(view) for view in made])
+    assert picture is not None
+    draw = partial(
+        _task_figure, {name: list(images.numpy()) for name, images in picture.rows.items()}, picture.captions
+    )
+    return {"about": picture.about, "chart": _chart(draw, picture.about, [visualize.EITHER])}
+
+
+def _task_figure(
+    rows: Mapping[str, list[visualize.Pixels]], captions: Mapping[str, list[str]], theme: visualize.Theme
+) -> Figure:
+    return visualize.sheet(
+        list(rows.values()), theme, row_names=list(rows), captions=[captions.get(name, []) for name in rows]
+    )
+
+
+def _units(trained: _Trained, sample: Sample) -> dict[str, Any]:
+    """First-layer filters and feature maps, as far as the encoder has them."""
+    subject = Subject(trained.encoder, sample, images=LOOKED_AT)
+
+    def picture(draw: Callable[..., Figure], alt: str) -> _Part[dict[str, Any]]:
+        return _attempt(lambda: _chart(partial(draw, subject), alt, [visualize.EITHER]))
+
+    return {
+        "filters": picture(draw_filters, "filters of the first layer"),
+        "maps": picture(draw_feature_maps, "images at the left, feature maps to the right of each"),
+        "data": sample.images.word,
+    }
+
+
+def _explained(trained: _Trained | None, part: _Part[Sample], results: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What speaks for a linear probe's class, where scores say that there are labels; else None."""
+    if trained is None or results is None or part.content is None or part.content.images.classes is None:
+        return None
+    subject = Subject(trained.encoder, part.content, images=EXPLAINED)
+    alt = f"{EXPLAINED} images in the top row, what speaks for the class below"
+    return {"chart": _chart(partial(draw_explanation, "occlusion", subject), alt, [visualize.EITHER])}
+
+
+def _attention(part: _Part[Sample], trained: _Trained | None) -> dict[str, Any] | None:
     """Where a vision transformer looks in some of the images, one a class as far as they go; None for others."""
     if trained is None or not has_attention(trained.encoder):
         return None
     sample, encoder = part.needed(), trained.encoder
-    pictures, view = _Pictures(sample.images, sample.features.index, encoder.config.load_size), encoder.eval_view()
-    rows = _one_a_class(sample.labels, LOOKED_AT)
-    image = torch.cat([view(torch.from_numpy(pictures[row])[None]) for row in rows])
+    rows = one_a_class(sample.labels, LOOKED_AT)
+    image = sample.views(encoder, rows)
     maps = attention_maps(encoder, image).numpy()
     draw = partial(visualize.attention_figure, list(image.numpy()), maps)
     alt = f"{len(rows)} images at the left, maps of attention to the right of each"
@@ -437,16 +513,17 @@ def _attention(part: _Part[_Sample], trained: _Trained | None) -> dict[str, Any]
     }
 
 
-def _neighbours(sample: _Sample) -> dict[str, Any]:
+def _neighbours(sample: Sample) -> dict[str, Any]:
     """Queries, one a class as far as they go, and the nearest of the other images."""
     x, labels = sample.features.x, sample.labels
-    queries = _one_a_class(labels, QUERIES)
+    queries = one_a_class(labels, QUERIES)
     k = min(NEIGHBOURS, len(x) - 1)
     if not k:
         raise ToolkitError("there is one image only: it has no neighbours")
     similarity, position = nearest(x, x, k + 1)
-    found = [_without(row, near, score) for row, (near, score) in enumerate(zip(position, similarity, strict=True))]
-    pictures = _Pictures(sample.images, sample.features.index, TILE)
+    keep = not_own(position, np.arange(len(x)))
+    near, scores = position[keep].reshape(len(x), k).tolist(), similarity[keep].reshape(len(x), k).tolist()
+    pictures = sample.pictures(TILE)
     rows = []
     for query in queries:
         hits = [
@@ -456,12 +533,12 @@ def _neighbours(sample: _Sample) -> dict[str, Any]:
                 "score": f"{score:.2f}",
                 "right": None if labels[query] is None else labels[place] == labels[query],
             }
-            for place, score in found[query]
+            for place, score in zip(near[query], scores[query], strict=True)
         ]
         name = labels[query] or os.path.basename(sample.images.path(int(sample.features.index[query])))
         picture = _data_uri(visualize.picture_png(visualize.tile(pictures[query], TILE)))
         rows.append({"picture": picture, "name": name, "hits": hits})
-    right = [labels[place] == labels[row] for row, near in enumerate(found) if labels[row] for place, _ in near]
+    right = [labels[place] == labels[row] for row, places in enumerate(near) if labels[row] for place in places]
     return {
         "rows": rows,
         "k": k,
@@ -471,31 +548,16 @@ def _neighbours(sample: _Sample) -> dict[str, Any]:
     }
 
 
-def _without(row: int, near: NDArray[np.int64], score: NDArray[np.float32]) -> list[tuple[int, float]]:
-    """The neighbours of a row but itself, one fewer than given."""
-    others = [(int(place), float(s)) for place, s in zip(near, score, strict=True) if place != row]
-    return others[: len(near) - 1]
-
-
-def _one_a_class(labels: Sequence[str | None], count: int) -> list[int]:
-    """Rows of the first image of each class, then the second of each, and so on, until there are `count`."""
-    seen: Counter[str | None] = Counter()
-    order = []
-    for row, label in enumerate(labels):
-        order.append((seen[label], row))
-        seen[label] += 1
-    return [row for _, row in sorted(order)[:count]]
-
-
-def _map(sample: _Sample) -> dict[str, Any]:
-    x, label, classes = sample.features.x, sample.features.label, sample.images.classes
-    pictures = _Pictures(sample.images, sample.features.index, 48)
+def _map(sample: Sample, name: str) -> dict[str, Any]:
+    projection, label, classes = PROJECTIONS[name](sample.features.x), sample.features.label, sample.images.classes
+    draw = partial(map_figure, projection, label, classes)
     return {
-        "count": len(x),
+        "count": len(label),
         "data": sample.images.word,
         "labelled": classes is not None,
-        "dots": _chart(partial(visualize.pca_map, x, label, classes, None), "map with a dot an image"),
-        "pictures": _chart(partial(visualize.pca_map, x, label, classes, pictures), "map with images"),
+        "name": name,
+        "dots": _chart(partial(draw, None), "map with a dot an image"),
+        "pictures": _chart(partial(draw, sample.pictures(48)), "map with images"),
     }
 
 

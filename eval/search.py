@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import platform
-import re
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.metadata import version
@@ -22,28 +21,18 @@ from numpy.typing import NDArray
 from ssl_toolkit import __version__
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-from ssl_toolkit.eval.knn import MEASURES, not_own, share_threads, unit
+from ssl_toolkit.eval.approximate import EXACT, SPARE, Approximate, default_factory, nearest_rows, scored_again
+from ssl_toolkit.eval.knn import not_own, unit
 from ssl_toolkit.files import sha256_of, sync, temporary_beside, write_atomic
-from ssl_toolkit.randomness import numpy_generator
 
 FORMAT = 2
 """Version of what a folder holds; another one is refused."""
 
 METRICS = ("cosine", "l2")
 
-EXACT = "Flat"
-"""Name of exact search, FAISS's."""
-
-RECALL = 0.95
-"""Share of the ten true neighbours that an approximate index is set to find."""
-
 _SUFFIX = {"vectors": ".npy", "items": ".jsonl", "encoder": ".safetensors", "approximate": ".faiss"}
-_SPARE = 32  # candidates beyond k that are scored again, see EmbeddingIndex.search
-_ADDED = 1 << 16  # rows at once
-_ASKED = 1 << 12  # queries at once
-_TRAINED = 64  # rows a list that it is trained on
-_SAMPLE = 1000  # images whose neighbours are looked up to measure recall
-_SCORED = 1 << 24  # numbers gathered at once to score again: bounds them to 64 MB
+_BLOCK = 1 << 12  # queries at once
+_COPIED = 1 << 16  # rows at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,33 +202,25 @@ class EmbeddingIndex:
         if k < 1:
             raise UsageError(f"k must be at least 1, got {k}")
         queries = _checked("queries", queries, self.dimension)
-        if self.metric == "cosine":
-            queries = unit(queries)
-        k = min(k, len(self))
-        candidates = self._candidates(queries, min(k + _SPARE, len(self)))
-        score, position = _scored_again(self.vectors, queries, candidates, self.metric)
-        position = position[:, :k]
-        return Hits(
-            score[:, :k].astype(np.float32),
-            position,
-            [[self.paths[place] for place in row] for row in position],
-            [[self.label(place) for place in row] for row in position],
-        )
+        return self._hits(*self._ranked(unit(queries) if self.metric == "cosine" else queries, k))
+
+    def neighbours_of(self, items: NDArray[np.int64], k: int = 10) -> Hits:
+        """The k nearest others of items of the index; fewer where it holds fewer.
+
+        Args:
+            items: (M,), their positions.
+            k: Number of hits.
+
+        Raises:
+            UsageError: `k` is below 1.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1, got {k}")
+        return self._hits(*self._ranked(self.vectors[items], k, items))
 
     def neighbours(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k nearest others of each item: scores as in `Hits` and positions, (N, k); fewer where there are fewer."""
-        k = min(k, len(self) - 1)
-        score = np.empty((len(self), k), dtype=np.float32)
-        position = np.empty((len(self), k), dtype=np.int64)
-        for start in range(0, len(self), _ASKED):
-            own = np.arange(start, min(start + _ASKED, len(self)))
-            queries = np.ascontiguousarray(self.vectors[own])
-            candidates = self._candidates(queries, min(k + 1 + _SPARE, len(self)))
-            found, place = _scored_again(self.vectors, queries, candidates, self.metric)
-            keep = not_own(place[:, : k + 1], own)
-            score[own] = found[:, : k + 1][keep].reshape(len(own), k)
-            position[own] = place[:, : k + 1][keep].reshape(len(own), k)
-        return score, position
+        return self._ranked(self.vectors, k, np.arange(len(self)))
 
     def changed(
         self,
@@ -249,6 +230,7 @@ class EmbeddingIndex:
         labels: NDArray[np.int64] | None = None,
         classes: Sequence[str] | None = None,
         stamps: Sequence[str | None] | None = None,
+        scratch: str | os.PathLike[str] | None = None,
     ) -> EmbeddingIndex:
         """An index without some of the items, and with others behind them. Classes are matched by name.
 
@@ -259,6 +241,7 @@ class EmbeddingIndex:
             labels: Their labels, (n,), -1 where there is none.
             classes: Names of these labels.
             stamps: States of their files.
+            scratch: Folder whose disk holds the vectors until the index is saved; None: memory holds them.
 
         Raises:
             UsageError: Nothing would be left; as for `build`; or one index has numbers for labels, the other names.
@@ -267,23 +250,65 @@ class EmbeddingIndex:
         if not len(keep) + len(paths):
             raise UsageError("nothing would be left in the index: delete its folder instead")
         added = _checked("features", features, self.dimension)
-        vectors = np.concatenate([self.vectors[keep], unit(added) if self.metric == "cosine" else added])
-        names, old, new = _merged(self.classes, self.labels, classes, labels)
-        if old is not None or new is not None:
-            nothing = [np.full(count, -1) for count in (len(self), len(paths))]
-            old, new = (nothing[0] if old is None else old), (nothing[1] if new is None else new)
-            merged = np.concatenate([old[keep], new]).astype(np.int64)
-        else:
-            merged = None
-        return dataclasses.replace(
+        new = dataclasses.replace(
             self,
-            vectors=vectors,
-            approximate=_approximate(vectors, self.factory, self.metric),
-            paths=[*(self.paths[place] for place in keep), *paths],
-            labels=merged,
-            classes=names,
-            stamps=[*(self.stamps[place] for place in keep), *(stamps or [None] * len(paths))],
+            vectors=unit(added) if self.metric == "cosine" else added,
+            paths=list(paths),
+            labels=labels,
+            classes=None if classes is None else list(classes),
+            stamps=[None] * len(paths) if stamps is None else list(stamps),
         )
+        joined = _joined([(self, keep), (new, np.arange(len(paths)))], scratch)
+        if self.approximate is None:
+            joined.approximate = _approximate(joined.vectors, self.factory, self.metric)
+        else:
+            joined.approximate = self.approximate.changed(joined.vectors, keep, self.metric)
+        return joined
+
+    @classmethod
+    def merged(
+        cls,
+        indexes: Sequence[EmbeddingIndex],
+        factory: str | None = None,
+        scratch: str | os.PathLike[str] | None = None,
+    ) -> EmbeddingIndex:
+        """One index of what several hold, such as the shards of a large set of images. Classes are matched by name.
+
+        A path that several of them hold is taken from the last of these, as files are that are copied over one another.
+
+        Args:
+            indexes: Of one encoder and one metric.
+            factory: See `build`; None keeps the one that all of them were asked for, and chooses where they differ.
+            scratch: See `changed`.
+
+        Raises:
+            UsageError: There are none, or they do not fit together.
+        """
+        if not indexes:
+            raise UsageError("there are no indexes to merge")
+        first = indexes[0]
+        for other in indexes[1:]:
+            for what, one, two in (
+                ("metric", first.metric, other.metric),
+                ("encoder", first.encoder_sha256[:12], other.encoder_sha256[:12]),
+            ):
+                if one != two:
+                    raise UsageError(
+                        f"the {what} of {other.encoder_file.parent} is {two}, that of {first.encoder_file.parent} is "
+                        f"{one}: indexes to be merged must have the same, build one of them again"
+                    )
+        later = set[str]()
+        parts: list[tuple[EmbeddingIndex, NDArray[np.int64]]] = []
+        for each in reversed(indexes):
+            keep = [row for row, path in enumerate(each.paths) if path not in later]
+            later.update(each.paths)
+            parts.insert(0, (each, np.array(keep, dtype=np.int64)))
+        joined = _joined(parts, scratch)
+        if factory is None and all(each.factory == first.factory for each in indexes):
+            factory = first.factory
+        joined.factory, joined.data = factory, ", ".join(dict.fromkeys(each.data for each in indexes))
+        joined.approximate = _approximate(joined.vectors, factory, first.metric)
+        return joined
 
     def check_encoder(self, sha256: str) -> None:
         """Raise `UsageError` unless `sha256` is the hash of the encoder that made this index."""
@@ -353,15 +378,43 @@ class EmbeddingIndex:
             manifest["data"],
         )
 
+    def _ranked(
+        self, queries: NDArray[np.float32], k: int, own: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and positions of the k nearest items, (M, k); without the queries' `own` positions where given."""
+        k = min(k, len(self) - (own is not None))
+        asked = k + (own is not None)
+        score = np.empty((len(queries), k), dtype=np.float32)
+        position = np.empty((len(queries), k), dtype=np.int64)
+        for start in range(0, len(queries), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            block = np.ascontiguousarray(queries[rows])
+            candidates = self._candidates(block, min(asked + SPARE, len(self)))
+            exact, place = scored_again(self.vectors, block, candidates, self.metric)
+            exact, place = exact[:, :asked], place[:, :asked]
+            if own is not None:
+                keep = not_own(place, own[rows])
+                exact, place = exact[keep].reshape(len(block), k), place[keep].reshape(len(block), k)
+            score[rows], position[rows] = exact, place
+        return score, position
+
     def _candidates(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Positions of (about) the nearest vectors, (M, count)."""
         if self.approximate is None:
-            return _nearest(self.vectors, queries, count, self.metric)
+            return nearest_rows(self.vectors, queries, count, self.metric)
         candidates = self.approximate.search(queries, count)
         short = (candidates < 0).any(axis=1)  # the part of the index that was looked at holds fewer
         if short.any():
-            candidates[short] = _nearest(self.vectors, queries[short], count, self.metric)
+            candidates[short] = nearest_rows(self.vectors, queries[short], count, self.metric)
         return candidates
+
+    def _hits(self, score: NDArray[np.float32], position: NDArray[np.int64]) -> Hits:
+        return Hits(
+            score,
+            position,
+            [[self.paths[place] for place in row] for row in position],
+            [[self.label(place) for place in row] for row in position],
+        )
 
     def label(self, place: int) -> str | int | None:
         """Class of an item: its name, its number where classes have none, or None where it has no label."""
@@ -404,160 +457,6 @@ class EmbeddingIndex:
         }
 
 
-@dataclasses.dataclass(eq=False)
-class Approximate:
-    """A FAISS index that finds most of the nearest vectors without looking at all of them.
-
-    Attributes:
-        index: FAISS's.
-        factory: What it was made by.
-        effort: FAISS's setting of how much of it is looked at, such as ``{"nprobe": 16}``; empty where it has none.
-        recall: Share of the ten nearest others of its own vectors that it finds, mean over a sample.
-    """
-
-    index: Any
-    factory: str
-    effort: dict[str, int]
-    recall: float
-
-    @classmethod
-    def build(cls, vectors: NDArray[np.float32], factory: str, metric: str, seed: int = 0) -> Approximate:
-        """Train and fill an index, and set it to the least effort that finds `RECALL` of the neighbours.
-
-        Args:
-            vectors: (N, D); they pass through memory block by block.
-            factory: See `EmbeddingIndex.build`.
-            metric: ``cosine``, of unit vectors, or ``l2``.
-            seed: Of the sample that recall is measured on.
-
-        Raises:
-            UsageError: FAISS does not know the factory, or cannot train it on so few vectors.
-        """
-        share_threads()
-        generator = numpy_generator(seed, "index")
-        index = empty_index(factory, len(vectors), vectors.shape[1], metric)
-        if not index.is_trained:
-            wanted = min(len(vectors), max(_TRAINED * _lists(factory), 1 << 16))
-            try:
-                index.train(vectors[np.sort(generator.choice(len(vectors), wanted, replace=False))])
-            except RuntimeError as error:
-                raise _unbuildable(factory, len(vectors), error) from error
-        for start in range(0, len(vectors), _ADDED):
-            index.add(np.ascontiguousarray(vectors[start : start + _ADDED]))
-        sample = np.sort(generator.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False))
-        queries = np.ascontiguousarray(vectors[sample])
-        k = min(11, len(vectors))
-        truth = _others(_nearest(vectors, queries, k, metric), sample)
-        made = cls(index, factory, {}, 0.0)
-        for effort in made._efforts():
-            made.effort = effort
-            for name, value in effort.items():
-                faiss.ParameterSpace().set_index_parameter(index, name, value)
-            candidates = made.search(queries, min(k + _SPARE, len(vectors)))
-            _, found = _scored_again(vectors, queries, candidates, metric)
-            found = _others(found[:, :k], sample)
-            made.recall = float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, truth, strict=True)])) / max(
-                truth.shape[1], 1
-            )
-            if made.recall >= RECALL:
-                break
-        return made
-
-    def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Positions of candidates, (M, count); -1 where there are fewer."""
-        share_threads()
-        candidates: NDArray[np.int64] = self.index.search(queries, count)[1]
-        return candidates
-
-    def about(self) -> dict[str, Any]:
-        """All but the index itself, ready for JSON."""
-        return {"factory": self.factory, "effort": self.effort, "recall": self.recall}
-
-    def _efforts(self) -> list[dict[str, int]]:
-        if lists := _lists(self.factory):
-            return [{"nprobe": 2**power} for power in range(lists.bit_length())]
-        if "HNSW" in self.factory:
-            return [{"efSearch": 2**power} for power in range(5, 11)]
-        return [{}]
-
-
-def default_factory(count: int) -> str:
-    """How neighbours are found among `count` vectors.
-
-    Exactly up to 200,000; then by inverted lists, of whole vectors up to 10 million, of 8-bit codes beyond.
-
-    Source: the FAISS authors' guidelines to choose an index: some 4 sqrt(N) lists.
-
-    Example:
-        >>> [default_factory(count) for count in (200_000, 1_000_000, 20_000_000)]
-        ['Flat', 'IVF4096,Flat', 'IVF16384_HNSW32,SQ8']
-    """
-    if count <= 200_000:
-        return EXACT
-    lists = 2 ** round(math.log2(4 * math.sqrt(count)))
-    return f"IVF{lists},Flat" if count <= 10_000_000 else f"IVF{lists}_HNSW32,SQ8"
-
-
-def empty_index(factory: str, count: int, dimension: int, metric: str) -> Any:
-    """FAISS's index, to be trained and filled with `count` vectors.
-
-    Raises:
-        UsageError: FAISS does not know `factory`, or it has more lists than there are vectors.
-    """
-    try:
-        if _lists(factory) > count:
-            raise RuntimeError(f"there are {_lists(factory)} lists")
-        return faiss.index_factory(dimension, factory, MEASURES[metric][0])
-    except RuntimeError as error:
-        raise _unbuildable(factory, count, error) from error
-
-
-def _unbuildable(factory: str, count: int, error: Exception) -> UsageError:
-    reason = str(error).strip().splitlines()[-1]
-    return UsageError(f"--index {factory}: FAISS cannot build that for {count} vectors: {reason}")
-
-
-def _lists(factory: str) -> int:
-    """Number of inverted lists, 0 where there are none."""
-    found = re.search(r"IVF(\d+)", factory)
-    return int(found[1]) if found else 0
-
-
-def _nearest(vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, metric: str) -> NDArray[np.int64]:
-    """Positions of the nearest vectors by exact search, (M, count); cosines of unit vectors are their products."""
-    share_threads()
-    position: NDArray[np.int64] = faiss.knn(queries, vectors, count, metric=MEASURES[metric][0])[1]
-    return position
-
-
-def _scored_again(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], candidates: NDArray[np.int64], metric: str
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Cosines or distances of candidates, (M, K), best first, and their positions; equal ones by position.
-
-    Where an approximate index found fewer than K, position -1 comes last.
-    """
-    score = np.empty(candidates.shape, dtype=np.float64)
-    step = max(_SCORED // (candidates.shape[1] * vectors.shape[1]), 1)
-    for start in range(0, len(queries), step):
-        rows = slice(start, start + step)
-        near, query = vectors[candidates[rows]].astype(np.float64), queries[rows].astype(np.float64)
-        if metric == "cosine":
-            score[rows] = np.einsum("mkd,md->mk", near, query)
-        else:
-            score[rows] = np.sqrt(((near - query[:, None]) ** 2).sum(axis=2))
-    worst = -np.inf if metric == "cosine" else np.inf
-    score[candidates < 0] = worst
-    order = np.lexsort((candidates, -score if metric == "cosine" else score))
-    return np.take_along_axis(score, order, axis=1), np.take_along_axis(candidates, order, axis=1)
-
-
-def _others(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of positions, nearest first, without each row's own, one fewer."""
-    others: NDArray[np.int64] = position[not_own(position, own)].reshape(len(position), -1)
-    return others
-
-
 def file_stamp(path: str) -> str | None:
     """Size and time of change of a file, None where there is none: another stamp means that it may be another image."""
     try:
@@ -572,25 +471,60 @@ def _approximate(vectors: NDArray[np.float32], factory: str | None, metric: str)
     return None if factory == EXACT else Approximate.build(vectors, factory, metric)
 
 
-def _merged(
-    classes: list[str] | None,
-    labels: NDArray[np.int64] | None,
-    more: Sequence[str] | None,
-    new: NDArray[np.int64] | None,
-) -> tuple[list[str] | None, NDArray[np.int64] | None, NDArray[np.int64] | None]:
-    """Names of both sets of labels, those known first, and both sets in terms of them."""
-    if new is None or not (new >= 0).any():
-        return classes, labels, None
-    if labels is None or not (labels >= 0).any():
-        return (None if more is None else list(more)), None, new
-    if (classes is None) != (more is None):
-        raise UsageError("the index and the images to add have labels of two kinds, names and bare numbers")
-    if classes is None or more is None:
-        return None, labels, new
-    names = list(dict.fromkeys([*classes, *more]))
+def _joined(
+    parts: Sequence[tuple[EmbeddingIndex, NDArray[np.int64]]], scratch: str | os.PathLike[str] | None
+) -> EmbeddingIndex:
+    """The given positions of each index, one after another; how they are found is left to be decided."""
+    first = parts[0][0]
+    classes, labels = _joined_labels([(each.classes, each.labels, keep) for each, keep in parts])
+    vectors = _room(sum(len(keep) for _, keep in parts), first.dimension, scratch)
+    start = 0
+    for each, keep in parts:
+        for block in range(0, len(keep), _COPIED):
+            rows = keep[block : block + _COPIED]
+            vectors[start : start + len(rows)] = each.vectors[rows]
+            start += len(rows)
+    return dataclasses.replace(
+        first,
+        vectors=vectors,
+        approximate=None,
+        paths=[each.paths[row] for each, keep in parts for row in keep],
+        labels=labels,
+        classes=classes,
+        stamps=[each.stamps[row] for each, keep in parts for row in keep],
+    )
+
+
+def _room(count: int, width: int, scratch: str | os.PathLike[str] | None) -> NDArray[np.float32]:
+    """Space for vectors, (count, width): memory, or a file without a name, which ends with the last that uses it."""
+    if scratch is None:
+        return np.empty((count, width), dtype=np.float32)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=(count, width))
+
+
+def _joined_labels(
+    parts: Sequence[tuple[list[str] | None, NDArray[np.int64] | None, NDArray[np.int64]]],
+) -> tuple[list[str] | None, NDArray[np.int64] | None]:
+    """Names of all classes in the order in which they appear, and the labels of the kept rows in terms of them."""
+    labelled = [(classes, label) for classes, label, _ in parts if label is not None and (label >= 0).any()]
+    if not labelled:
+        return None, None
+    kinds = {classes is None for classes, _ in labelled}
+    if len(kinds) > 1:
+        raise UsageError("labels of two kinds, names and bare numbers, cannot stand in one index: give --labels none")
+    names = list(dict.fromkeys(name for classes, _ in labelled for name in classes or []))
     place = {name: number for number, name in enumerate(names)}
-    lookup = np.array([place[name] for name in more])
-    return names, labels, np.where(new < 0, -1, lookup[new])
+    joined = []
+    for classes, label, keep in parts:
+        if label is None or not (label >= 0).any():
+            joined.append(np.full(len(keep), -1, dtype=np.int64))
+        elif classes is None:
+            joined.append(label[keep].astype(np.int64))
+        else:
+            lookup = np.array([*(place[name] for name in classes), -1])  # -1, no label, is the last
+            joined.append(lookup[label[keep]])
+    return (names or None), np.concatenate(joined)
 
 
 def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Pictures: neighbours, views, training curves, scores and maps of features, as matplotlib figures or PNG bytes.
+"""How everything is drawn: themes, sheets of pictures and charts, as matplotlib figures or PNG bytes.
 
 Every function goes from arrays to a `Figure` of its own; matplotlib's global state is neither read nor changed. Images
 are (C, H, W), uint8 or float in [0, 1]. One channel is shown as grey, two as grey by the first, more than three by
@@ -11,10 +11,11 @@ import dataclasses
 import io
 import os
 import re
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -33,19 +33,11 @@ from PIL import Image
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.images import resize, to_uint8
 from ssl_toolkit.data.loader import center_crop, pad
-from ssl_toolkit.data.sources import open_images, open_item
-from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import make_folder, write_atomic
 
-Pixels = NDArray[Any]
-Hit = Mapping[str, Any]
-
-
-class Pictures(Protocol):
-    """Images by number: a list, or something that reads them when they are looked at."""
-
-    def __getitem__(self, row: int, /) -> Pixels:
-        """Image `row`, (C, H, W)."""
+Pixels: TypeAlias = NDArray[Any]
+"""An image (C, H, W), uint8 or float in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +68,22 @@ DARK = Theme("#171b21", "#e8ebf0", "#9aa5b4", "#2c333d", "#56b4e9", "#2dbd90", "
 # Beside `LIGHT` and `DARK`, for pictures with few words on them: transparent, and legible on both.
 EITHER = Theme("none", "#757c86", "#757c86", "#b0b6bf", "#2a7fbf", "#00805c", "#c2410c")
 
-# Okabe and Ito 2008: told apart with every common colour vision. Its yellow and black are left out, since one is lost
-# on a light background and the other on a dark one.
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7")
-MARKERS = ("o", "^", "s", "D")
-NAMED_CLASSES = 12
-"""A map gives this many classes a colour and marker of their own; the others share a grey."""
-
 TITLES = {"lr": "learning rate", "images_per_second": "images a second", "knn_top1": "kNN accuracy while training"}
 ENCODERS = {"trained": "trained", "random": "random weights", "pixels": "raw pixels"}
 BASELINES = ("random", "raw pixels", "pixels")  # how their names begin
-PROTOCOLS = {"knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels"}
+PROTOCOLS = {
+    "knn": "kNN", "linear": "linear probe", "low_shot": "1 % of labels", "sweep": "best of sweep",
+    "sgd": "SGD on crops", "svm": "linear SVM", "finetune": "fine-tuned",
+}  # fmt: skip
 
 HEAT = "inferno"
-"""Colour map of attention, dark to bright."""
+"""Colour map of heat maps that begin at 0, dark to bright."""
+
+SIGNED = "RdBu_r"
+"""Colour map of heat maps on both sides of 0: blue below, red above."""
+
+OVER = 0.65
+"""Opacity of a heat map that lies over its image."""
 
 HEADS = 6
 """Heads of an attention layer that are shown one by one."""
@@ -100,13 +94,10 @@ LABELLED_CONFUSION = 20
 SMOOTH_FROM = 30
 """Points of a curve from which on its running mean is drawn over it."""
 
-_DPI = 144
-_MAP = (5.2, 4.9)  # inches
-_PER_LINE = 10  # neighbours before a query's next line begins
-_MOST_LINES = 100  # lines of a neighbour grid: some 13,000 px, and what a viewer still opens
+DPI = 144
 
 
-# --- pixels ----------------------------------------------------------------------------------------------------------
+# --- pixels -----------------------------------------------------------------------------------------------------------
 
 
 def displayed(image: Pixels) -> NDArray[np.uint8]:
@@ -171,190 +162,156 @@ def shown(text: object, length: int | None = None) -> str:
     return f"{clean[: length - 1 - length // 2]}…{clean[len(clean) - length // 2 :]}"
 
 
-# --- neighbours ------------------------------------------------------------------------------------------------------
+# --- sheets of pictures ----------------------------------------------------------------------------------------------
 
 
-def neighbour_grid(
-    queries: Sequence[str],
-    hits: Sequence[Sequence[Hit]],
-    out: str | os.PathLike[str],
-    *,
-    channels: int = 3,
-    root: str | os.PathLike[str] | None = None,
-    query_labels: Sequence[str | int | None] | None = None,
-) -> None:
-    """Write a PNG of queries and their neighbours, read again from where they lie.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heat:
+    """Numbers of positions of an image, drawn as colours from `low` to `high`.
 
-    Neighbours with the query's own label are marked apart from the others, where that label is known. Of images with
-    more than three channels the first three are shown. What cannot be read any more is an empty tile.
-
-    Args:
-        queries: Files, or items of a set like ``shapes:test#17``.
-        hits: For each query its neighbours, best first, with ``path``, ``score`` and ``label``.
-        out: The PNG file; its folder is made.
-        channels: Channels of the images.
-        root: Folder of torchvision's data sets.
-        query_labels: Labels of the queries as hits name them, None where unknown. If not given, those of items of a
-            labelled set, and of queries that are among their own hits.
-
-    Raises:
-        UsageError: `out` cannot be written.
+    Attributes:
+        values: (h, w): a number a position, or a patch.
+        shape: Height and width of the image that they are of: what the tile looks like.
+        low: What the first colour stands for.
+        high: What the last one stands for.
+        signed: Whether they are on both sides of 0, the middle of blue and red; else dark to bright.
+        over: The image (C, H, W), to be seen in grey beneath; None where the colours stand alone.
     """
-    if query_labels is None:
-        query_labels = [known_label(query, found, root) for query, found in zip(queries, hits, strict=True)]
-    seen: dict[str, NDArray[np.uint8] | None] = {}
 
-    def read(path: str) -> NDArray[np.uint8] | None:
-        if path not in seen:
-            seen[path] = _read_tile(path, channels, root)
-        return seen[path]
-
-    figure = neighbours_figure(
-        [read(query) for query in queries],
-        [[read(hit["path"]) for hit in found] for found in hits],
-        hits,
-        names=[os.path.basename(query) for query in queries],
-        query_labels=query_labels,
-    )
-    write_figure(figure, out, "--grid")
+    values: NDArray[np.floating[Any]]
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    signed: bool = False
+    over: Pixels | None = None
 
 
-def neighbours_figure(
-    query_tiles: Sequence[NDArray[np.uint8] | None],
-    hit_tiles: Sequence[Sequence[NDArray[np.uint8] | None]],
-    hits: Sequence[Sequence[Hit]],
-    names: Sequence[str],
-    query_labels: Sequence[str | int | None],
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What the colours of a sheet's heat maps stand for: the words at both ends of its bar."""
+
+    low: str
+    high: str
+    signed: bool = False
+
+
+def sheet(
+    rows: Sequence[Sequence[Pixels | Heat | None]],
     theme: Theme = LIGHT,
+    *,
+    row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    apart: Literal["row", "column"] | None = None,
+    scale: Scale | None = None,
+    note: str = "",
+    side: float = 1.15,
 ) -> Figure:
-    """Each query framed at the left, its neighbours to the right with label and score.
+    """Pictures in rows and columns, each shown whole in its square tile.
 
     Args:
-        query_tiles: Q pictures (side, side, 3) uint8; None where there is none to show.
-        hit_tiles: Q lists of pictures.
-        hits: Q lists of ``{"score", "label"}``, best first.
-        names: What a query without a label is called.
-        query_labels: Q labels, None where unknown: no neighbour is right or wrong then.
+        rows: Lists of images (C, H, W), uint8 or float in [0, 1], of `Heat`, or None for an empty tile.
         theme: Colours.
+        row_names: What stands at the left of each row.
+        column_names: What stands above each column.
+        captions: What stands below each tile of a row; a row without captions is an empty list.
+        apart: Whether the first row, or the first column, is what all others are made of: a gap lies behind it.
+        scale: What heat maps are of; draws a bar of colours at the foot.
+        note: A sentence at the foot.
+        side: Of a tile, inches.
     """
-    lines = [max(1, -(-len(found) // _PER_LINE)) for found in hits]
-    kept = max(1, sum(total <= _MOST_LINES for total in np.cumsum(lines)))
-    columns = min(_PER_LINE, max((len(found) for found in hits[:kept]), default=1))
-    sheet = _Sheet(columns, sum(lines[:kept]), theme)
-    top = 0
-    for place in range(kept):
-        label = query_labels[place]
-        sheet.query(top, query_tiles[place], names[place] if label is None else label)
-        for rank, (picture, hit) in enumerate(zip(hit_tiles[place], hits[place], strict=True)):
-            line, column = divmod(rank, _PER_LINE)
-            right = None if label is None or hit["label"] is None else hit["label"] == label
-            if line < _MOST_LINES:
-                sheet.hit(top + line, column, picture, hit, right)
-        top += lines[place]
-    left_out = len(hits) - kept
-    marks = any(label is not None for label in query_labels[:kept])
-    sheet.footer("✓ the query's class   ✗ another class" if marks else "", left_out)
-    return sheet.figure
+    across = max(len(row) for row in rows)
+    # In tiles, like all that follows.
+    left = max((_points(name, size=9) for name in row_names), default=0) / 72 / side + 0.1 * bool(row_names)
+    line = 0.16 / side
+    top, gap = 0.28 / 1.15 / side if column_names else 0.0, 0.14
+    width = left + across + gap * (apart == "column")
+    notes = textwrap.wrap(note, max(20, round((width - left) * side * 72 / 4.6)))
+    captioned = [1.1 * line if any(row) else 0.0 for row in (captions or [()] * len(rows))]
+    bottom = top + len(rows) + gap * (apart == "row") + sum(captioned)
+    height = bottom + (2 * line if scale else 0) + line * len(notes) + 0.5 * line * bool(notes or scale)
+    figure = Figure(figsize=(side * width, side * height), dpi=100, facecolor=theme.background)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for column, name in enumerate(column_names):
+        x = left + column + 0.5 + gap * (column > 0 and apart == "column")
+        colour = theme.muted if column or apart != "column" else theme.ink
+        axes.text(x, top - 0.08, fitted(name, 68 * side, size=9), color=colour, fontsize=9, ha="center", **_PLAIN)
+    y = top
+    for place, row in enumerate(rows):
+        if row_names:
+            colour = theme.muted if place or apart != "row" else theme.ink
+            axes.text(0.04, y + 0.5, shown(row_names[place]), color=colour, fontsize=9, va="center", **_PLAIN)
+        for column, picture in enumerate(row):
+            x = left + column + gap * (column > 0 and apart == "column")
+            _draw(axes, picture, x + 0.5, y + 0.5, theme)
+            if captioned[place]:
+                text = fitted(captions[place][column], 68 * side, size=7.5)
+                axes.text(x + 0.5, y + 0.97 + line / 2, text, color=theme.muted, fontsize=7.5, ha="center",
+                          va="center_baseline", **_PLAIN)  # fmt: skip
+        y += 1 + captioned[place] + gap * (place == 0 and apart == "row")
+    if scale is not None:
+        start = left + (1 + gap if apart == "column" else 0.03)
+        _bar(axes, scale, start, bottom + line, side, theme)
+    for number, text in enumerate(notes):
+        down = bottom + (2 * line if scale else 0) + line * (number + 0.6)
+        axes.text(left + 0.03, down, text, color=theme.muted, fontsize=8, va="center_baseline", **_PLAIN)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    return figure
 
 
-def _fitted(text: str, points: float, **font: Any) -> str:
+_PLAIN: dict[str, Any] = {"parse_math": False}
+
+
+def _draw(axes: Axes, picture: Pixels | Heat | None, x: float, y: float, theme: Theme) -> None:
+    """A picture in the tile with its middle at (x, y)."""
+    if picture is None:
+        return
+    if not isinstance(picture, Heat):
+        pixels = displayed(picture)
+        axes.imshow(pixels, extent=_whole(pixels.shape[:2], x, y), aspect="auto", interpolation="antialiased")
+        return
+    box = _whole(picture.shape, x, y)
+    if picture.over is not None:
+        grey = 0.3 + 0.7 * displayed(picture.over).mean(axis=2) / 255  # pale, so that colours stand out
+        axes.imshow(grey, extent=box, aspect="auto", interpolation="antialiased", cmap="gray", vmin=0, vmax=1)
+    axes.imshow(
+        picture.values, extent=box, aspect="auto", interpolation="nearest", cmap=SIGNED if picture.signed else HEAT,
+        vmin=picture.low, vmax=picture.high, alpha=1 if picture.over is None else OVER,
+    )  # fmt: skip
+
+
+def _bar(axes: Axes, scale: Scale, left: float, middle: float, side: float, theme: Theme) -> None:
+    """A bar of the heat maps' colours with words at both ends, from `left` on; tiles have a side in inches."""
+    words: dict[str, Any] = {"color": theme.muted, "fontsize": 8, "va": "center_baseline", **_PLAIN}
+    start = left + _points(scale.low, size=8) / 72 / side + 0.06
+    axes.text(left, middle, scale.low, **words)
+    box = (start, start + 0.8, middle + 0.05, middle - 0.05)
+    colours = {"cmap": SIGNED, "alpha": OVER} if scale.signed else {"cmap": HEAT}
+    axes.imshow(np.linspace(0, 1, 256)[None], extent=box, aspect="auto", **colours)
+    axes.text(start + 0.86, middle, scale.high, **words)
+
+
+def _points(text: str, **font: Any) -> float:
+    """How wide a text is drawn, points; in a font of matplotlib's (``size``, ``weight``)."""
+    # Dollar signs would be read as mathematics.
+    path = TextPath((0, 0), shown(text).replace("$", "S"), prop=FontProperties(**font))
+    return float(path.get_extents().x1) if text.strip() else 0.0
+
+
+def fitted(text: str, points: float, **font: Any) -> str:
     """As much of `text` as fits into a width, points; drawn in a font of matplotlib's (``size``, ``weight``)."""
-    properties, length, width = FontProperties(**font), min(len(text), 60), 2 * points
+    length, width = min(len(text), 60), 2 * points
     while length and width > points:
-        # Dollar signs would be read as mathematics.
-        path = TextPath((0, 0), shown(text, length).replace("$", "S"), prop=properties)
-        width = float(path.get_extents().x1)
+        width = _points(shown(text, length), **font)
         length = min(length, int(length * points / width)) if width > points else length
     return shown(text, length)
 
 
-class _Sheet:
-    """The tiles of a neighbour grid, in one pair of axes whose unit is a tile's side (an inch), y down."""
-
-    STEP = 1.1  # from tile to tile
-    LINE = 1.34  # from line to line
-    HITS = 1.34  # where the first column of hits begins
-    HEAD, FOOT, MARGIN = 0.26, 0.3, 0.12
-    SIZE, SCORE = 7.5, 20  # points: size of letters, width of a score
-
-    def __init__(self, columns: int, lines: int, theme: Theme) -> None:
-        width = self.HITS + self.STEP * (columns - 1) + 1 + 2 * self.MARGIN
-        height = self.HEAD + self.LINE * lines + self.FOOT + self.MARGIN
-        self.theme, self.bottom = theme, self.LINE * lines
-        self.figure = Figure(figsize=(width, height), dpi=120, facecolor=theme.background)
-        self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set_axis_off()
-        self.axes.set(
-            xlim=(-self.MARGIN, width - self.MARGIN), ylim=(self.bottom + self.FOOT, -self.HEAD - self.MARGIN)
-        )
-        self._text(0, -0.12, "query", theme.muted)
-        self._text(self.HITS, -0.12, "nearest neighbours, best first", theme.muted)
-
-    def query(self, line: int, picture: NDArray[np.uint8] | None, name: object) -> None:
-        y = self.LINE * line
-        self._tile(0, y, picture, self.theme.ink, 2.2)
-        name = _fitted(shown(name), 72, size=self.SIZE, weight="bold")
-        self._text(0, y + 1.155, name, self.theme.ink, weight="bold")
-
-    def hit(self, line: int, column: int, picture: NDArray[np.uint8] | None, hit: Hit, right: bool | None) -> None:
-        x, y = self.HITS + self.STEP * column, self.LINE * line
-        colour = {True: self.theme.good, False: self.theme.bad, None: self.theme.faint}[right]
-        self._tile(x, y, picture, colour, 0.8 if right is None else 2.2)
-        score = f"{hit['score']:.2f}"
-        if hit["label"] is None:
-            self._text(x, y + 1.155, score, self.theme.muted)
-            return
-        mark = {True: "✓ ", False: "✗ ", None: ""}[right]
-        colour = self.theme.ink if right is None else colour
-        self._text(x, y + 1.155, _fitted(mark + shown(hit["label"]), 72 - self.SCORE, size=self.SIZE), colour)
-        self._text(x + 1, y + 1.155, score, self.theme.muted, ha="right")
-
-    def footer(self, legend: str, left_out: int) -> None:
-        more = f"{left_out} more {'query is' if left_out == 1 else 'queries are'} not shown" if left_out else ""
-        self._text(0, self.bottom + 0.14, "   ".join(filter(None, (legend, more))), self.theme.muted)
-
-    def _tile(self, x: float, y: float, picture: NDArray[np.uint8] | None, colour: str, width: float) -> None:
-        box = (x, x + 1, y + 1, y)
-        if picture is None:
-            self.axes.fill((x, x + 1, x + 1, x), (y, y, y + 1, y + 1), color=self.theme.faint, lw=0)
-            self._text(x + 0.5, y + 0.5, "cannot\nbe read", self.theme.muted, ha="center", va="center")
-        else:
-            self.axes.imshow(picture, extent=box, aspect="auto", interpolation="antialiased")
-        # The frame lies outside the picture and hides none of it.
-        g = 0.006 + width / (2 * 72)
-        self.axes.plot(
-            (x - g, x + 1 + g, x + 1 + g, x - g, x - g), (y - g, y - g, y + 1 + g, y + 1 + g, y - g),
-            color=colour, lw=width, solid_joinstyle="miter",
-        )  # fmt: skip
-
-    def _text(self, x: float, y: float, text: str, colour: str, va: str = "baseline", **style: Any) -> None:
-        self.axes.text(x, y, text, color=colour, va=va, fontsize=self.SIZE, parse_math=False, **style)
-
-
-def known_label(query: str, hits: Sequence[Hit], root: str | os.PathLike[str] | None = None) -> str | int | None:
-    """The label of a query, as hits name labels, if it is an item of a labelled set or one of its hits; else None."""
-    for hit in hits:
-        if hit["path"] == query:
-            label: str | int | None = hit["label"]
-            return label
-    place = re.fullmatch(r"(.+)#(\d+)", query, flags=re.DOTALL)
-    if place is None or os.path.lexists(query):
-        return None
-    try:
-        images = open_images(place[1], root=root)
-    except (ToolkitError, OSError):
-        return None
-    number = int(images.labels[int(place[2])]) if int(place[2]) < len(images) else -1
-    return images.classes[number] if images.classes is not None and number >= 0 else None
-
-
-def _read_tile(
-    path: str, channels: int, root: str | os.PathLike[str] | None, side: int = 128
-) -> NDArray[np.uint8] | None:
-    try:
-        return tile(open_item(path, channels, root=root, size=side), side)
-    except (ToolkitError, OSError):
-        return None
+def _whole(shape: tuple[int, ...], x: float, y: float) -> tuple[float, float, float, float]:
+    """Where an image of a shape, (height, width), goes to be seen whole in the tile with its middle at (x, y)."""
+    tall, wide = (0.47 * side / max(shape) for side in shape)  # half of it
+    return (x - wide, x + wide, y + tall, y - tall)
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
@@ -389,26 +346,7 @@ def views_figure(images: Sequence[Pixels], views: Sequence[Sequence[Pixels] | Pi
     if any(len(view) != len(images) for view in views):
         raise ValueError(f"{len(images)} images, but views of {[len(view) for view in views]}")
     names = ["image", *(["view"] if len(views) == 1 else [f"view {i + 1}" for i in range(len(views))])]
-    label, gap = 0.66, 0.14  # in tiles, like all that follows
-    size = (1.15 * (label + len(images)), 1.15 * (len(names) + gap))
-    figure = Figure(figsize=size, dpi=100, facecolor=theme.background)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    for row, (name, pictures) in enumerate(zip(names, [images, *views], strict=True)):
-        y = row + gap * (row > 0)  # a gap between the images and what is made of them
-        axes.text(-label + 0.04, y + 0.5, name, color=theme.muted if row else theme.ink, fontsize=9, va="center")
-        for column, picture in enumerate(pictures):
-            pixels = displayed(picture)
-            box = _whole(pixels.shape[:2], column + 0.5, y + 0.5)
-            axes.imshow(pixels, extent=box, aspect="auto", interpolation="antialiased")
-    axes.set(xlim=(-label, len(images)), ylim=(len(names) + gap, 0))
-    return figure
-
-
-def _whole(shape: tuple[int, ...], x: float, y: float) -> tuple[float, float, float, float]:
-    """Where an image of a shape, (height, width), goes to be seen whole in the tile with its middle at (x, y)."""
-    tall, wide = (0.47 * side / max(shape) for side in shape)  # half of it
-    return (x - wide, x + wide, y + tall, y - tall)
+    return sheet([images, *[list(view) for view in views]], theme, row_names=names, apart="row")
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
@@ -432,28 +370,15 @@ def attention_figure(images: Sequence[Pixels], maps: NDArray[np.floating[Any]], 
     heads = maps.shape[1]
     mean = {f"mean of {heads}": maps.mean(axis=1)} if heads > 1 else {}
     columns = mean | {f"head {head + 1}": maps[:, head] for head in range(min(heads, HEADS))}
-    top, foot, gap = 0.28, 0.32, 0.14  # in tiles, like all that follows
-    width, bottom = 1 + gap + len(columns), top + len(images)
-    figure = Figure(figsize=(1.15 * width, 1.15 * (bottom + foot)), dpi=100, facecolor=theme.background)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    for column, (name, pictures) in enumerate([("image", [displayed(image) for image in images]), *columns.items()]):
-        x = column + 0.5 + gap * (column > 0)  # a gap between the images and what is made of them
-        axes.text(x, top - 0.08, name, color=theme.muted if column else theme.ink, fontsize=9, ha="center")
-        style: dict[str, Any] = {"interpolation": "nearest", "cmap": HEAT, "vmin": 0} if column else {}
-        for row, picture in enumerate(pictures):
-            box = _whole(images[row].shape[1:], x, top + row + 0.5)
-            axes.imshow(picture, extent=box, aspect="auto", **style)
-    left, middle = 1 + gap + 0.03, bottom + 0.15
-    scale = (left + 0.14, left + 0.94, middle + 0.05, middle - 0.05)
-    axes.imshow(np.linspace(0, 1, 256)[None], extent=scale, aspect="auto", cmap=HEAT)
-    for x, text in ((left, "0"), (left + 1, "the map's largest value")):
-        axes.text(x, middle, text, color=theme.muted, fontsize=8, va="center_baseline")
-    axes.set(xlim=(0, width), ylim=(bottom + foot, 0))
-    return figure
+    rows: list[list[Pixels | Heat | None]] = [
+        [image, *(Heat(each[row], image.shape[1:], 0, float(each[row].max())) for each in columns.values())]
+        for row, image in enumerate(images)
+    ]
+    scale = Scale("0", "the map's largest value")
+    return sheet(rows, theme, column_names=["image", *columns], apart="column", scale=scale)
 
 
-# --- charts ----------------------------------------------------------------------------------------------------------
+# --- charts -----------------------------------------------------------------------------------------------------------
 
 
 def curve_columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -500,6 +425,12 @@ def curves_figure(
     return figure
 
 
+def score_title(key: str) -> str:
+    """What a protocol is called, behind the name of the labelled set where there are several (``pets: kNN``)."""
+    name, colon, protocol = key.rpartition(": ")
+    return f"{shown(name, 16)}{colon}{PROTOCOLS.get(protocol, shown(protocol, 24))}"
+
+
 def score_chart(
     results: Mapping[str, Mapping[str, Mapping[str, Any]]],
     chance: float | None = None,
@@ -534,7 +465,7 @@ def score_chart(
         axes.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), ylim=(len(names) - 0.45, -0.8))
         axes.tick_params(axis="y", labelsize=8.5, labelcolor=theme.ink)
         axes.spines["bottom"].set_bounds(0, 100)
-        _title(axes, f"{PROTOCOLS.get(protocol, shown(protocol, 24))}: top-1, %", theme)
+        _title(axes, f"{score_title(protocol)}: top-1, %", theme)
     return figure
 
 
@@ -568,7 +499,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], theme: T
 
 
 def _panels(across: int, down: int, inches: tuple[float, float], theme: Theme) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=inches, dpi=_DPI, facecolor=theme.background)
+    figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.background)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axes in panels:
@@ -604,130 +535,3 @@ def _running_mean(x: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     ones = np.ones(window)
     mean: NDArray[np.float64] = np.convolve(x, ones, mode="same") / np.convolve(np.ones(len(x)), ones, mode="same")
     return mean
-
-
-# --- maps ------------------------------------------------------------------------------------------------------------
-
-
-def principal_components(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """The two directions in which features differ most.
-
-    Features are brought to length one first, as cosine search compares them. Signs are fixed: the largest value along
-    each direction is positive.
-
-    Args:
-        features: (N, D), N at least 1.
-
-    Returns:
-        Coordinates (N, 2), and the share of the variance along each of the two, in [0, 1].
-    """
-    x = features.astype(np.float64)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    x -= x.mean(axis=0)
-    u, s, _ = np.linalg.svd(x, full_matrices=False)
-    points = np.zeros((len(x), 2))
-    points[:, : min(2, len(s))] = u[:, :2] * s[:2]
-    largest = points[np.abs(points).argmax(axis=0), (0, 1)]
-    share = np.zeros(2)
-    share[: min(2, len(s))] = s[:2] ** 2 / max(float((s**2).sum()), 1e-12)
-    return points * np.where(largest < 0, -1, 1), (float(share[0]), float(share[1]))
-
-
-def pca_map(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64] | None,
-    classes: Sequence[str] | None,
-    images: Pictures | None = None,
-    theme: Theme = LIGHT,
-) -> Figure:
-    """Features along their first two principal components, coloured by class; see `principal_components`.
-
-    Classes differ in colour and, beyond six, in marker. The first twelve have their own, the others share a grey.
-
-    Args:
-        features: (N, D).
-        labels: (N,) int64, -1 where there is none; None for all of them.
-        classes: Names of the labels.
-        images: N images (C, H, W): as many as find room are drawn in their places, the first ones first; only these
-            are looked at.
-        theme: Colours.
-    """
-    points, share = principal_components(features)
-    labels = np.full(len(points), -1, dtype=np.int64) if labels is None else labels
-    figure = Figure(figsize=_MAP, dpi=_DPI, facecolor=theme.background, layout="constrained")
-    axes = figure.add_subplot(facecolor=theme.background)
-    axes.spines[:].set_color(theme.faint)
-    axes.set(xticks=(), yticks=())
-    style = _class_styles(labels, classes, theme)
-    alpha = 0.8 if images is None else 0.25
-    for colour, marker, _, rows in style:
-        axes.scatter(points[rows, 0], points[rows, 1], s=14, color=colour, marker=marker, lw=0, alpha=alpha)
-    axes.margins(0.05)
-    axes.set_xlabel(f"first component, {100 * share[0]:.0f} % of the variance", color=theme.muted, fontsize=8)
-    axes.set_ylabel(f"second component, {100 * share[1]:.0f} %", color=theme.muted, fontsize=8)
-    if images is not None:
-        colours = np.full(len(points), theme.muted, dtype=object)
-        for colour, _, _, rows in style:
-            colours[rows] = colour
-        _thumbnails(axes, points, images, [str(colour) for colour in colours], theme)
-    if classes is not None and any(rows.any() for *_, rows in style):
-        _legend(figure, style, theme)
-    return figure
-
-
-_Style = tuple[str, str, str, NDArray[np.bool_]]  # colour, marker, name, rows
-
-
-def _class_styles(labels: NDArray[np.int64], classes: Sequence[str] | None, theme: Theme) -> list[_Style]:
-    present = [int(label) for label in np.unique(labels) if label >= 0]
-    own, rest = present[:NAMED_CLASSES], present[NAMED_CLASSES:]
-    styles: list[_Style] = []
-    others = labels < 0
-    if others.any():
-        styles.append((theme.muted if present else theme.accent, "o", "no label", others))
-    if rest:
-        styles.append((theme.muted, "o", f"{len(rest)} other classes", np.isin(labels, rest)))
-    for place, label in enumerate(own):
-        name = str(label) if classes is None else classes[label]
-        marker = MARKERS[place // len(PALETTE) % len(MARKERS)]
-        styles.append((PALETTE[place % len(PALETTE)], marker, name, labels == label))
-    return styles
-
-
-def _legend(figure: Figure, styles: Sequence[_Style], theme: Theme) -> None:
-    columns = 5 if max(len(name) for _, _, name, _ in styles) <= 10 else 3
-    handles = [Line2D([], [], color=colour, marker=marker, lw=0, ms=5) for colour, marker, _, _ in styles]
-    legend = figure.legend(
-        handles, ["x"] * len(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize=8,
-        labelcolor=theme.ink, handletextpad=0.1, columnspacing=1.4, borderpad=0,
-    )  # fmt: skip
-    # Set afterwards: in labels, matplotlib takes `$` for mathematics and drops names with a leading underscore.
-    for text, (_, _, name, _) in zip(legend.get_texts(), styles, strict=True):
-        text.set_parse_math(False)
-        text.set_text(shown(name, 20))
-
-
-def _thumbnails(
-    axes: Axes,
-    points: NDArray[np.float64],
-    images: Pictures,
-    colours: Sequence[str],
-    theme: Theme,
-    across: int = 18,
-) -> None:
-    """Draw images at their points where they overlap no earlier one; a frame in its colour around each."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    width = (right - left) / across
-    height = (top - bottom) / across * 1.15 * _MAP[0] / _MAP[1]  # the legend takes some of the figure's height
-    axes.set(xlim=(left - width / 2, right + width / 2), ylim=(bottom - height / 2, top + height / 2))
-    placed: list[tuple[float, float]] = []
-    for row, ((x, y), colour) in enumerate(zip(points, colours, strict=True)):
-        if any(abs(x - a) < 1.06 * width and abs(y - b) < 1.06 * height for a, b in placed):
-            continue
-        placed.append((x, y))
-        box = (x - width / 2, x + width / 2, y - height / 2, y + height / 2)
-        axes.imshow(tile(images[row], 48), extent=box, aspect="auto", interpolation="antialiased", zorder=3)
-        axes.plot(
-            (box[0], box[1], box[1], box[0], box[0]), (box[2], box[2], box[3], box[3], box[2]), color=colour, lw=1.4,
-            zorder=4, solid_joinstyle="miter", scalex=False, scaley=False,
-        )  # fmt: skip

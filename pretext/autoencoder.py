@@ -11,7 +11,7 @@ from ssl_toolkit.augment import Views, pretext_views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
-from ssl_toolkit.method import Method
+from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.decoder import Decoder, psnr, width_and_stride
 
@@ -88,10 +88,7 @@ class Autoencoder(Method):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Encode, narrow, paint; compare with the image as it was."""
         image = views[0]
-        seen = image
-        if self.variant == "denoising":
-            seen = corrupt(image, self.noise, self.masked, self.encoder.mean)
-        code = self.code(self.encoder.feature_map(seen))  # (N, code_dim, h, w)
+        code = self.code(self.encoder.feature_map(self._seen(image)))  # (N, code_dim, h, w)
         if self.variant != "variational":
             painted = self.paint(code, image.shape)
             return {"loss": (painted - image).square().mean(), "psnr": psnr(painted.detach(), image)}
@@ -102,6 +99,23 @@ class Autoencoder(Method):
         # In nats a value, so that learning rates do not depend on the size of the images.
         loss = (squared.mean() / (2 * self.sigma**2) + self.beta * kl) / image[0].numel()
         return {"loss": loss, "kl": kl, "psnr": psnr(painted.detach(), image)}
+
+    def task_picture(self, views: list[Tensor]) -> TaskPicture:
+        """What the encoder sees, and what is painted from its code."""
+        image, seen = views[0], self._seen(views[0])
+        code = self.code(self.encoder.feature_map(seen))
+        mean = code.chunk(2, dim=1)[0] if self.variant == "variational" else code
+        painted = self.paint(mean, image.shape)
+        words = [f"{psnr(one, other):.1f} dB" for one, other in zip(painted, image, strict=True)]
+        rows = {"view": image, "seen": seen.clamp(0, 1), "painted": painted.clamp(0, 1)}
+        if seen is image:
+            del rows["seen"]
+        return TaskPicture("Views, and what the network paints from their codes.", rows, {"painted": words})
+
+    def _seen(self, image: Tensor) -> Tensor:
+        if self.variant != "denoising":
+            return image
+        return corrupt(image, self.noise, self.masked, self.encoder.mean)
 
     def paint(self, code: Tensor, shape: torch.Size) -> Tensor:
         """Code (N, code_dim, h, w) to images (N, C, H, W) of a shape, about [0, 1]; zeros become the mean colour."""

@@ -17,7 +17,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.heads import mlp
-from ssl_toolkit.method import Method
+from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.tiles import cut_tiles, encode_apart, standardized, tile_and_gap
 
@@ -53,7 +53,7 @@ def permutation_set(tiles: int, count: int) -> NDArray[np.int64]:
         np.minimum(nearest, distance, out=nearest)
         total += distance
         chosen.append(int(np.where(nearest == nearest.max(), total, -1).argmax()))
-    found = orders.T[chosen].astype(np.int64)
+    found: NDArray[np.int64] = orders.T[chosen].astype(np.int64)
     found.setflags(write=False)  # it is cached
     return found
 
@@ -111,11 +111,43 @@ class Jigsaw(Method):
         self.register_buffer("permutation", torch.from_numpy(permutation_set(grid * grid, permutations).copy()))
         self.head = mlp(grid * grid * encoder.feature_dim, hidden_dim, permutations)
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(permutations)``."""
+        return math.log(len(self.permutation))
+
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cut the image up, put the tiles into another order, encode each, name the order."""
-        tiles = cut_tiles(views[0], self.grid, *tile_and_gap(views[0].shape[-1], self.grid, 64 / 75, 1 / 75))
-        tiles, which = reorder(standardized(tiles), self.permutation)
-        # In the units of images: the encoder's own normalisation then leaves mean 0 and standard deviation 1.
-        tiles = tiles * self.encoder.std + self.encoder.mean
-        logits = self.head(encode_apart(self.encoder, tiles).flatten(1))  # (N, permutations)
+        tiles, which = reorder(self._tiles(views[0]), self.permutation)
+        logits = self._logits(tiles)
         return {"loss": F.cross_entropy(logits, which), "accuracy": (logits.argmax(1) == which).float().mean()}
+
+    def task_picture(self, views: list[Tensor]) -> TaskPicture:
+        """The tiles in their new order, and put back by the head's answer."""
+        tiles, which = reorder(self._tiles(views[0]), self.permutation)
+        share, said = self._logits(tiles).softmax(dim=1).max(dim=1)
+        back = self.permutation[said].argsort(dim=1)
+        solved = tiles[torch.arange(len(tiles), device=tiles.device)[:, None], back]
+        right = (said == which).tolist()
+        words = [f"{'right' if r else 'wrong'}, {100 * p:.0f} %" for r, p in zip(right, share.tolist(), strict=True)]
+        return TaskPicture(
+            f"Views, their tiles in one of {len(self.permutation)} orders, and put back as the network says; "
+            f"{100 * sum(right) / len(right):.0f} % of these are right.",
+            {"view": views[0], "given": self._assembled(tiles), "solved": self._assembled(solved)},
+            {"solved": words},
+        )
+
+    def _tiles(self, image: Tensor) -> Tensor:
+        return cut_tiles(image, self.grid, *tile_and_gap(image.shape[-1], self.grid, 64 / 75, 1 / 75))
+
+    def _logits(self, tiles: Tensor) -> Tensor:
+        """Tiles (N, G, C, h, w) in [0, 1] to logits (N, permutations)."""
+        # In the units of images: the encoder's own normalisation then leaves mean 0 and standard deviation 1.
+        seen = standardized(tiles) * self.encoder.std + self.encoder.mean
+        logits: Tensor = self.head(encode_apart(self.encoder, seen).flatten(1))
+        return logits
+
+    def _assembled(self, tiles: Tensor) -> Tensor:
+        """Tiles (N, G, C, h, w) as images, a white line between them."""
+        n, _, c, h, w = tiles.shape
+        lined = F.pad(tiles, (1, 1, 1, 1), value=1.0).view(n, self.grid, self.grid, c, h + 2, w + 2)
+        return lined.permute(0, 3, 1, 4, 2, 5).reshape(n, c, self.grid * (h + 2), self.grid * (w + 2))

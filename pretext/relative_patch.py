@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -13,11 +14,12 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import require_positive
 from ssl_toolkit.heads import mlp
-from ssl_toolkit.method import Method
+from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.tiles import cut_tiles, encode_apart, tile_and_gap
 
 SIDES = 8
+NAMES = ("above left", "above", "above right", "left", "right", "below left", "below", "below right")
 CENTRE = 4  # of the 3 x 3 places, row by row
 
 
@@ -104,11 +106,32 @@ class RelativePatch(Method):
         self.colour = colour if encoder.config.channels == 3 else "keep"
         self.head = mlp(2 * encoder.feature_dim, hidden_dim, SIDES)
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(8)``: eight sides."""
+        return math.log(SIDES)
+
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cut out two patches, encode each, name the side."""
-        patches, side = patch_and_neighbour(views[0], *tile_and_gap(views[0].shape[-1], 3, 2 / 3, 34 / 144))
-        logits = self.head(encode_apart(self.encoder, self._without_fringes(patches)).flatten(1))  # (N, 8)
+        patches, side = self._pair(views[0])
+        logits = self.head(encode_apart(self.encoder, patches).flatten(1))  # (N, 8)
         return {"loss": F.cross_entropy(logits, side), "accuracy": (logits.argmax(1) == side).float().mean()}
+
+    def task_picture(self, views: list[Tensor]) -> TaskPicture:
+        """Both patches as the network sees them, where the second one lies, and where the head puts it."""
+        patches, side = self._pair(views[0])
+        share, said = self.head(encode_apart(self.encoder, patches).flatten(1)).softmax(dim=1).max(dim=1)
+        words = [f"{NAMES[k]}, {100 * p:.0f} %" for k, p in zip(said.tolist(), share.tolist(), strict=True)]
+        right = 100 * (said == side).float().mean().item()
+        return TaskPicture(
+            "Views, their central patch and another one: where it lies, and below it where the network says that it "
+            f"does; {right:.0f} % of these are right.",
+            {"view": views[0], "centre": patches[:, 0], "where?": patches[:, 1]},
+            {"centre": [f"is {NAMES[k]}" for k in side.tolist()], "where?": words},
+        )
+
+    def _pair(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        patches, side = patch_and_neighbour(image, *tile_and_gap(image.shape[-1], 3, 2 / 3, 34 / 144))
+        return self._without_fringes(patches), side
 
     def _without_fringes(self, patches: Tensor) -> Tensor:
         if self.colour == "keep":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from ssl_toolkit.augment import Views, pretext_views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.method import Method
+from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 
 TURNS = 4
@@ -54,8 +56,26 @@ class Rotation(Method):
         super().__init__(encoder, views, optimizer)
         self.head = nn.Linear(encoder.feature_dim, TURNS)
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """``log(4)``: four turns."""
+        return math.log(TURNS)
+
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Turn, encode, name the turn."""
         image, turn = rotate(views[0])
         logits = self.head(self.encoder(image))  # (4N, 4)
         return {"loss": F.cross_entropy(logits, turn), "accuracy": (logits.argmax(1) == turn).float().mean()}
+
+    def task_picture(self, views: list[Tensor]) -> TaskPicture:
+        """Each view in its four turns, and the turn that the head names."""
+        image, turn = rotate(views[0])
+        share, said = self.head(self.encoder(image)).softmax(dim=1).max(dim=1)
+        names = [f"{90 * k}°" for k in range(TURNS)]
+        words = [f"{names[k]}, {100 * p:.0f} %" for k, p in zip(said.tolist(), share.tolist(), strict=True)]
+        n = len(views[0])
+        right = 100 * (said == turn).float().mean().item()
+        return TaskPicture(
+            f"Views in four turns, and the turn that the network names for each; {right:.0f} % of these are right.",
+            {name: image[n * k : n * k + n] for k, name in enumerate(names)},
+            {name: words[n * k : n * k + n] for k, name in enumerate(names)},
+        )

@@ -73,6 +73,22 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def load_newest(method: pl.LightningModule, folder: Path) -> bool:
+    """Bring a method, heads and all, to where the newest checkpoint in `folder` left it; False if there is none.
+
+    Raises:
+        ToolkitError: If it is damaged, or of another method.
+    """
+    paths = sorted(folder.glob("step-*.ckpt"))
+    if not paths:
+        return False
+    try:
+        method.load_state_dict(AtomicCheckpointIO().load_checkpoint(paths[-1])["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise ToolkitError(f"{paths[-1]} does not fit the run's configuration") from error
+    return True
+
+
 @contextlib.contextmanager
 def signals_given_back() -> Iterator[None]:
     """Whatever listens for Ctrl-C and SIGTERM meanwhile, those who listened before do so again afterwards."""

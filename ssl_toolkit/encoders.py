@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_toolkit import __version__
-from ssl_toolkit.augment import eval_view
+from ssl_toolkit.augment import EvalView, eval_view
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
 
@@ -61,10 +63,24 @@ class ConvNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Depth of a weight from its name, as timm's networks tell it: how many convolutions are above."""
+        convolutions = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
+        return lambda name: sum(i <= int(name.split(".")[1]) for i in convolutions) - 1
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Feature map (N, 256, H/8, W/8)."""
         out: Tensor = self.features(x)
         return out
+
+    def forward_intermediates(self, x: Tensor, indices: int, norm: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The feature map, and those of the last `indices` layers, each after its ReLU; timm's name and order."""
+        maps = []
+        for layer in self.features:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                maps.append(x)
+        return x, maps[-indices:]
 
     def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
         """Global average of the feature map, (N, 256)."""
@@ -189,7 +205,33 @@ class Encoder(nn.Module):
         """Images (N, C, H, W) in [0, 1] to a token a position (N, T, D), row by row, without class tokens."""
         return self.feature_map(image).flatten(2).transpose(1, 2)
 
-    def eval_view(self) -> nn.Module:
+    def layers(self, image: Tensor) -> dict[str, Tensor]:
+        """Images (N, C, H, W) in [0, 1] to pooled features of the last four depths, in one pass.
+
+        A depth is a stage of a convolutional network, a block of a transformer. Its features are the class token if
+        the encoder's own are, else the mean over positions, behind the network's last norm where that fits.
+
+        Returns:
+            By name, (N, D) each: ``depth 4`` (the fourth from the end), ``depth 3``, ``depth 2``; ``output``, what
+            `forward` gives; and, beside a class token, ``mean``, the mean patch token of the last block. Networks that
+            timm cannot take apart give their ``output`` only.
+        """
+        backbone, image = self.backbone, self.normalize(image)
+        if not hasattr(backbone, "forward_intermediates"):
+            return {"output": backbone(image)}
+        by_token = getattr(backbone, "global_pool", None) == "token"
+        takes = inspect.signature(backbone.forward_intermediates).parameters
+        prefix = {"return_prefix_tokens": True} if by_token and "return_prefix_tokens" in takes else {}
+        last, depths = backbone.forward_intermediates(image, indices=4, norm=True, **prefix)
+        found = {}
+        for number, depth in zip((4, 3, 2), depths, strict=False):
+            found[f"depth {number}"] = depth[1][:, 0] if prefix else depth.mean(dim=(2, 3))
+        found["output"] = backbone.forward_head(last, pre_logits=True)
+        if prefix:
+            found["mean"] = depths[-1][0].mean(dim=(2, 3))
+        return found
+
+    def eval_view(self) -> EvalView:
         """What evaluation does to images that were read at `load_size`: bytes to [0, 1], the central `image_size`."""
         return eval_view(self.config.image_size, self.config.load_size)
 
@@ -202,7 +244,7 @@ class Encoder(nn.Module):
     @property
     def sha256(self) -> str:
         """Identity of the encoder: a hash of its configuration and of every weight."""
-        return _hash(self.config, _weights(self))
+        return _hash(asdict(self.config), plain_state(self.backbone))
 
 
 def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
@@ -268,15 +310,14 @@ def architectures() -> list[str]:
     return [*OWN_ARCHITECTURES, *timm.list_models()]
 
 
-def _weights(encoder: Encoder) -> dict[str, Tensor]:
-    """The backbone's state under timm's own names, on the CPU and contiguous."""
-    return {k: v.detach().cpu().contiguous() for k, v in encoder.backbone.state_dict().items()}
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state, on the CPU and contiguous."""
+    return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
 
 
-def _hash(config: EncoderConfig, weights: dict[str, Tensor]) -> str:
-    described = asdict(config)
-    if config.norm == "batch":
-        del described["norm"]  # encoders saved without the choice keep their identity
+def _hash(described: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    # Encoders saved without the choice of norms keep their identity.
+    described = {k: v for k, v in described.items() if (k, v) != ("norm", "batch")}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name]
@@ -306,14 +347,34 @@ def save_encoder(encoder: Encoder, path: str | Path, method: str = "") -> str:
     Raises:
         ToolkitError: If a weight is not finite.
     """
-    weights = _weights(encoder)
+    return save_weights(plain_state(encoder.backbone), asdict(encoder.config), path, FORMAT, method)
+
+
+def save_weights(
+    weights: dict[str, Tensor], described: dict[str, Any], path: str | Path, format: str, method: str = ""
+) -> str:
+    """Write weights to one safetensors file, with what they are in its metadata.
+
+    Args:
+        weights: By name, on the CPU and contiguous.
+        described: All that is needed to build the network again, as JSON has it.
+        path: The file.
+        format: Name of the kind of file.
+        method: What trained them.
+
+    Returns:
+        The sha256 of description and weights.
+
+    Raises:
+        ToolkitError: If a weight is not finite.
+    """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ToolkitError(f"weight '{name}' is not finite: the training diverged, {path} is not written")
-    sha256 = _hash(encoder.config, weights)
+    sha256 = _hash(described, weights)
     metadata = {
-        "format": FORMAT,
-        "config": json.dumps(asdict(encoder.config)),
+        "format": format,
+        "config": json.dumps(described),
         "method": method,
         "versions": json.dumps(versions()),
         "sha256": sha256,
@@ -342,15 +403,44 @@ def encoder_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         ToolkitError: If the file is not one of ours.
     """
-    file = encoder_file(path)
+    return _metadata(encoder_file(path), FORMAT, "an encoder")
+
+
+def _metadata(file: Path, format: str, what: str) -> dict[str, str]:
     try:
         with safe_open(file, "pt") as handle:
             metadata: dict[str, str] = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ToolkitError(f"{file} is not a readable safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ToolkitError(f"{file} is a safetensors file, but not an encoder saved by ssl-toolkit ({FORMAT})")
+    if metadata.get("format") != format:
+        raise ToolkitError(f"{file} is a safetensors file, but not {what} saved by ssl-toolkit ({format})")
     return metadata
+
+
+def load_weights(file: Path, format: str, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and description that `save_weights` wrote to a file of this format.
+
+    Args:
+        file: The file.
+        format: As it was saved.
+        what: Its kind with its article, for errors.
+
+    Raises:
+        ToolkitError: If it is not of this kind, or its sha256 does not match what is in it.
+    """
+    metadata = _metadata(file, format, what)
+    described: dict[str, Any] = json.loads(metadata["config"])
+    with safe_open(file, "pt") as handle:
+        weights = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+    if _hash(described, weights) != metadata["sha256"]:
+        raise ToolkitError(f"{file}: its sha256 does not match its contents: it is damaged, copy or train it again")
+    return weights, described
+
+
+def config_of(described: dict[str, Any]) -> EncoderConfig:
+    """The configuration out of JSON, which knows no tuples."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+    return EncoderConfig(**values)
 
 
 def load_encoder(path: str | Path, image_size: int | None = None, load_size: int | None = None) -> Encoder:
@@ -367,14 +457,8 @@ def load_encoder(path: str | Path, image_size: int | None = None, load_size: int
             sha256 does not match what is in it.
     """
     file = encoder_file(path)
-    metadata = encoder_metadata(file)
-    stored: dict[str, Any] = json.loads(metadata["config"])
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    config = EncoderConfig(**values)
-    with safe_open(file, "pt") as handle:
-        weights = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
-    if _hash(config, weights) != metadata["sha256"]:
-        raise ToolkitError(f"{file}: its sha256 does not match its contents: it is damaged, copy or train it again")
+    weights, described = load_weights(file, FORMAT, "an encoder")
+    config = config_of(described)
     encoder = Encoder(
         replace(config, image_size=image_size or config.image_size, load_size=load_size or config.load_size)
     )

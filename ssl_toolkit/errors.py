@@ -31,6 +31,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}': known are {listed}")
 
 
+def missing_extra(what: str, extra: str) -> UsageError:
+    """A `UsageError` for a library that only some users need, and that is not installed.
+
+    Args:
+        what: What needs it, as it should read in the sentence: ``"the UMAP map"``.
+        extra: The extra of this package that brings it.
+    """
+    return UsageError(f"{what} needs a library that is not installed: pip install 'ssl-toolkit[{extra}]'")
+
+
 def require_positive(**options: float) -> None:
     """Refuse options of a method that are not above 0.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -14,6 +15,21 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor, schedule_weight_decay
 from ssl_toolkit.randomness import seed_device
+
+
+@dataclass(frozen=True)
+class TaskPicture:
+    """What a method's own task looks like.
+
+    Attributes:
+        about: What is seen, in a sentence.
+        rows: Name of a row to images (n, C, h, w) in [0, 1].
+        captions: Name of a row to what stands below each of its images; rows may be left out.
+    """
+
+    about: str
+    rows: dict[str, Tensor]
+    captions: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Method(pl.LightningModule, ABC):
@@ -32,6 +48,9 @@ class Method(pl.LightningModule, ABC):
     encoder_norm: ClassVar[Literal["batch", "layer"]] = "batch"
     # Whether views may be clips: their frames one after another along the channels.
     takes_clips: ClassVar[bool] = False
+    # The submodule whose output the loss compares, such as ``projector``: a collapse is seen there first. Its rows are
+    # those of the first view, then those of the others. None: there are the encoder's features and no more.
+    embedding: ClassVar[str | None] = None
 
     def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
@@ -48,6 +67,10 @@ class Method(pl.LightningModule, ABC):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """The method itself: views, each (N, C, H, W) in [0, 1], to ``{"loss": scalar, ...}``; all of it is logged."""
 
+    def task_picture(self, views: list[Tensor]) -> TaskPicture | None:
+        """The task's own picture for the report, on the views of a few images; None for methods that have none."""
+        return None
+
     @property
     def kept_encoder(self) -> Encoder:
         """The encoder that is scored and saved: the trained one, unless the method's paper keeps its teacher."""
@@ -57,6 +80,14 @@ class Method(pl.LightningModule, ABC):
     def progress(self) -> float:
         """Share of the run's optimiser steps that are done, in [0, 1]; 0 outside training."""
         return min(1.0, self.global_step / self.total_steps)
+
+    def lr_scales(self) -> dict[str, float]:
+        """Share of the learning rate that a parameter takes, by its name; 1 for those that are not named."""
+        return {}
+
+    def chance_loss(self, batch_size: int) -> float | None:
+        """The loss of a guess among the candidates of `batch_size` images; None where there is no such figure."""
+        return None
 
     def after_update(self) -> None:
         """Runs once after each optimiser step, and not in steps that only accumulate: the place of momentum updates."""
@@ -84,7 +115,7 @@ class Method(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The configured optimiser with its schedule, moved on at every optimiser step."""
         config = self.optimizer_config
-        optimizer = build_optimizer(self, config, self.images_per_step)
+        optimizer = build_optimizer(self, config, self.images_per_step, self.lr_scales())
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(config.schedule, step, self.total_steps, config.warmup)
         )

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,20 +74,33 @@ def scaled_lr(config: OptimizerConfig, batch_size: int) -> float:
     return config.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.lr_scaling]
 
 
-def parameter_groups(module: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: "nn.Module", weight_decay: float, lr_scales: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Two groups: the trained weights, decayed, and norms and biases (at most one dimension), not decayed.
 
     timm's LARS does not adapt a group whose weight decay is zero, so norms and biases also keep the plain step there.
+
+    Args:
+        module: Parameters with ``requires_grad`` are trained.
+        weight_decay: Of the first group.
+        lr_scales: Share of the learning rate by name of parameter, 1 for others. There are two groups for each share,
+            the largest first.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "decayed": True},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "decayed": False},
-    ]
+    scales = lr_scales or {}
+    trained = [(scales.get(name, 1.0), p) for name, p in module.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = []
+    for scale in sorted({1.0, *(scale for scale, _ in trained)}, reverse=True):
+        own = [p for its, p in trained if its == scale]
+        groups += [
+            {"params": [p for p in own if p.ndim > 1], "weight_decay": weight_decay, "decayed": True, "scale": scale},
+            {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "decayed": False, "scale": scale},
+        ]
+    return groups
 
 
 def schedule_weight_decay(optimizer: "Optimizer", config: OptimizerConfig, progress: float) -> None:
-    """Set the weight decay that is due, in the group that is decayed; see `OptimizerConfig.final_weight_decay`.
+    """Set the weight decay that is due, in the groups that are decayed; see `OptimizerConfig.final_weight_decay`.
 
     Args:
         optimizer: From `build_optimizer`.
@@ -100,19 +114,24 @@ def schedule_weight_decay(optimizer: "Optimizer", config: OptimizerConfig, progr
             group["weight_decay"] = cosine(config.weight_decay, config.final_weight_decay, progress)
 
 
-def build_optimizer(module: "nn.Module", config: OptimizerConfig, batch_size: int) -> "Optimizer":
+def build_optimizer(
+    module: "nn.Module", config: OptimizerConfig, batch_size: int, lr_scales: Mapping[str, float] | None = None
+) -> "Optimizer":
     """The optimiser that `config` names, over the trained parameters of `module`.
 
     Args:
         module: Parameters with ``requires_grad`` are trained.
         config: Name, learning rate, weight decay, momentum.
         batch_size: Images an optimiser step, for `OptimizerConfig.lr_scaling`.
+        lr_scales: See `parameter_groups`.
     """
     import torch
     from timm.optim import Lars
 
-    groups = parameter_groups(module, config.weight_decay)
+    groups = parameter_groups(module, config.weight_decay, lr_scales)
     lr = scaled_lr(config, batch_size)
+    for group in groups:
+        group["lr"] = lr * group["scale"]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr)
     if config.name == "adam":

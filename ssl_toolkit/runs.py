@@ -13,7 +13,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import write_atomic
 
 # What may differ between a run and its resumption: these change how it is done, never what comes out.
-FREE_ON_RESUME = {"out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate"}
+FREE_ON_RESUME = {"out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate", "doctor"}
 
 
 def launched_rank() -> int:

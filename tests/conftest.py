@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import ImageSet
@@ -32,6 +35,27 @@ def tiny_heads(found: type) -> dict[str, int]:
     """Options that make a method's heads, prototypes and queue small, whichever of them it has."""
     names = inspect.signature(found).parameters
     return {name: 16 for name in names if name.endswith("_dim") or name in ("prototypes", "queue_size")}
+
+
+RED, BLUE = (250, 10, 20), (10, 20, 250)
+
+
+def plain(colour: tuple[int, ...], side: int = 8) -> np.ndarray:
+    """An image (C, side, side) of one colour."""
+    return np.broadcast_to(np.array(colour, np.uint8)[:, None, None], (len(colour), side, side)).copy()
+
+
+def pixels(figure: Any) -> np.ndarray:
+    """The drawn figure, (H, W, 3) uint8."""
+    from ssl_toolkit.eval.visualize import figure_png
+
+    return np.asarray(Image.open(io.BytesIO(figure_png(figure))).convert("RGB"))
+
+
+def count(picture: np.ndarray, colour: str | tuple[int, ...]) -> int:
+    """How many pixels of a picture (H, W, 3) have a colour."""
+    rgb = np.round(255 * np.array(to_rgb(colour))) if isinstance(colour, str) else np.array(colour)
+    return int((picture == rgb).all(axis=-1).sum())
 
 
 class Arrays(ImageSet):
@@ -93,7 +117,7 @@ def train_quickly(tmp_path: Path) -> Callable[..., Any]:
             options.pop("optimizer", OptimizerConfig()),
             **options.pop("method", {}),
         )
-        run = start_run(tmp_path / out, {"epochs": epochs}, resume=options.get("resume", False))
+        run = start_run(tmp_path / out, {}, resume=options.get("resume", False))
         loader = ImageLoader(images, size, batch_size=batch_size, shuffle=True, workers=options.pop("workers", 0))
         fit(method, loader, run, epochs=epochs, seed=seed, progress=False, accelerator="cpu", **options)
         return method

@@ -18,6 +18,7 @@ RECIPES = {
     "swav": (recipes.swav_views, 8),
     "cpc": (recipes.cpc_views, 1),
     "pretext": (recipes.pretext_views, 1),
+    "finetune": (recipes.finetune_views, 1),
 }
 
 
@@ -143,3 +144,21 @@ def test_eval_view():
 def test_bad_sizes_are_named(bad):
     with pytest.raises(UsageError, match="at least 1"):
         recipes.simclr_views(**bad)
+
+
+def test_randaugment_and_erasing_stay_in_range_and_repeat():
+    image = torch.randint(1, 256, (6, 3, 24, 24), dtype=torch.uint8)
+    views, plain = recipes.finetune_views(16, randaugment=2, magnitude=12, erase_p=1.0), recipes.finetune_views(16)
+    for seed in range(12):  # RandAugment draws its operations for the batch
+        torch.manual_seed(seed)
+        (view,) = views(image)
+        torch.manual_seed(seed)
+        assert torch.equal(views(image)[0], view)
+        assert view.shape == (6, 3, 16, 16)
+        assert view.min() >= 0
+        assert view.max() <= 1
+        torch.manual_seed(seed)
+        (cropped,) = plain(image)
+        assert ((view == 0).all(dim=1) & (cropped > 0).all(dim=1)).flatten(1).any(dim=1).all()  # a part is erased
+    with pytest.raises(UsageError, match="--randaugment needs RGB images, these have 1 channels"):
+        recipes.finetune_views(16, channels=1, randaugment=1)

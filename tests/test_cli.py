@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,33 @@ def test_run_folder(folder: Path) -> None:
     assert config["views"]["flip_p"] == 0.5
 
 
+def test_evaluate_on_several_labelled_sets(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    table = succeed(
+        "evaluate", tmp_path / "run",
+        "--sets", f"colours={folder / 'train'},{folder / 'test'}", "shapes=shapes:train:40",
+        "--protocol", "knn,svm",
+    )  # fmt: skip
+    lines = table.splitlines()
+    assert lines[0].split() == ["top-1,", "%", "kNN", "linear", "SVM"]
+    assert [line.split()[0] for line in lines[1:]] == ["colours", "random", "raw", "shapes", "random", "raw"]
+    assert len({len(line) for line in lines}) == 1
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "results" not in results
+    assert {name: each["protocol"]["left_out"] for name, each in results["sets"].items()} == {
+        "colours": False, "shapes": True
+    }  # fmt: skip
+    for each in results["sets"].values():
+        assert set(each["results"]) == {"trained", "random", "pixels"}
+        assert set(each["results"]["trained"]) == {"knn", "svm"}
+    assert "colours: kNN" in succeed("compare", tmp_path / "run")
+    succeed("report", tmp_path / "run", "--images", "8")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h3>colours</h3>" in page
+    assert "<h3>shapes</h3>" in page
+    assert f"--sets colours={folder / 'train'},{folder / 'test'} shapes=shapes:train:40" in page
+
+
 def test_evaluate(folder: Path) -> None:
     table = succeed(
         "evaluate", folder / "run", "--train", folder / "train", "--test", folder / "test",
@@ -88,15 +116,17 @@ def test_embed(folder: Path) -> None:
 
 
 def test_index_and_search(folder: Path) -> None:
-    queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue" / "0.png"]
-    found = json.loads(
-        succeed("search", folder / "index", *queries, "-k", "5", "--json", "--grid", folder / "hits.png")
-    )
-    assert [len(hits) for hits in found] == [5, 5]
-    assert found[0][0] == {
-        "rank": 1, "path": str(queries[0]), "score": pytest.approx(1, abs=1e-4), "label": "red",
-    }  # fmt: skip
-    assert [hit["rank"] for hit in found[1]] == [1, 2, 3, 4, 5]
+    queries = [folder / "train" / "red" / "3.png", folder / "test" / "blue"]
+    files = ["--grid", folder / "hits.png", "--csv", folder / "hits.csv"]
+    found = json.loads(succeed("search", folder / "index", *queries, "-k", "5", "--json", *files))
+    names = [str(queries[0]), *(str(queries[1] / f"{number}.png") for number in range(4))]
+    assert [one["query"] for one in found] == names
+    for one in found:
+        assert [hit["rank"] for hit in one["hits"]] == [1, 2, 3, 4, 5]
+        assert list(one["hits"][0]) == ["rank", "path", "score", "label"]
+    assert (found[0]["label"], found[0]["hits"][0]["label"]) == ("red", "red")
+    assert str(queries[0]) not in [hit["path"] for hit in found[0]["hits"]]
+    assert len((folder / "hits.csv").read_text().splitlines()) == 26
     with Image.open(folder / "hits.png") as picture:
         assert picture.format == "PNG"
     assert "red" in succeed("search", folder / "index", queries[0], "-k3")
@@ -109,6 +139,33 @@ def test_report(folder: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_doctor(folder: Path) -> None:
+    found = json.loads(succeed("doctor", folder / "run", "--json"))
+    assert set(found["measures"]) == {"embedding", "features", "step"}
+    assert found["findings"] == []
+    assert "no finding" in succeed("doctor", folder / "run", "--data", folder / "train")
+    (folder / "bare").mkdir()
+    for name in ("config.yaml", "encoder.safetensors"):
+        (folder / "bare" / name).write_bytes((folder / "run" / name).read_bytes())
+    assert set(json.loads(succeed("doctor", folder / "bare", "--json"))["measures"]) == {"features"}
+
+
+def test_check_takes_the_options_of_pretrain_and_leaves_nothing(folder: Path) -> None:
+    options = [*TINY, "--out", folder / "checked", "--steps", "20", "--overfit-steps", "30"]
+    found = json.loads(succeed("check", *options, "--json"))
+    assert [check["passed"] for check in found["checks"]] == [True, True]
+    assert found["images_per_second"] > 0
+    assert found["memory_bytes"] > 2**20
+    assert not (folder / "checked").exists()
+
+
+def test_check_fails_where_nothing_can_be_learnt(folder: Path) -> None:
+    done = ssl_toolkit("check", *TINY, "--optimizer.lr", "1e-12", "--steps", "20")
+    assert done.returncode == 1
+    assert "overfits a few batches failed" in done.stderr
+    assert "FAILED" in done.stdout
+
+
 def test_views(folder: Path) -> None:
     options = ["--data", folder / "train", "--recipe", "multicrop", "--size", "16", "--images", "3"]
     picture = folder / "pictures" / "views.png"
@@ -119,6 +176,19 @@ def test_views(folder: Path) -> None:
     with Image.open(picture) as drawn:
         assert drawn.width == few[0]
         assert drawn.height > 1.3 * few[1]  # seven rows instead of five
+
+
+def test_plot(folder: Path) -> None:
+    for name, options in (("pca", ["--images", "3"]), ("features", ["--unit", "3", "--layer", "features.2"])):
+        picture = folder / "pictures" / f"{name}.png"
+        words = ["plot", name, folder / "run", "--data", folder / "train", "--workers", "0", "--out", picture]
+        assert succeed(*words, *options).strip() == str(picture)
+        with Image.open(picture) as drawn:
+            assert drawn.format == "PNG"
+    from ssl_toolkit.cli.plot import PICTURES
+    from ssl_toolkit.eval.plots import PLOTS
+
+    assert set(PICTURES) == set(PLOTS)
 
 
 def test_precision_auto_is_resolved_and_stored(folder: Path) -> None:
@@ -227,6 +297,8 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert done.stdout.startswith("usage: ssl-toolkit")
 
 
+TUNE = ["--train", "shapes:train:40", "--out", "x"]
+
 # Arguments, and what the answer names: the place, and the value or the nearest right name.
 BAD = [
     (["pretrian"], ["pretrian", "pretrain"]),
@@ -254,15 +326,39 @@ BAD = [
     (["evaluate", "no/run", "--train", "shapes:train", "--test", "shapes:test"], ["no/run"]),
     (["evaluate", "RUN", "--train", "shapes:train:40", "--test", "shapes:test:20", "--protocol", "kn"], ["kn", "knn"]),
     (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT"], ["FLAT", "no labels"]),
+    (["evaluate", "RUN"], ["--train DATA", "--sets NAME=TRAIN,TEST"]),
+    (["evaluate", "RUN", "--train", "shapes:train:9", "--sets", "a=shapes:train:9"], ["either", "--sets"]),
+    (["evaluate", "RUN", "--sets", "shapes:train:9"], ["--sets shapes:train:9", "NAME=TRAIN,TEST"]),
+    (["evaluate", "RUN", "--sets", "a/b=shapes:train:9"], ["--sets a/b=shapes:train:9", "name"]),
+    (["evaluate", "RUN", "--sets", "a=x,y,z"], ["--sets a=x,y,z", "NAME=TRAIN,TEST"]),
+    (["evaluate", "RUN", "--sets", "a=shapes:train:9", "a=shapes:train:8"], ["names a twice"]),
+    (["evaluate", "RUN", "--sets", "a=shapes:train:9", "b=FLAT"], ["FLAT", "no labels"]),
+    (["evaluate", "RUN", "--train", "shapes:train:9", "--sgd-epochs", "0"], ["--sgd-epochs", "0"]),
+    (["evaluate", "RUN", "--train", "shapes:train:9", "--sgd-lr", "-1"], ["--sgd-lr", "-1"]),
     (["evaluate", "RUN", "--train", "FLAT"], ["FLAT", "no labels"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--update"], ["x", "no index"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--index", "IVF9,Flat"], ["--index IVF9,Flat", "4 vectors"]),
     (["compare", "FULL"], ["FULL", "not a run"]),
     (["search", "no/index", "a.jpg"], ["no/index"]),
     (["search", "RUN", "a.jpg", "-k", "0"], ["-k", "0"]),
+    (["search", "INDEX", "VECTORS.npy"], ["VECTORS.npy", "(N, 256)", "(3, 5)"]),
+    (["search", "INDEX", "missing.npy"], ["missing.npy"]),
+    (["search", "INDEX", "cifar11:test"], ["cifar11", "cifar10"]),
+    (["search", "INDEX", "FULL"], ["FULL", "no images"]),
+    (["search", "INDEX", "VECTORS.npy", "--max-bad-rate", "x"], ["max_bad_rate", "x"]),
+    (["search", "INDEX", "FLAT/0.png", "--csv", "BAD.yaml/x.csv"], ["--csv BAD.yaml"]),
+    (["merge", "INDEX", "no/index", "--out", "x"], ["no/index", "no index"]),
+    (["merge", "INDEX", "INDEX", "--out", "INDEX"], ["--out INDEX", "--overwrite"]),
+    (["merge", "INDEX", "--out", "x", "--index", "IVF9999,Flat"], ["--index IVF9999,Flat", "24 vectors"]),
+    (["merge", "INDEX", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
     (["duplicates", "INDEX", "--threshold", "2"], ["--threshold", "2", "from -1 to 1"]),
     (["outliers", "INDEX", "--k", "0"], ["-k", "0"]),
     (["search", "INDEX", "missing.jpg"], ["missing.jpg"]),
+    (["explore", "no/index"], ["no/index"]),
+    (["explore", "INDEX", "--points", "0"], ["--points", "0"]),
+    (["explore", "INDEX", "-k", "0"], ["-k", "0"]),
+    (["explore", "INDEX", "--port", "70000"], ["--port", "70000", "65535"]),
+    (["explore", "INDEX", "--projection", "tsn"], ["projection", "tsn", "tsne"]),
     (["embed", "RUN", "--data", "FLAT", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
     (["index", "RUN", "--data", "FLAT", "--out", "x", "--workers", "-1"], ["--workers", "-1"]),
     (["evaluate", "RUN", "--train", "FLAT", "--test", "FLAT", "--out", "BAD.yaml/x.json"], ["--out BAD.yaml"]),
@@ -273,7 +369,44 @@ BAD = [
     (["pretrain", *TINY, "--out", "x", "--image-size", "8"], ["16 pixels"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "RUN", "--image-size", "64", "--load-size", "32"], ["load-size"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "RUN", "--channels", "1"], ["--channels 3"]),
+    (["finetune", "no/run", *TUNE], ["no/run"]),
+    (["finetune", "RUN", *TUNE, "--test", "no/such"], ["no/such"]),
+    (["finetune", "RUN", *TUNE, "--train", "FLAT"], ["FLAT", "no labels"]),
+    (["finetune", "RUN", *TUNE, "--out", "FULL"], ["FULL", "not a run"]),
+    (["finetune", "RUN", *TUNE, "--out", "RUN"], ["RUN", "--overwrite"]),
+    (["finetune", "RUN", *TUNE, "--label-budget", "1.5"], ["--label-budget is 1.5"]),
+    (["finetune", "RUN", *TUNE, "--label-budget", "0"], ["--label-budget", "0"]),
+    (["finetune", "RUN", *TUNE, "--label-budget", "1"], ["--validation 0"]),
+    (["finetune", "RUN", *TUNE, "--validation", "0", "--patience", "3"], ["--patience is 3"]),
+    (["finetune", "RUN", *TUNE, "--layer-decay", "1.1"], ["--layer-decay", "1.1"]),
+    (["finetune", "RUN", *TUNE, "--mixup", "-1"], ["--mixup", "-1"]),
+    (["finetune", "RUN", *TUNE, "--ema", "2"], ["--ema", "2"]),
+    (["finetune", "RUN", *TUNE, "--init", "imagenet"], ["init", "imagenet"]),
+    (["finetune", "RUN", *TUNE, "--crop-scale", "0.5"], ["crop_scale", "0.5"]),
+    (["finetune", "RUN", *TUNE, "--crop-scale", "[0.5, 0.1]"], ["crop scale", "0.5", "0.1"]),
+    (["finetune", "RUN", *TUNE, "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
+    (["finetune", "RUN", *TUNE, "--test", "shapes:test", "--device", "cuda"], ["--device cuda"]),
     (["report", "FULL"], ["FULL"]),
+    (["check", *TINY, "--epocs", "3"], ["--epocs", "--epochs"]),
+    (["check", "--data", "shapes:train"], ["--method", "simclr"]),
+    (["check", *TINY, "--steps", "3"], ["--steps", "3", "at least 20"]),
+    (["check", *TINY, "--overfit-steps", "0"], ["--overfit-steps", "0"]),
+    (["check", *TINY, "--batch-size", "1000"], ["64", "--batch-size"]),
+    (["doctor", "FULL"], ["FULL", "not a run"]),
+    (["doctor", "RUN", "--data", "no/such/folder"], ["no/such/folder"]),
+    (["doctor", "RUN", "--images", "3"], ["--images", "3"]),
+    (["plot", "pcaa", "RUN", "--data", "FLAT"], ["pcaa", "pca"]),
+    (["plot", "tsne", "RUN"], ["tsne", "--data"]),
+    (["plot", "pca", "no/run", "--data", "FLAT"], ["no/run"]),
+    (["plot", "attention", "RUN", "--data", "FLAT"], ["convnet", "attention", "vit_"]),
+    (["plot", "saliency", "RUN", "--data", "FLAT"], ["FLAT", "no labels"]),
+    (["plot", "saliency", "RUN", "--data", "shapes:test:60", "--target", "lampe"], ["lampe", "lamp"]),
+    (["plot", "features", "RUN", "--data", "FLAT", "--layer", "features.55"], ["features.55", "features.5"]),
+    (["plot", "features", "RUN", "--data", "FLAT", "--unit", "999"], ["--unit", "999", "255"]),
+    (["plot", "ascent", "RUN", "--unit", "-1"], ["--unit", "-1"]),
+    (["plot", "pca", "RUN", "--data", "FLAT", "--images", "0"], ["--images", "0"]),
+    (["plot", "pca", "RUN", "--data", "FLAT", "--sample", "1"], ["--sample", "1"]),
+    (["plot", "pca", "RUN", "--data", "FLAT", "--out", "BAD.yaml/x.png"], ["--out", "BAD.yaml"]),
     (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
     (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),
     (["views", "--data", "shapes:train", "--recipe", "pretext", "--views.blur_p", "1"], ["--views.blur-p"]),
@@ -294,6 +427,7 @@ def test_bad_input_is_answered_in_a_few_lines(
     for number in range(4):
         Image.new("RGB", (16, 16)).save(tmp_path / "FLAT" / f"{number}.png")
     (tmp_path / "BAD.yaml").write_text("epocs: 3\n")
+    np.save(tmp_path / "VECTORS.npy", np.ones((3, 5), np.float32))
     (tmp_path / "NULL.yaml").write_text("method: [simclr]\n")
     os.symlink(folder / "index", tmp_path / "INDEX")
     os.symlink(folder / "run", tmp_path / "RUN")

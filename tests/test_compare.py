@@ -54,6 +54,36 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
     assert [row.name for row in compare_runs(runs)][:2] == [str(runs[1]), str(runs[0])]
 
 
+def of_sets(run: Path, **knn: float) -> Path:
+    """The run, scored on several labelled sets."""
+    results = json.loads((run / "results.json").read_text())
+    part = {key: results.pop(key) for key in ("protocol", "results")}
+    results["sets"] = {}
+    for name, top1 in knn.items():
+        trained = {"knn": {"top1": top1, "interval": [top1, top1]}}
+        results["sets"][name] = {**part, "results": {**part["results"], "trained": trained}}
+    (run / "results.json").write_text(json.dumps(results))
+    return run
+
+
+def test_several_labelled_sets_are_columns(tmp_path: Path) -> None:
+    runs = [
+        of_sets(scored(tmp_path / "a", 0.5), pets=0.5, flowers=0.25),
+        of_sets(scored(tmp_path / "b", 0.5), pets=0.75, flowers=0.125),
+    ]
+    rows = compare_runs(runs)
+    assert [(row.name, [score["top1"] for score in row.scores.values()]) for row in rows] == [
+        ("b", [0.75, 0.125]), ("a", [0.5, 0.25]), ("random weights", [0.25, 0.25]), ("raw pixels", [0.125, 0.125])
+    ]  # fmt: skip
+    assert list(rows[0].scores) == ["pets: knn", "flowers: knn"]
+    lines = table(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).splitlines()
+    assert lines[0].split()[-4:] == ["pets:", "kNN", "flowers:", "kNN"]
+    assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±0.0", "12.5", "±0.0"]
+    assert len({len(line) for line in lines}) == 1
+    with pytest.raises(UsageError, match=r"c was scored on 100 images by 50 of 8 classes, .*a on pets: 100 images"):
+        compare_runs([runs[0], scored(tmp_path / "c", 0.5)])
+
+
 def test_the_chart_is_written(tmp_path: Path) -> None:
     compare([str(scored(tmp_path / "a", 0.5))], str(tmp_path / "charts" / "a.png"))
     with Image.open(tmp_path / "charts" / "a.png") as picture:

@@ -41,6 +41,44 @@ def test_features_map_and_tokens(name: str, size: int, width: int, grid: int) ->
     assert torch.equal(tokens[:, grid], feature_map[:, :, 1, 0])
 
 
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("convnet", {"depth 4": 64, "depth 3": 128, "depth 2": 128, "output": 256}),
+        ("resnet18", {"depth 4": 64, "depth 3": 128, "depth 2": 256, "output": 512}),
+        ("mobilenetv3_small_050", {"depth 4": 8, "depth 3": 16, "depth 2": 24, "output": 1024}),
+        ("vit_tiny_patch16_224", dict.fromkeys(("depth 4", "depth 3", "depth 2", "output", "mean"), 192)),
+    ],
+)
+def test_layers_end_in_the_output(name: str, widths: dict[str, int]) -> None:
+    encoder, image = build(name), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        found = encoder.layers(image)
+        assert {key: part.shape for key, part in found.items()} == {key: (2, width) for key, width in widths.items()}
+        assert torch.equal(found["output"], encoder(image))
+        if "mean" in found:
+            torch.testing.assert_close(found["mean"], encoder.tokens(image).mean(dim=1))
+
+
+def test_layers_are_the_stages_own_averages_and_the_blocks_own_class_tokens() -> None:
+    for name, modules in (("resnet18", ("layer1", "layer2", "layer3")), ("vit_tiny_patch16_224", (8, 9, 10))):
+        encoder, image, caught = build(name), torch.rand(2, 3, 32, 32), []
+        for each in modules:
+            stage = getattr(encoder.backbone, each) if isinstance(each, str) else encoder.backbone.blocks[each]
+            stage.register_forward_hook(lambda module, args, out, caught=caught: caught.append(out))
+        with torch.no_grad():
+            found = encoder.layers(image)
+            for key, out in zip(("depth 4", "depth 3", "depth 2"), caught, strict=True):
+                pooled = out.mean(dim=(2, 3)) if out.ndim == 4 else encoder.backbone.norm(out)[:, 0]
+                torch.testing.assert_close(found[key], pooled)
+
+
+def test_a_network_that_cannot_be_taken_apart_has_its_output_only() -> None:
+    encoder = build("convnet")
+    encoder.backbone = nn.Sequential(nn.Flatten())
+    assert {key: part.shape for key, part in encoder.layers(torch.rand(2, 3, 4, 4)).items()} == {"output": (2, 48)}
+
+
 def test_small_stem_is_chosen_under_64_pixels_or_by_flag() -> None:
     assert build("resnet18", 32).backbone.conv1.kernel_size == (3, 3)
     assert isinstance(build("resnet18", 32).backbone.maxpool, nn.Identity)

@@ -1,6 +1,6 @@
 import pytest
 
-from ssl_toolkit.errors import UsageError, require_positive, require_share
+from ssl_toolkit.errors import UsageError, missing_extra, require_positive, require_share
 
 
 def test_what_is_above_zero_passes() -> None:
@@ -26,3 +26,9 @@ def test_what_is_no_share_is_refused_by_name_and_value(value: float) -> None:
 def test_a_parameter_that_ends_in_an_underscore_is_named_as_it_is_typed() -> None:
     with pytest.raises(UsageError, match=r"^--method.lambda_ is 0: "):
         require_positive(lambda_=0)
+
+
+def test_missing_extra_says_what_to_type() -> None:
+    assert str(missing_extra("the UMAP map", "umap")) == (
+        "the UMAP map needs a library that is not installed: pip install 'ssl-toolkit[umap]'"
+    )

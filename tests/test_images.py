@@ -13,7 +13,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ssl_toolkit.data import images
-from ssl_toolkit.data.images import BadImageError, convert_channels, read_image, resize, to_array, to_uint8
+from ssl_toolkit.data.images import (
+    BadImageError,
+    convert_channels,
+    decode_image,
+    read_image,
+    resize,
+    to_array,
+    to_uint8,
+)
 from ssl_toolkit.errors import UsageError
 
 
@@ -417,3 +425,17 @@ def test_to_array_agrees_with_read_image(tmp_path):
     path = save(photo(80, 60), tmp_path / "a.png")
     with Image.open(path) as image:
         np.testing.assert_array_equal(to_array(image, size=30, channels=1), read_image(path, size=30, channels=1))
+
+
+def test_decode_image_agrees_with_read_image_on_good_and_bad_bytes(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(photo(100, 80), tmp_path / "a.jpg", exif=exif)
+    content = path.read_bytes()
+    for options in ({}, {"size": 30}, {"size": 30, "channels": 1}):
+        np.testing.assert_array_equal(decode_image(content, **options), read_image(path, **options))
+    for bad, reason in ((content[:200], "(?i)truncated"), (b"", "not an image"), (b"%!PS-Adobe-3.0", "not an image")):
+        with pytest.raises(BadImageError, match=reason):
+            decode_image(bad)
+    with pytest.raises(BadImageError, match="100 x 80 pixels are more than the cap of 7,999"):
+        decode_image(content, max_pixels=7999)

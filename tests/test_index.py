@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ssl_toolkit.cli.index import index
+from ssl_toolkit.cli.merge import merge
 from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.search import EmbeddingIndex
@@ -127,3 +128,57 @@ def test_what_does_not_fit_is_refused_and_the_index_stays(make: Make, tmp_path: 
     with pytest.raises(UsageError, match="is not the one of the index"):
         make(update=True)
     assert content(EmbeddingIndex.load(tmp_path / "index")) == before
+
+
+def test_an_image_that_cannot_be_read_any_more_is_taken_out_and_listed(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(make())
+    broken = tmp_path / "images" / "cat" / "1.png"
+    broken.write_text("no image")
+    with pytest.raises(ToolkitError, match="1 of the 4 images of"):  # of all images, not of those that have changed
+        make(update=True)
+    assert content(EmbeddingIndex.load(tmp_path / "index")) == before
+    capsys.readouterr()
+    after = make(update=True, max_bad_rate=0.25)
+    assert content(after) == {name: row for name, row in before.items() if name != str(broken)}
+    told = capsys.readouterr().err
+    assert "0 encoded, 1 taken out" in told
+    assert "1 could not be read and are not in the index" in told
+    assert str(broken) in (tmp_path / "index" / "bad_images.csv").read_text()
+    paint(broken, 1)
+    assert content(make(update=True)).keys() == before.keys()
+    assert not (tmp_path / "index" / "bad_images.csv").exists()
+
+
+def test_few_changes_do_not_train_an_approximate_index_again(make: Make, tmp_path: Path) -> None:
+    for seed in range(30):
+        paint(tmp_path / "images" / "cat" / f"x{seed}.png", seed)
+    make(index="IVF4,Flat")
+    (tmp_path / "images" / "cat" / "x3.png").unlink()
+    paint(tmp_path / "images" / "dog" / "9.png", 99)
+    after = make(update=True)
+    assert after.approximate is not None
+    assert (after.approximate.trained, after.approximate.index.ntotal, len(after)) == (34, 34, 34)
+    assert after.vectors.shape == (34, 256)
+    for seed in range(40):
+        paint(tmp_path / "images" / "dog" / f"y{seed}.png", 100 + seed)
+    more = make(update=True)
+    assert more.approximate is not None
+    assert (more.approximate.trained, more.approximate.index.ntotal) == (74, 74)
+
+
+def test_shards_merge_to_the_index_of_the_whole(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = make()
+    for number in (0, 1):
+        rows = [f"images/{name}/{number}.png,{name}\n" for name in ("dog", "cat")]
+        (tmp_path / f"list{number}.csv").write_text("".join(["path,label\n", *rows]))
+        make(f"shard{number}", f"list{number}.csv")
+    merge([str(tmp_path / f"shard{number}") for number in (0, 1)], str(tmp_path / "merged"))
+    assert content(EmbeddingIndex.load(tmp_path / "merged")) == content(whole)
+    capsys.readouterr()
+    merge([str(tmp_path / name) for name in ("merged", "shard0")], str(tmp_path / "merged"), overwrite=True)
+    assert "2 images are in several of them" in capsys.readouterr().err
+    assert content(EmbeddingIndex.load(tmp_path / "merged")) == content(whole)
+    with pytest.raises(UsageError, match="holds an index already: give --overwrite"):
+        merge([str(tmp_path / "shard0")], str(tmp_path / "merged"))

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval import low_shot as module
 from ssl_toolkit.eval.features import Features
 from ssl_toolkit.eval.linear_probe import linear_probe
-from ssl_toolkit.eval.low_shot import low_shot
+from ssl_toolkit.eval.low_shot import draw_labels, low_shot
 
 
 def blobs(count: int, seed: int, classes: int = 4) -> Features:
@@ -40,13 +39,13 @@ def test_more_labels_help_and_all_of_them_are_the_linear_probe() -> None:
 
 def test_draws_are_stratified_nested_and_differ() -> None:
     label = np.repeat([0, 1, 2], (100, 10, 1))
-    one, five, share = (module._drawn(label, budget, 0, 0) for budget in (1, 5, 0.1))
+    one, five, share = (draw_labels(label, budget, 0) for budget in (1, 5, 0.1))
     assert np.bincount(label[one]).tolist() == [1, 1, 1]
     assert np.bincount(label[five]).tolist() == [5, 5, 1]
     assert np.bincount(label[share]).tolist() == [10, 1, 1]
     assert set(one) <= set(five)
-    assert not np.array_equal(five, module._drawn(label, 5, 0, 1))
-    assert not np.array_equal(five, module._drawn(label, 5, 1, 0))
+    assert not np.array_equal(five, draw_labels(label, 5, 0, 1))
+    assert not np.array_equal(five, draw_labels(label, 5, 1, 0))
 
 
 @pytest.mark.parametrize(("budgets", "repeats"), [((), 1), ((0,), 1), ((-0.5,), 1), ((1,), 0)])

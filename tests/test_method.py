@@ -24,6 +24,7 @@ from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
 from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.eval.collapse import effective_rank, embedding_std
+from ssl_toolkit.eval.doctor import CollapseDoctor
 from ssl_toolkit.eval.features import Encode, Features, extract
 from ssl_toolkit.eval.knn import knn
 from ssl_toolkit.method import Method
@@ -227,8 +228,8 @@ PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any]) -> Method:
-    options = {"size": 16, "batch_size": 50, "seed": 1, **recipe}
+def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any], **more: Any) -> Method:
+    options = {"size": 16, "batch_size": 50, "seed": 1, **recipe, **more}
     optimizer = OptimizerConfig(lr=options.pop("lr"))
     return train_quickly(found, train_and_test(options["size"])[0], optimizer=optimizer, **options)
 
@@ -238,19 +239,23 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
     [name for name, path in installed_methods().items() if path.startswith("ssl_toolkit.") and name not in PUZZLES],
 )
 def test_learns_and_does_not_collapse(train_quickly: Callable, name: str) -> None:
-    encoder = train_briefly(train_quickly, method_class(name), LEARNS[name]).kept_encoder
+    doctor = CollapseDoctor(every=2)
+    encoder = train_briefly(train_quickly, method_class(name), LEARNS[name], callbacks=[doctor]).kept_encoder
     size = encoder.config.image_size
     accuracy, rank, scatter = scores(encoder, size)
     # Weights that do not move come 0.12 above, for batch norms that have seen a method's views give better features.
     assert accuracy > untrained_accuracy(encoder.config) + {16: 0.2, 32: 0.1}[size]
     assert rank > 10
     assert scatter > 0.2
+    assert doctor.findings == []
 
 
 @pytest.mark.parametrize("name", PUZZLES)
 def test_solves_puzzles_of_new_images(train_quickly: Callable, name: str) -> None:
     recipe, chance = PUZZLES[name]
-    method = train_briefly(train_quickly, method_class(name), recipe).eval()
+    doctor = CollapseDoctor(every=2)
+    method = train_briefly(train_quickly, method_class(name), recipe, callbacks=[doctor]).eval()
+    assert doctor.findings == []
     torch.manual_seed(0)
     with torch.no_grad():
         batches = list(ImageLoader(train_and_test(32)[1], 32, batch_size=100))

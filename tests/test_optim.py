@@ -67,6 +67,15 @@ def test_frozen_weights_are_not_in_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars", "rmsprop", "adagrad"])
+def test_named_parameters_take_their_share_of_the_learning_rate(name: str) -> None:
+    net = network()
+    optimizer = build_optimizer(net, OptimizerConfig(name, lr=0.1), 256, {"0.weight": 0.25, "0.bias": 0.5})  # type: ignore[arg-type]
+    lr = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    shares = {id(net[0].weight): 0.25, id(net[0].bias): 0.5}
+    assert lr == {id(p): pytest.approx(0.1 * shares.get(id(p), 1)) for p in net.parameters()}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars", "rmsprop", "adagrad"])
 def test_every_optimizer_lowers_a_loss(name: str) -> None:
     net = network()
     lr = {"lars": 5.0, "adagrad": 0.1, "sgd": 0.05}.get(name, 0.01)

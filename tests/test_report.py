@@ -21,7 +21,7 @@ from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.cli.report import report
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.metrics import in_percent
-from ssl_toolkit.eval.report import _duration, _one_a_class, _seconds, _summary, _without, make_report, verdict
+from ssl_toolkit.eval.report import _seconds, _summary, duration, make_report, verdict
 
 CLASSES = ("<script>alert(1)", '"><img src=x onerror=alert(1)>')
 PREFIX = "data:image/png;base64,"
@@ -144,7 +144,7 @@ def test_data_that_is_gone_is_named(run: Path) -> None:
     results["protocol"]["test"]["data"] = "/nowhere/<i>"
     (run / "results.json").write_text(json.dumps(results))
     page = Page(make_report(run))
-    assert page.text.count("No pictures: no such file or folder") == 2
+    assert page.text.count("No pictures: no such file or folder") == 3
     assert "No map: no such file or folder: '/nowhere/<i>'" in page.text
     assert "i" not in page.tags
     assert "linear probe" in page.text
@@ -154,7 +154,7 @@ def test_run_that_is_not_finished(run: Path) -> None:
     (run / "encoder.safetensors").unlink()
     (run / "metrics.csv").unlink()
     text = Page(make_report(run)).text
-    assert text.count("the run has no encoder yet") == 3
+    assert text.count("the run has no encoder yet") == 4
     assert "no curves" in text
     assert "simclr on" in text
 
@@ -235,7 +235,41 @@ def test_attention_is_shown_of_vision_transformers_only(folder: Path, tmp_path: 
         text = Page(make_report(run, images=4)).text
     finally:
         (folder / "moved").rename(folder / "train")
-    assert text.count("No pictures: no such file or folder") == 3
+    assert text.count("No pictures: no such file or folder") == 4
+
+
+def test_page_shows_what_layers_respond_to_and_what_speaks_for_a_class(folder: Path, run: Path) -> None:
+    pytest.importorskip("captum")
+    page = Page(make_report(folder / "run", folder / "page.html"))
+    for words in ("First-layer filters", "Feature maps", "What speaks for a class"):
+        assert words in page.text
+    assert "No picture" not in page.text
+    assert "The task itself" not in page.text  # of SimCLR there is none
+    (run / "results.json").unlink()
+    assert "What speaks for a class" not in Page(make_report(run, images=9)).text  # there may be no labels
+
+
+def test_page_shows_the_methods_own_task(folder: Path, tmp_path: Path) -> None:
+    run = pretrain(
+        "rotation", data=str(folder / "train"), out=str(tmp_path / "run"), encoder="convnet", image_size=16,
+        batch_size=8, epochs=1, workers=0, max_bad_rate=0.5, progress=False,
+    )  # fmt: skip
+    text = Page(make_report(run, images=2)).text
+    assert "The task itself" in text
+    assert "the turn that the network names for each" in text
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("name: rotation", "name: rotatoin"))
+    assert "No picture: unknown method" in Page(make_report(run, images=2)).text
+    (run / "config.yaml").write_text(config)
+    shutil.rmtree(run / "checkpoints")
+    assert "No picture: the run has no checkpoint" in Page(make_report(run, images=2)).text
+
+
+def test_map_is_the_one_asked_for(folder: Path) -> None:
+    text = Page(make_report(folder / "run", folder / "page.html", images=8, projection="tsne")).text
+    assert "8 images of" in text
+    assert "by t-SNE of their features" in text
+    assert "PCA" not in text
 
 
 def test_command_checks_its_numbers(folder: Path) -> None:
@@ -279,18 +313,7 @@ def test_only_runs_that_stopped_early_are_called_so() -> None:
 
 @pytest.mark.parametrize(("seconds", "words"), [(89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")])
 def test_duration(seconds: float, words: str) -> None:
-    assert _duration(seconds) == words
-
-
-def test_queries_are_one_a_class_in_the_order_drawn() -> None:
-    assert _one_a_class(["b", "b", "a", None, "b", "a"], 5) == [0, 2, 3, 1, 5]
-    assert _one_a_class([None, None, None], 2) == [0, 1]
-
-
-def test_an_image_is_not_its_own_neighbour() -> None:
-    scores = np.array([1, 1, 0.5], np.float32)
-    assert _without(7, np.array([3, 7, 4]), scores) == [(3, 1), (4, 0.5)]
-    assert _without(7, np.array([3, 4, 5]), scores) == [(3, 1), (4, 1)]  # hidden among equal ones
+    assert duration(seconds) == words
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------

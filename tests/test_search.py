@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.encoders import Encoder, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.eval import approximate
 from ssl_toolkit.eval import search as module
 from ssl_toolkit.eval.search import EmbeddingIndex, Hits
 
@@ -110,7 +111,7 @@ def test_scores_do_not_depend_on_how_many_are_asked_at_once(
         alone = index.search(query[one : one + 1], k=10)
         np.testing.assert_array_equal(alone.score[0], together.score[one])
         np.testing.assert_array_equal(alone.position[0], together.position[one])
-    monkeypatch.setattr(module, "_SCORED", 1)
+    monkeypatch.setattr(approximate, "_SCORED", 1)
     assert same(index.search(query, k=10), together)
 
 
@@ -408,6 +409,105 @@ def test_the_same_index_again(build: Build) -> None:
     assert two.approximate is not None
     assert one.approximate.about() == two.approximate.about()
     assert same(one.search(clustered(20, seed=2)), two.search(clustered(20, seed=2)))
+
+
+# --- merging ---------------------------------------------------------------------------------------------------------
+
+
+def labels_of(index: EmbeddingIndex) -> list[str | int | None]:
+    return [index.label(place) for place in range(len(index))]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_merged_shards_are_the_index_of_the_whole(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
+) -> None:
+    monkeypatch.setattr(module, "_COPIED", 7)
+    x, queries = vectors(60), vectors(5, seed=1)
+    names = [f"{i}.jpg" for i in range(60)]
+    shards = []
+    for number, rows in enumerate((slice(0, 10), slice(10, 11), slice(11, 60))):
+        build(x[rows], names[rows], data=f"shard{number}/").save(tmp_path / f"{number}")
+        shards.append(EmbeddingIndex.load(tmp_path / f"{number}"))
+    merged = EmbeddingIndex.merged(shards, scratch=tmp_path if on_disk else None)
+    whole = build(x, names)
+    assert isinstance(merged.vectors, np.memmap) == on_disk
+    assert same(merged.search(queries, 60), whole.search(queries, 60))
+    assert merged.data == "shard0/, shard1/, shard2/"
+    merged.save(tmp_path / "merged")
+    assert same(EmbeddingIndex.load(tmp_path / "merged").search(queries, 60), whole.search(queries, 60))
+    assert sorted(os.listdir(tmp_path)) == ["0", "1", "2", "encoder.safetensors", "merged"]  # no scratch is left
+
+
+def test_of_a_path_in_several_indexes_the_last_counts(build: Build) -> None:
+    x = vectors(6)
+    one = build(x[:3], ["a", "b", "c"], stamps=["1", "1", "1"])
+    two = build(x[3:5], ["b", "d"], stamps=["2", "2"])
+    three = build(x[5:], ["a"], stamps=["3"])
+    merged = EmbeddingIndex.merged([one, two, three])
+    assert merged.paths == ["c", "b", "d", "a"]
+    assert merged.stamps == ["1", "2", "2", "3"]
+    np.testing.assert_array_equal(merged.vectors, np.concatenate([one.vectors[2:], two.vectors, three.vectors]))
+    twice = build(x[:2], ["a", "a"])  # a list may name an image twice
+    assert EmbeddingIndex.merged([twice, two]).paths == ["a", "a", "b", "d"]
+
+
+def test_classes_of_merged_indexes_are_matched_by_name(build: Build) -> None:
+    x = vectors(3)
+    cats = build(x, ["a", "b", "c"], labels=np.array([0, 1, -1]), classes=["cat", "dog"])
+    emus = build(x[:2], ["d", "e"], labels=np.array([1, 0]), classes=["dog", "emu"])
+    bare = build(x[:1], ["f"])
+    merged = EmbeddingIndex.merged([bare, cats, emus])
+    assert labels_of(merged) == [None, "cat", "dog", None, "emu", "dog"]
+    assert merged.classes == ["cat", "dog", "emu"]
+    assert EmbeddingIndex.merged([bare, build(x[:1], ["g"])]).labels is None
+    numbers = build(x[:2], ["h", "i"], labels=np.array([5, -1]))
+    assert labels_of(EmbeddingIndex.merged([numbers, bare])) == [5, None, None]
+    with pytest.raises(UsageError, match="labels of two kinds, names and bare numbers"):
+        EmbeddingIndex.merged([numbers, cats])
+
+
+def test_how_a_merged_index_finds(build: Build) -> None:
+    x = clustered(3000)
+    one, two = (build(x[part::2], [f"{part}-{i}" for i in range(1500)], factory="IVF8,SQ8") for part in (0, 1))
+    merged = EmbeddingIndex.merged([one, two])
+    assert merged.approximate is not None
+    assert (merged.factory, merged.approximate.trained, merged.approximate.index.ntotal) == ("IVF8,SQ8", 3000, 3000)
+    assert recall(merged, build(merged.vectors), x[::20]) == pytest.approx(merged.approximate.recall, abs=0.04)
+    exact = build(x[:100])
+    assert EmbeddingIndex.merged([one, exact]).approximate is None  # asked for in two ways: chosen by size
+    chosen = EmbeddingIndex.merged([one, exact], factory="HNSW8")
+    assert chosen.approximate is not None
+    assert (chosen.factory, chosen.approximate.factory) == ("HNSW8", "HNSW8")
+
+
+def test_indexes_that_do_not_fit_together_are_named(build: Build, tmp_path: Path) -> None:
+    for name, options in (("a", {}), ("b", {"metric": "l2"}), ("c", {"encoder_sha256": "f" * 64})):
+        build(vectors(3), **options).save(tmp_path / name)
+    a, b, c = (EmbeddingIndex.load(tmp_path / name) for name in "abc")
+    with pytest.raises(UsageError, match=rf"the metric of {tmp_path}/b is l2, that of {tmp_path}/a is cosine"):
+        EmbeddingIndex.merged([a, b])
+    with pytest.raises(UsageError, match=rf"the encoder of {tmp_path}/c is f{{12}}, that of {tmp_path}/a is e{{12}}"):
+        EmbeddingIndex.merged([a, a, c])
+    with pytest.raises(UsageError, match="there are no indexes to merge"):
+        EmbeddingIndex.merged([])
+
+
+@pytest.mark.parametrize("factory", [None, "IVF8,Flat"])
+def test_neighbours_of_items_are_the_others(build: Build, factory: str | None) -> None:
+    x = clustered(300)
+    x[7] = x[9]
+    index = build(x, factory=factory)
+    items = np.array([9, 7, 200])
+    hits, all_ = index.neighbours_of(items, 5), index.neighbours(5)
+    np.testing.assert_array_equal(hits.position, all_[1][items])
+    np.testing.assert_array_equal(hits.score, all_[0][items])
+    assert hits.path[0][0] == "7.jpg"  # a copy is another item
+    assert hits.path[1][0] == "9.jpg"
+    assert index.neighbours_of(items, 999).position.shape == (3, 299)
+    assert build(x[:1]).neighbours_of(np.array([0]), 3).position.shape == (1, 0)
+    with pytest.raises(UsageError, match="k must be at least 1, got 0"):
+        index.neighbours_of(items, 0)
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")

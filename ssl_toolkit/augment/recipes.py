@@ -6,13 +6,15 @@ follows them (a tenth, odd, at least 3).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
+from kornia.augmentation.auto import RandAugment
 from torch import nn
 
 from ssl_toolkit.augment.blur import GaussianBlur
 from ssl_toolkit.augment.colour import ColourJitter, say_rgb_only
 from ssl_toolkit.augment.crop import ResizedCropFlip
+from ssl_toolkit.augment.erasing import RandomErasing
 from ssl_toolkit.augment.solarize import Solarize
 from ssl_toolkit.augment.views import EvalView, View, Views
 from ssl_toolkit.errors import UsageError
@@ -444,9 +446,47 @@ def jigsaw_views(
     return Views([_view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", none, 0.0, grey_p, "exact")])
 
 
+def finetune_views(
+    size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.3, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+    randaugment: int = 0,
+    magnitude: float = 9.0,
+    erase_p: float = 0.0,
+) -> Views:
+    """The one view of supervised training: crop and flip, then RandAugment and random erasing if wanted.
+
+    Args:
+        size: Height and width of the view, pixels.
+        channels: Channels of the images; RandAugment needs 3.
+        crop_scale: Least and largest share of the image's area in a crop; ImageNet's recipes begin at 0.08.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+        randaugment: Number of RandAugment's operations, the same for all images of a batch; 0 for none.
+        magnitude: Their magnitude, above 0 and below 30.
+        erase_p: Probability of erasing a rectangle.
+
+    Raises:
+        UsageError: RandAugment of images that are not RGB.
+
+    Source: Szegedy et al. 2015 (crop); Cubuk et al. 2020, RandAugment; Zhong et al. 2020, Random Erasing.
+    """
+    view = cast(View, pretext_views(size, channels, crop_scale, crop_ratio, flip_p).transforms[0])
+    then: list[nn.Module] = []
+    if randaugment:
+        if channels != 3:
+            raise UsageError(f"--randaugment needs RGB images, these have {channels} channels: leave it out")
+        then.append(RandAugment(randaugment, magnitude))
+    if erase_p > 0:
+        then.append(RandomErasing(p=erase_p))
+    return Views([View(view.crop, then=then)])
+
+
 def eval_view(
     size: int, resize: int | None = None, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-) -> nn.Module:
+) -> EvalView:
     """The one view that evaluation sees: short side resized, centre crop.
 
     Args:

@@ -17,16 +17,22 @@ from ssl_toolkit import __version__
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
 COMMANDS = {
+    "check": "options of pretrain -> would it train, how fast, at which learning rate",
     "pretrain": "images -> a run folder with an encoder",
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
+    "finetune": "encoder + labels, all or a few -> a classifier",
+    "doctor": "run folder -> has it collapsed, and why; no labels needed",
     "compare": "scored runs -> one table and chart",
     "embed": "encoder + images -> features on disk",
     "index": "encoder + images -> a search index",
-    "search": "search index + image -> its nearest neighbours",
+    "merge": "search indexes -> one",
+    "search": "search index + images or vectors -> their nearest neighbours",
     "duplicates": "search index -> groups of images that are nearly the same",
     "outliers": "search index -> images that are far from all others",
     "retrieval": "search index with labels -> mean average precision and recall",
+    "explore": "search index -> a local web page: map, neighbours, drop an image",
     "views": "images + recipe of augmentations -> a picture of what a method would see",
+    "plot": "encoder + images -> a picture: map, neighbours, filters, feature maps, explanations, ...",
     "report": "run folder -> one self-contained HTML page",
     "methods": "the methods that are installed",
     "demo": "all of the above, offline, in minutes",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,17 +58,55 @@ def open_loader(
     *,
     data_root: str,
     labels: Labels,
+    **options: Any,
+) -> ImageLoader:
+    """The images of `data` in their order; options as of `image_loader`.
+
+    Raises:
+        UsageError: If there are no such images, or a number is out of range.
+    """
+    return image_loader(encoder, open_stills(encoder, data, data_root=data_root, labels=labels), **options)
+
+
+def open_stills(encoder: Encoder, data: str, *, data_root: str, labels: Labels) -> ImageSet:
+    """The images of `data` with the channels that `encoder` wants.
+
+    Raises:
+        UsageError: If there are no such images, or they are clips.
+    """
+    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    if images.frames > 1:
+        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
+    return images
+
+
+def image_loader(
+    encoder: Encoder,
+    images: ImageSet,
+    *,
     workers: int,
     max_bad_rate: float,
     progress: bool,
     bad_images_file: Path | None = None,
     cache: str = "none",
-    part: Callable[[ImageSet], ImageSet] = lambda images: images,
+    total: int | None = None,
+    **training: Any,
 ) -> ImageLoader:
-    """The images of `data` in their order, or the `part` of them that is wanted, as `encoder` wants them.
+    """Images in their order as `encoder` wants them or, with ``shuffle``, ``batch_size`` and ``seed``, for training.
+
+    Args:
+        encoder: Says at what size images are read.
+        images: The images.
+        workers: Processes that read them.
+        max_bad_rate: Share that may be unreadable.
+        progress: Shows a progress bar where all are read at once.
+        bad_images_file: See `BadImages`.
+        cache: See `cached`.
+        total: See `BadImages`.
+        training: See `ImageLoader`.
 
     Raises:
-        UsageError: If there are no such images, or a number is out of range.
+        UsageError: If a number is out of range.
     """
     if not 0 <= workers <= 256:
         raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
@@ -76,14 +114,10 @@ def open_loader(
         raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
     if bad_images_file is not None and bad_images_file.exists():
         bad_images_file.unlink()  # of other images
-    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
-    if images.frames > 1:
-        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
-    images = part(images)
     size = encoder.config.load_size
-    bad = BadImages(images, bad_images_file, max_bad_rate)
+    bad = BadImages(images, bad_images_file, max_bad_rate, total)
     images = cached(images, size, bad, cache, workers, progress)
-    return ImageLoader(images, size, workers=workers, bad=bad)
+    return ImageLoader(images, size, workers=workers, bad=bad, **training)
 
 
 def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: bool, out: Path | None = None) -> Features:

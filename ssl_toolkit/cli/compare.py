@@ -33,17 +33,17 @@ def compare(runs: list[str], chart: str | None = None) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of text, accuracies in percent."""
     from ssl_toolkit.eval.metrics import in_percent
-    from ssl_toolkit.eval.visualize import PROTOCOLS, shown
+    from ssl_toolkit.eval.visualize import score_title, shown
 
     protocols = list(rows[0]["scores"])
     cells = [["top-1, %", "method", "encoder"]]
     cells += [[shown(row[key], 40) for key in ("name", "method", "encoder")] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    scores = [[PROTOCOLS.get(protocol, protocol) for protocol in protocols]]
+    scores = [[score_title(protocol) for protocol in protocols]]
     scores += [[in_percent(row["scores"][p]) if p in row["scores"] else "" for p in protocols] for row in rows]
     return "\n".join(
         "  ".join(f"{text:<{width}}" for text, width in zip(names, widths, strict=True))
-        + "".join(f"{score:>14}" for score in numbers)
+        + "".join(f"{score:>{max(14, len(title) + 2)}}" for score, title in zip(numbers, scores[0], strict=True))
         for names, numbers in zip(cells, scores, strict=True)
     )
 

@@ -35,7 +35,7 @@ def duplicates(
         raise UsageError(f"--threshold is {threshold}: for an index by {loaded.metric} it must be {limits}")
     groups = curate.duplicates(loaded, threshold)
     if grid is not None and groups:
-        from ssl_toolkit.eval.visualize import neighbour_grid
+        from ssl_toolkit.eval.neighbours import neighbour_grid
 
         hits = []
         for first, *others in groups[:ROWS]:

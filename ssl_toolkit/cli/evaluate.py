@@ -1,6 +1,7 @@
 """``ssl-toolkit evaluate``: how good is an encoder, beside random weights and raw pixels?"""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,13 @@ from ssl_toolkit.errors import UsageError
 
 def evaluate(
     run: str,
-    train: str,
+    train: str | None = None,
     test: str | None = None,
+    sets: list[str] | None = None,
     protocol: str = "knn,linear",
+    sgd_epochs: int = 100,
+    sgd_lr: float = 0.1,
+    sgd_schedule: Literal["cosine", "step"] = "cosine",
     out: str | None = None,
     baselines: bool = True,
     seed: int = 0,
@@ -24,14 +29,19 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score an encoder on labelled images, by kNN and linear probe on frozen features.
+    """Score an encoder on labelled images, by kNN and linear probes on frozen features.
 
     Args:
         run: Run folder or encoder file.
         train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train).
         test: Labelled images that are classified, once; if not given, those of `train`, of which kNN leaves out one at
             a time and the probes hold out a fifth.
-        protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %).
+        sets: Several labelled sets instead of `train` and `test`, each NAME=TRAIN,TEST or NAME=TRAIN.
+        protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %), sweep
+            (many heads on several depths), sgd (the literature's, on crops: slow), svm.
+        sgd_epochs: Passes of the protocol sgd over the images.
+        sgd_lr: Learning rate of sgd, for a batch of 256.
+        sgd_schedule: Its course: cosine to zero, or step, a tenth from 60 % and again from 80 % of training on.
         out: JSON file for the results; a run folder also keeps them in results.json.
         baselines: Whether random weights and raw pixels are scored too.
         seed: Decides the random weights.
@@ -44,7 +54,8 @@ def evaluate(
         progress: Whether progress bars are shown.
 
     Returns:
-        The results: encoder, protocol, and for each encoder the scores, accuracies in [0, 1].
+        The results: encoder, protocol, and for each encoder the scores, accuracies in [0, 1]; of several labelled sets
+        the two latter under their names in `sets`.
 
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
@@ -57,8 +68,13 @@ def evaluate(
     from ssl_toolkit.runs import RunFolder
 
     started = time.time()
+    labelled = labelled_sets(train, test, sets)
     protocols = [name.strip() for name in protocol.split(",")]
     check_protocols(protocols)
+    if sgd_epochs < 1:
+        raise UsageError(f"--sgd-epochs is {sgd_epochs}: it must be at least 1")
+    if not sgd_lr > 0:
+        raise UsageError(f"--sgd-lr is {sgd_lr}: it must be above 0")
     files = [RunFolder(run).results_file] if Path(run).is_dir() else []
     files += [Path(out)] if out else []
     for file in files:
@@ -66,25 +82,45 @@ def evaluate(
         if file.is_dir():
             raise UsageError(f"--out {file} is a folder: name a file")
     encoder, metadata = load_run_encoder(run)
-    common: dict[str, Any] = {
-        "data_root": data_root, "labels": labels, "workers": workers, "max_bad_rate": max_bad_rate,
-        "progress": progress, "cache": "auto",
-    }  # fmt: skip
-    lists = {part: Path(run) / f"bad_images_{part}.csv" if Path(run).is_dir() else None for part in ("train", "test")}
-    bank = open_loader(encoder, train, bad_images_file=lists["train"], **common)
-    queries = None
-    if test is not None:
-        queries = open_loader(encoder, test, bad_images_file=lists["test"], **common)
-    asked = bank if queries is None else queries
-    match_labels(asked.images, bank.images)
+
+    def loaders(name: str, cache: str) -> list[Any]:
+        """Of the images that vote and train probes and, if there are such, of those that are classified."""
+        opened: list[Any] = []
+        for part, word in zip(("train", "test"), labelled[name], strict=False):
+            file = Path(run) / f"bad_images_{name and name + '_'}{part}.csv" if Path(run).is_dir() else None
+            loader = open_loader(
+                encoder, word, bad_images_file=file, data_root=data_root, labels=labels, workers=workers,
+                max_bad_rate=max_bad_rate, progress=progress, cache=cache,
+            )  # fmt: skip
+            match_labels(loader.images, opened[0].images if opened else loader.images)
+            opened.append(loader)
+        return opened
+
+    if len(labelled) > 1:
+        for name in labelled:
+            loaders(name, "none")  # what is wrong with the last one is said before the first one is scored
     place = pick_device(device)
     encoders: dict[str, Any] = {"trained": encoder.to(place)}
     if baselines:
         encoders |= {"random": random_weights(encoder, seed), "pixels": pixels()}
-    results = score(
-        encoders, bank, queries, protocols, view=encoder.eval_view(), device=place,
-        progress=progress, say=say,
-    )  # fmt: skip
+    found: dict[str, dict[str, Any]] = {}
+    for name in labelled:
+        bank, *rest = loaders(name, "auto")
+        results = score(
+            encoders, bank, rest[0] if rest else None, protocols, view=encoder.eval_view(), device=place,
+            options={"sgd": {"epochs": sgd_epochs, "lr": sgd_lr, "schedule": sgd_schedule}},
+            progress=progress, say=lambda text, name=name: say(f"{name}: {text}" if name else text),  # type: ignore[misc]
+        )  # fmt: skip
+        asked = rest[0] if rest else bank
+        described = {
+            "names": protocols,
+            "train": {"data": labelled[name][0], "images": bank.total, "bad": len(bank.bad)},
+            "test": {"data": labelled[name][-1], "images": asked.total, "bad": len(asked.bad)},
+            "left_out": not rest,
+            "classes": len(bank.images.classes or []),
+            "class_names": bank.images.classes,
+        }
+        found[name] = {"protocol": described, "results": results}
     summary = {
         "encoder": {
             "path": str(run),
@@ -93,15 +129,7 @@ def evaluate(
             "sha256": metadata["sha256"],
             "image_size": encoder.config.image_size,
         },
-        "protocol": {
-            "names": protocols,
-            "train": {"data": train, "images": bank.total, "bad": len(bank.bad)},
-            "test": {"data": test or train, "images": asked.total, "bad": len(asked.bad)},
-            "left_out": test is None,
-            "classes": len(bank.images.classes or []),
-            "class_names": bank.images.classes,
-        },
-        "results": results,
+        **({"sets": found} if sets else found[""]),
         "seed": seed,
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
@@ -113,20 +141,58 @@ def evaluate(
     return summary
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The results as lines of text, accuracies in percent."""
-    from ssl_toolkit.eval.metrics import in_percent
-    from ssl_toolkit.eval.visualize import ENCODERS, PROTOCOLS
+def labelled_sets(train: str | None, test: str | None, sets: list[str] | None) -> dict[str, list[str]]:
+    """What to score on: by name, the data to learn from and, if there are such, the data to classify.
 
-    protocols = summary["protocol"]["names"]
-    lines = [f"{'top-1, %':<16}" + "".join(f"{PROTOCOLS[p]:>14}" for p in protocols)]
-    for key, scores in summary["results"].items():
-        lines.append(f"{ENCODERS[key]:<16}" + "".join(f"{in_percent(scores[p]):>14}" for p in protocols))
+    Args:
+        train: Of the one set that has no name.
+        test: Likewise.
+        sets: NAME=TRAIN,TEST or NAME=TRAIN each.
+
+    Raises:
+        UsageError: There is none, both ways are mixed, or a word is of another form.
+    """
+    if (train is None) == (not sets) or (sets and test is not None):
+        raise UsageError(
+            "give the labelled images either as --train DATA --test DATA, or several sets of them as "
+            "--sets NAME=TRAIN,TEST NAME=TRAIN,TEST ..."
+        )
+    if train is not None:
+        return {"": [train] if test is None else [train, test]}
+    found: dict[str, list[str]] = {}
+    for word in sets or ():
+        name, _, data = word.partition("=")
+        parts = data.split(",")
+        if not re.fullmatch(r"[\w.-]+", name) or not all(parts) or len(parts) > 2:
+            raise UsageError(
+                f"--sets {word}: a labelled set is NAME=TRAIN,TEST or NAME=TRAIN, its name of letters, digits and . _ -"
+            )
+        if name in found:
+            raise UsageError(f"--sets names {name} twice: give each labelled set a name of its own")
+        found[name] = parts
+    return found
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The results as lines of text, accuracies in percent; of several labelled sets, rows of each."""
+    from ssl_toolkit.eval.compare import sets_of
+    from ssl_toolkit.eval.metrics import in_percent
+    from ssl_toolkit.eval.visualize import ENCODERS, score_title
+
+    sets = sets_of(summary)
+    width = max(map(len, sets)) + 2 if any(sets) else 0
+    protocols = next(iter(sets.values()))["protocol"]["names"]
+    lines = [" " * width + f"{'top-1, %':<16}" + "".join(f"{score_title(p):>15}" for p in protocols)]
+    for name, labelled in sets.items():
+        for number, (key, scores) in enumerate(labelled["results"].items()):
+            start = f"{'' if number else name:<{width}}{ENCODERS[key]:<16}"
+            lines.append(start + "".join(f"{in_percent(scores[p]):>15}" for p in protocols))
     return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
     """The command."""
-    settings = Parser("evaluate", evaluate, positional=("run",)).parse(argv)
+    parser = Parser("evaluate", evaluate, positional=("run",), several=("sets",))
+    settings = parser.parse(argv)
     if settings is not None:
         print(table(evaluate(**settings)))

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.eval.search import EmbeddingIndex
 
     Rows = NDArray[np.int64]
@@ -47,11 +49,12 @@ def index(
         add: Add the images of `data` that the index in `out` does not hold.
         remove: Take the images of `data` out of it; of a .csv they need not be there any more.
         update: Make it hold what `data` holds: images that are new or were changed are encoded, no others; those that
-            are gone are taken out.
+            are gone, or cannot be read any more, are taken out.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
-        max_bad_rate: Share of images that may be unreadable, in [0, 1]; they are listed in bad_images.csv.
+        max_bad_rate: Share of the images of `data` that may be unreadable, in [0, 1]; they are listed in
+            bad_images.csv.
         device: Where images are encoded.
         progress: Whether a progress bar is shown.
 
@@ -62,12 +65,11 @@ def index(
         UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
             it holds none and is, or its encoder is another one.
     """
-    import numpy as np
-
-    from ssl_toolkit.cli.common import encode_all, load_run_encoder, open_loader
+    from ssl_toolkit.cli.common import image_loader, load_run_encoder, open_stills
     from ssl_toolkit.data.loader import Subset
     from ssl_toolkit.encoders import encoder_file
-    from ssl_toolkit.eval.search import EmbeddingIndex, empty_index, file_stamp
+    from ssl_toolkit.eval.approximate import empty_index
+    from ssl_toolkit.eval.search import EmbeddingIndex, file_stamp
     from ssl_toolkit.files import make_folder
 
     folder = Path(out)
@@ -84,52 +86,68 @@ def index(
     old = EmbeddingIndex.load(folder) if add or remove or update else None
     if old is not None:
         old.check_encoder(metadata["sha256"])
-    drop = np.empty(0, dtype=np.int64)
-
-    def part(images: "ImageSet") -> "ImageSet":
-        nonlocal drop
-        if old is None:
-            return images
-        drop, rows = _difference(old, images, given[0])
-        return Subset(images, rows)
-
-    loader = open_loader(
-        encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
-        progress=progress, bad_images_file=folder / "bad_images.csv", part=part,
+    images = open_stills(encoder, data, data_root=data_root, labels=labels)
+    stamps = [file_stamp(images.path(row)) for row in range(len(images))]  # before they are read
+    total = len(images)
+    if old is not None:
+        drop, rows = _difference(old, images, stamps, given[0])
+        images, stamps = Subset(images, rows), [stamps[row] for row in rows]
+    elif index != "auto":
+        empty_index(index, total, encoder.feature_dim, metric)  # before hours of work, not after
+    loader = image_loader(
+        encoder, images, workers=workers, max_bad_rate=max_bad_rate, progress=progress,
+        bad_images_file=folder / "bad_images.csv", total=total,
     )  # fmt: skip
-    if old is None and index != "auto":
-        empty_index(index, len(loader.images), encoder.feature_dim, metric)  # before hours of work, not after
     make_folder(folder, "--out")
-    stamps = [file_stamp(loader.images.path(row)) for row in range(len(loader.images))]  # before they are read
-    items: dict[str, Any] = {"features": np.empty((0, encoder.feature_dim), np.float32), "paths": []}
-    if len(loader.images):
-        features = encode_all(encoder, loader, device, progress)
-        classes = loader.images.classes
-        items = {
-            "features": features.x,
-            "paths": features.paths,
-            "labels": None if classes is None else features.label,
-            "classes": classes,
-            "stamps": [stamps[row] for row in features.index],
-        }
+    items = _encoded(encoder, loader, stamps, device, progress, changes=old is not None)
     if old is None:
         built = EmbeddingIndex.build(
             **items, metric=metric, factory=None if index == "auto" else index, encoder_file=encoder_file(run),
             encoder_sha256=metadata["sha256"], data=data,
         )  # fmt: skip
     else:
-        built = old.changed(drop, **items)
+        built = old.changed(drop, **items, scratch=folder)
         say(f"{len(items['paths'])} encoded, {len(drop)} taken out")
+    if loader.bad:
+        say(f"{len(loader.bad)} could not be read and are not in the index: {loader.bad.file}")
     built.save(folder, overwrite=bool(given))
     say(f"{len(built)} images, {built.dimension} features, {built.metric}, {built.how}")
     return folder
 
 
-def _difference(old: "EmbeddingIndex", images: "ImageSet", change: str) -> "tuple[Rows, Rows]":
-    """Which items of an index go, and which of the images are to be encoded."""
+def _encoded(
+    encoder: "Encoder", loader: "ImageLoader", stamps: list[str | None], device: str, progress: bool, changes: bool
+) -> dict[str, Any]:
+    """What goes into an index. Of `changes` to one there may be nothing, or nothing that can be read."""
     import numpy as np
 
-    from ssl_toolkit.eval.search import file_stamp
+    from ssl_toolkit.cli.common import encode_all
+    from ssl_toolkit.eval.features import NoFeaturesError
+
+    nothing = {"features": np.empty((0, encoder.feature_dim), np.float32), "paths": []}
+    if not len(loader.images):
+        return nothing
+    try:
+        features = encode_all(encoder, loader, device, progress)
+    except NoFeaturesError:
+        if not changes:
+            raise
+        return nothing
+    classes = loader.images.classes
+    return {
+        "features": features.x,
+        "paths": features.paths,
+        "labels": None if classes is None else features.label,
+        "classes": classes,
+        "stamps": [stamps[row] for row in features.index],
+    }
+
+
+def _difference(
+    old: "EmbeddingIndex", images: "ImageSet", stamps: list[str | None], change: str
+) -> "tuple[Rows, Rows]":
+    """Which items of an index go, and which of the images are to be encoded."""
+    import numpy as np
 
     place = {path: number for number, path in enumerate(old.paths)}
     paths = [images.path(row) for row in range(len(images))]
@@ -140,7 +158,7 @@ def _difference(old: "EmbeddingIndex", images: "ImageSet", change: str) -> "tupl
         drop = []
     if change == "--update":
         there = set(paths)
-        stale = [row for row, path in enumerate(paths) if path in place and file_stamp(path) != old.stamps[place[path]]]
+        stale = [row for row, path in enumerate(paths) if path in place and stamps[row] != old.stamps[place[path]]]
         rows = sorted(rows + stale)
         drop = [number for path, number in place.items() if path not in there] + [place[paths[row]] for row in stale]
     return np.array(sorted(drop), dtype=np.int64), np.array(rows, dtype=np.int64)

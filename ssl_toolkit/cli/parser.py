@@ -21,7 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.runs import flatten
+from ssl_toolkit.runs import RunFolder, flatten
 
 _BOOLEANS = ("true", "false", "yes", "no")
 
@@ -34,6 +34,7 @@ class Parser(ArgumentParser):
         function: What it runs: docstring and signature give description, options, types and defaults.
         positional: Parameters that are given without a name; the last may take many values.
         skip: Parameters that are no options of their own.
+        several: Options that take one or more words.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Parser(ArgumentParser):
         function: Callable[..., Any],
         positional: Sequence[str] = (),
         skip: Iterable[str] = (),
+        several: Sequence[str] = (),
     ) -> None:
         description = (function.__doc__ or "").split("\n\n")[0].replace("\n    ", " ")
         super().__init__(
@@ -57,17 +59,19 @@ class Parser(ArgumentParser):
         about = "YAML file with settings, or the name of a recipe; options override it"
         self.add_argument("--config", type=str, help=about, metavar="FILE")
         self.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
-        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional})
+        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional, *several})
         for name in positional:
-            self.add_positional(name)
+            self.add_words(name)
+        for name in several:
+            self.add_words(name, f"--{name}")
 
-    def add_positional(self, name: str) -> None:
-        """Add a parameter of the function that is given by its place."""
-        documented = re.search(rf"^ +{name}: (.+)$", self.function.__doc__ or "", re.MULTILINE)
-        options: dict[str, Any] = {"type": str, "help": documented.group(1) if documented else None}
+    def add_words(self, name: str, option: str | None = None) -> None:
+        """Add a parameter of the function that is given by its place, or as an option of one or more words."""
+        documented = re.search(rf"^ +{name}: (.+(\n {{12,}}.+)*)", self.function.__doc__ or "", re.MULTILINE)
+        options: dict[str, Any] = {"type": str, "help": " ".join(documented[1].split()) if documented else None}
         if str(self.function.__annotations__[name]).startswith("list"):
             options["nargs"] = "+"
-        self.add_argument(name, **options)
+        self.add_argument(option or name, **options)
 
     def add_named_group(self, group: str) -> None:
         """Let the name alone stand for the group: ``--encoder resnet18`` for ``--encoder.name resnet18``."""
@@ -129,8 +133,8 @@ class Parser(ArgumentParser):
 
 def print_found(
     parser: Parser, argv: Sequence[str], about_json: str, text: Callable[[dict[str, Any], Any], str]
-) -> None:
-    """Run a command's function and print what it found: as text or, with ``--json``, as JSON.
+) -> Any:
+    """Run a command's function and print what it found: as text or, with ``--json``, as JSON; return it.
 
     Args:
         parser: The command's.
@@ -141,10 +145,11 @@ def print_found(
     parser.add_argument("--json", action="store_true", help=f"print JSON: {about_json}")
     settings = parser.parse(argv)
     if settings is None:
-        return
+        return None
     as_json = settings.pop("json")
     found = parser.function(**settings)
     print(json.dumps(found, indent=1) if as_json else text(settings, found))
+    return found
 
 
 def short_k(argv: Sequence[str]) -> list[str]:
@@ -180,6 +185,14 @@ def option_value(argv: Sequence[str], option: str) -> str | None:
 def config_file(argv: Sequence[str]) -> str | None:
     """The file that ``--config`` names."""
     return option_value(argv, "config")
+
+
+def with_config_to_resume(argv: list[str]) -> list[str]:
+    """The arguments, with the configuration of the run in ``--out`` before them if it is to be resumed."""
+    out = option_value(argv, "out")
+    if "--resume" in argv and out and config_file(argv) is None and RunFolder(out).config_file.is_file():
+        return ["--config", str(RunFolder(out).config_file), *argv]
+    return argv
 
 
 def read_config(name: str, groups_with_name: Iterable[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value, read_config, say
+from ssl_toolkit.cli.parser import (
+    Parser,
+    config_file,
+    normalize,
+    option_value,
+    read_config,
+    say,
+    with_config_to_resume,
+)
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.method import Method
 
 GROUPS = ("method", "encoder", "optimizer")
+NESTED = (*GROUPS, "views")
 NOT_STORED = ("resume", "overwrite", "progress")
 
 
@@ -48,6 +57,7 @@ def pretrain(
     sync_batch_norm: bool = True,
     checkpoint_every: int | None = None,
     knn_every: int = 0,
+    doctor: bool = True,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -86,6 +96,7 @@ def pretrain(
         sync_batch_norm: Whether batch norm is over the batches of all devices.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
         knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
+        doctor: Whether embeddings are watched for a collapse, with a warning and advice when one is found.
         resume: Whether to go on with the run in `out`, if there is one.
         overwrite: Whether a run in `out` may be deleted.
         progress: Whether a progress bar is shown.
@@ -106,9 +117,14 @@ def pretrain(
     return run(make_parser(given["method"].get("name")).settings_of(given))
 
 
-def make_parser(method: str | None) -> Parser:
-    """The command's parser, with the options of `method` and of its views; without one, only the common options."""
-    parser = Parser("pretrain", pretrain, skip=("method", "encoder", "views", "optimizer"))
+def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
+    """The command's parser, with the options of `method` and of its views; without one, only the common options.
+
+    Args:
+        method: Name or class path.
+        parser: Of another command that trains the same way, with the common options.
+    """
+    parser = parser or Parser("pretrain", pretrain, skip=NESTED)
     names = ", ".join(installed_methods())
     about = f"the method: {names}, or a class path; with it, --help also lists the method's own options"
     parser.add_argument("--method.name", type=str, required=True, metavar="NAME", help=about)
@@ -146,16 +162,8 @@ def make_parser(method: str | None) -> Parser:
 def main(argv: list[str]) -> None:
     """The command."""
     argv = normalize(argv, GROUPS)
-    out = option_value(argv, "out")
-    if "--resume" in argv and out and config_file(argv) is None and RunFolder(out).config_file.is_file():
-        argv = ["--config", str(RunFolder(out).config_file), *argv]
-    method = option_value(argv, "method.name")
-    config = config_file(argv)
-    if method is None and config is not None:
-        method = (read_config(config, GROUPS).get("method") or {}).get("name")
-    if method is None and not {"-h", "--help"} & set(argv):
-        raise UsageError(f"--method is missing: one of {', '.join(installed_methods())}, or a class path")
-    settings = make_parser(method).parse(argv)
+    argv = with_config_to_resume(argv)
+    settings = make_parser(chosen_method(argv)).parse(argv)
     if settings is not None:
         path = run(settings)
         if launched_rank() == 0:
@@ -163,32 +171,59 @@ def main(argv: list[str]) -> None:
             print(path)
 
 
-def run(config: dict[str, Any]) -> Path:
-    """Train what `config` says, all of it resolved (see `pretrain`)."""
+def chosen_method(argv: list[str]) -> str | None:
+    """The method that normalised arguments or their config file name; None if only help was asked for.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    method, config = option_value(argv, "method.name"), config_file(argv)
+    if method is None and config is not None:
+        method = (read_config(config, GROUPS).get("method") or {}).get("name")
+    if method is None and not {"-h", "--help"} & set(argv):
+        raise UsageError(f"--method is missing: one of {', '.join(installed_methods())}, or a class path")
+    return method
+
+
+def assemble(config: dict[str, Any]) -> tuple["ImageSet", "Method"]:
+    """The images and the method that `config` says; what it leaves open is filled in.
+
+    Raises:
+        UsageError: If something asked for does not exist or does not fit.
+    """
     import torch
 
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches, read_some
+    from ssl_toolkit.data.loader import full_batches, read_some
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.randomness import derive_seed
-    from ssl_toolkit.training import fit, native_bf16
+    from ssl_toolkit.training import native_bf16
 
     check_numbers(config)
     check_accelerator(config["accelerator"], config["devices"])
-    rank, world_size = launched_rank(), config["devices"]
     native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
         config["precision"] = "bf16-mixed" if native else "32-true"
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = open_images(config["data"], root=config["data_root"], labels=config["labels"], channels=config["channels"])
-    full_batches(images, config["batch_size"], world_size)
+    full_batches(images, config["batch_size"], config["devices"])
     torch.manual_seed(derive_seed(config["seed"], "init"))
     encoder = build_encoder(config, images)
-    size = encoder.config.load_size
-    config |= {"image_size": encoder.config.image_size, "load_size": size}
+    config |= {"image_size": encoder.config.image_size, "load_size": encoder.config.load_size}
     config["views"]["size"] = config["views"]["size"] or encoder.config.image_size
     method = build_method(config, encoder, images)
-    read_some(images, [0], 1, size)  # what can never be read as asked is better said before there is a folder
+    read_some(images, [0], 1, encoder.config.load_size)  # what can never be read as asked is better said right away
+    return images, method
+
+
+def run(config: dict[str, Any]) -> Path:
+    """Train what `config` says, all of it resolved (see `pretrain`)."""
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached
+    from ssl_toolkit.training import fit
+
+    images, method = assemble(config)
+    encoder = method.encoder
+    rank, world_size, size = launched_rank(), config["devices"], encoder.config.load_size
     folder = RunFolder(config["out"])
     if rank == 0:
         start_run(
@@ -218,7 +253,7 @@ def run(config: dict[str, Any]) -> Path:
         method,
         loader,
         folder,
-        callbacks=online_knn(config, images, encoder),
+        callbacks=[*online_knn(config, images, encoder), *collapse_doctor(config)],
         compile_encoder=config["compile"],
         **{
             k: config[k]
@@ -263,19 +298,19 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def check_numbers(config: dict[str, Any]) -> None:
+def check_numbers(config: dict[str, Any], limits: dict[str, tuple[float, float]] = LIMITS) -> None:
     """Refuse numbers out of range.
 
     Raises:
         UsageError: Naming the option, its value and its range.
     """
     for key, value in flatten(config).items():
-        if key not in LIMITS or value is None:
+        if key not in limits or value is None:
             continue
-        low, high = LIMITS[key]
+        low, high = limits[key]
         if not low <= value <= high:
-            limits = f"at least {low:g}" if high >= 10**4 else f"from {low:g} to {high:g}"
-            raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {limits}")
+            allowed = f"at least {low:g}" if high >= 10**4 else f"from {low:g} to {high:g}"
+            raise UsageError(f"--{key.replace('_', '-')} is {value}: it must be {allowed}")
 
 
 def check_accelerator(name: str, devices: int) -> None:
@@ -354,3 +389,12 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     # The training itself judges how many bad images are too many.
     bank, queries = (ImageLoader(p, encoder.config.load_size, bad=BadImages(p, max_rate=1.0)) for p in parts)
     return [OnlineKNN(bank, queries, config["knn_every"], view=encoder.eval_view())]
+
+
+def collapse_doctor(config: dict[str, Any]) -> list["pl.Callback"]:
+    """The callback behind ``--doctor``."""
+    if not config["doctor"]:
+        return []
+    from ssl_toolkit.eval.doctor import CollapseDoctor
+
+    return [CollapseDoctor(tell=say)]

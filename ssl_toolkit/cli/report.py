@@ -11,6 +11,7 @@ def report(
     run: str,
     out: str | None = None,
     images: int = 1000,
+    projection: Literal["pca", "tsne", "umap"] = "pca",
     data_root: str | None = None,
     workers: int = 2,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -22,6 +23,7 @@ def report(
         run: Run folder.
         out: HTML file; if not given, report.html in the run folder.
         images: Images that are drawn at random for the neighbours and the map.
+        projection: The map of the features: pca, tsne, or umap (extra umap).
         data_root: Folder of torchvision's data sets; if not given, the run's own.
         workers: Processes that read images.
         device: Where images are encoded.
@@ -39,8 +41,9 @@ def report(
     from ssl_toolkit.eval.report import make_report
 
     return make_report(
-        run, out, data_root=data_root, images=images, device=pick_device(device), workers=workers, progress=progress
-    )
+        run, out, data_root=data_root, images=images, projection=projection, device=pick_device(device),
+        workers=workers, progress=progress,
+    )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:

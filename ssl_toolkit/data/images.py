@@ -16,10 +16,12 @@ What comes out does not depend on how the file was written:
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
 from functools import lru_cache
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,16 +92,22 @@ def read_image(
     name = os.fsdecode(path)
     try:
         _check_regular(name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open(name, "rb") as file, Image.open(file, formats=_formats()) as image:
-                _check_pixels(image.size, max_pixels)
-                # At twice the size the antialiased resize that follows cannot tell the scaled decode from the full one.
-                image.draft("L" if channels == 1 else image.mode, image.size if size is None else (2 * size, 2 * size))
-                return _pixels(image, size, channels, max_pixels)
+        with open(name, "rb") as file:
+            return _decoded(file, size, channels, max_pixels)
     # Decoders meet hostile bytes with nearly every exception there is: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         raise BadImageError(name, _reason(error, max_pixels)) from error
+
+
+def decode_image(
+    content: bytes, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """`read_image` for the bytes of an image file: same arguments, same result, same errors."""
+    check_channels(channels)
+    try:
+        return _decoded(io.BytesIO(content), size, channels, max_pixels)
+    except Exception as error:
+        raise BadImageError("image in memory", _reason(error, max_pixels)) from error
 
 
 def to_array(
@@ -176,6 +184,16 @@ def convert_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uin
     if (pixels.shape[0], channels) == (3, 1):
         return _to_chw(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))
     raise ValueError(f"{pixels.shape[0]} channels cannot become {channels}")
+
+
+def _decoded(file: BinaryIO, size: int | None, channels: int, max_pixels: int) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=_formats()) as image:
+            _check_pixels(image.size, max_pixels)
+            # At twice the size the antialiased resize that follows cannot tell the scaled decode from the full one.
+            image.draft("L" if channels == 1 else image.mode, image.size if size is None else (2 * size, 2 * size))
+            return _pixels(image, size, channels, max_pixels)
 
 
 def _check_regular(path: str) -> None:

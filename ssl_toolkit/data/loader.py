@@ -72,10 +72,14 @@ class BadImages:
         images: The image set that is being read.
         file: CSV file with a path and a reason a line; existing lines are kept. None keeps the list in memory.
         max_rate: Share of the image set that may be bad, in [0, 1].
+        total: Images that the share is of, where `images` are a part of them; None: all of `images`.
     """
 
-    def __init__(self, images: ImageSet, file: Path | None = None, max_rate: float = 0.01) -> None:
+    def __init__(
+        self, images: ImageSet, file: Path | None = None, max_rate: float = 0.01, total: int | None = None
+    ) -> None:
         self.images, self.file, self.max_rate = images, file, max_rate
+        self.total = len(images) if total is None else total
         self.reasons: dict[str, str] = {}
         if file is not None and file.exists():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
@@ -101,10 +105,10 @@ class BadImages:
             with self.file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as lines:
                 writer = csv.writer(lines)
                 writer.writerows(([("path", "reason")] if fresh else []) + list(new.items()))
-        if len(self) > self.max_rate * len(self.images):
+        if len(self) > self.max_rate * self.total:
             path, reason = next(iter(self.reasons.items()))
             raise ToolkitError(
-                f"{len(self)} of the {len(self.images)} images of '{self.images.word}' cannot be read, more than "
+                f"{len(self)} of the {self.total} images of '{self.images.word}' cannot be read, more than "
                 f"{self.max_rate:.1%}; the first is {path}: {reason}. Mend or remove them, or raise --max-bad-rate"
                 + (f"; all are listed in {self.file}" if self.file else "")
             )
@@ -152,6 +156,13 @@ class InMemory(ImageSet):
 CACHE_LIMIT = 2 * 2**30  # bytes
 
 
+def fits_in_memory(images: ImageSet, size: int, cache: str = "auto") -> bool:
+    """Whether `cached` keeps the images in memory."""
+    # Photographs are 3:2 at the longest, most of them.
+    fits = len(images) * images.channels * size * size * 1.5 <= CACHE_LIMIT
+    return cache == "memory" or (cache == "auto" and fits)
+
+
 def cached(
     images: ImageSet, size: int, bad: BadImages, cache: str = "auto", workers: int = 0, progress: bool = False
 ) -> ImageSet:
@@ -165,11 +176,7 @@ def cached(
         workers: Processes that read.
         progress: Shows a progress bar.
     """
-    # Photographs are 3:2 at the longest, most of them.
-    fits = len(images) * images.channels * size * size * 1.5 <= CACHE_LIMIT
-    if cache == "memory" or (cache == "auto" and fits):
-        return InMemory(images, size, bad, workers, progress)
-    return images
+    return InMemory(images, size, bad, workers, progress) if fits_in_memory(images, size, cache) else images
 
 
 def full_batches(images: ImageSet, batch_size: int, world_size: int = 1) -> int:
@@ -254,13 +261,13 @@ class ImageLoader:
         world_size: int = 1,
     ) -> None:
         whole = shuffle if whole is None else whole
-        self.images, self.batch_size, self.shuffle = images, batch_size, shuffle
+        self.images, self.size, self.batch_size, self.shuffle = images, size, batch_size, shuffle
         self.total = len(images)
         self.bad = bad if bad is not None else BadImages(images)
         self.position = 0  # batches handed out so far, over all epochs
         self._length = full_batches(images, batch_size, world_size) if shuffle else -(-self.total // batch_size)
         # An image set in memory gains nothing from processes that copy it about.
-        workers = 0 if isinstance(images, InMemory) else workers
+        self.workers = workers = 0 if isinstance(images, InMemory) else workers
         self._order = _Order(self.total, batch_size, shuffle, seed, rank, world_size)
         self._loader: DataLoader[Any] = DataLoader(
             _Fetch(

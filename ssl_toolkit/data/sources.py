@@ -11,7 +11,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -30,7 +30,7 @@ from ssl_toolkit.data.images import (
     resize,
     to_uint8,
 )
-from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
 Labels = Literal["auto", "folder", "none"]
 DEFAULT_ROOT = "data"
@@ -155,6 +155,32 @@ def open_item(
     if index >= len(images):
         raise UsageError(f"'{path}': the set has {len(images)} images, the last is #{len(images) - 1}")
     return images.load(index, size)
+
+
+class Items(ImageSet):
+    """Images that are named one by one, without labels; one that cannot be read ends the reading.
+
+    Args:
+        paths: What `open_item` takes.
+        channels: What `load` gives.
+        root: As in `open_images`.
+    """
+
+    def __init__(self, paths: Sequence[str], channels: int, root: str | os.PathLike[str] | None = None) -> None:
+        self.word, self.classes, self.channels = ", ".join(paths[:3]), None, channels
+        self.labels = np.full(len(paths), -1, dtype=np.int64)
+        self._paths, self._root = list(paths), root
+
+    def load(self, index: int, size: int | None) -> NDArray[np.uint8]:
+        """As `ImageSet.load`, but whoever named the image is to know that it cannot be read."""
+        try:
+            return open_item(self._paths[index], self.channels, root=self._root, size=size)
+        except BadImageError as error:
+            raise ToolkitError(str(error)) from error
+
+    def path(self, index: int) -> str:
+        """As `ImageSet.path`."""
+        return self._paths[index]
 
 
 def torchvision_names() -> dict[str, list[str]]:

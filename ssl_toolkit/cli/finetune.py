@@ -1,0 +1,327 @@
+"""``ssl-toolkit finetune``: an encoder and labels in, a run folder with a classifier out."""
+
+# No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
+import json
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssl_toolkit.cli.parser import Parser, normalize, say, with_config_to_resume
+from ssl_toolkit.cli.pretrain import LIMITS, NOT_STORED, check_numbers
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.runs import RunFolder, start_run
+
+if TYPE_CHECKING:
+    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.encoders import Encoder
+
+OPTIMIZER = OptimizerConfig(lr=1e-3, weight_decay=0.05, warmup=0.1)
+
+
+def finetune(
+    run: str,
+    train: str,
+    out: str,
+    test: str | None = None,
+    label_budget: float | None = None,
+    init: Literal["trained", "random"] = "trained",
+    baseline: bool = False,
+    epochs: int = 30,
+    batch_size: int = 128,
+    optimizer: OptimizerConfig = OPTIMIZER,
+    layer_decay: float = 0.75,
+    probe_first: bool = True,
+    label_smoothing: float = 0.1,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    ema: float = 0.99,
+    crop_scale: tuple[float, float] = (0.3, 1.0),
+    flip_p: float = 0.5,
+    randaugment: int = 0,
+    magnitude: float = 9.0,
+    erase_p: float = 0.0,
+    validation: float = 0.1,
+    patience: int = 0,
+    tta: bool = False,
+    seed: int = 0,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    clip_gradient: float = 0.0,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    workers: int = 2,
+    cache: Literal["auto", "memory", "none"] = "auto",
+    data_root: str = "data",
+    max_bad_rate: float = 0.01,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune an encoder into a classifier, on all labels or a few of them.
+
+    Args:
+        run: Run folder or encoder file.
+        train: Labelled images (a folder, a .csv, a word like cifar10:train); those without a label are left out.
+        out: The run folder to make.
+        test: Labelled images that are classified, once, at the end; if not given, a fifth of `train` is held out.
+        label_budget: Labels that may be used, validation included: below 1 a share of each class, else that many
+            images a class; if not given, all.
+        init: Weights to start from: the encoder's, or random ones of the same architecture.
+        baseline: Whether random weights are trained too, in the same way but at one learning rate, in the folder random
+            of `out`.
+        epochs: Passes over the images, at most.
+        batch_size: Images a batch; fewer where there are not so many.
+        optimizer: How the weights are moved.
+        layer_decay: Factor of the learning rate from one layer to the one below it; 1 for one rate.
+        probe_first: Whether the classifier starts as a linear probe of the encoder's features, not at random; random
+            weights never do.
+        label_smoothing: Share of each target that is spread over all classes.
+        mixup: Parameter alpha of mixup; 0 for none.
+        cutmix: Parameter alpha of CutMix; 0 for none. With both, each batch draws one of them.
+        ema: Decay of the moving average of the weights, which is what is scored and kept; 0 for none.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        randaugment: Number of RandAugment's operations; 0 for none.
+        magnitude: Magnitude of RandAugment, up to 30.
+        erase_p: Probability of erasing a rectangle.
+        validation: Share of each class's labels that is held out to choose the epoch; 0 trains on all labels and
+            keeps the last epoch.
+        patience: Epochs without a better one after which training stops; 0 never stops it.
+        tta: Test-time augmentation: mean probabilities of crops and their mirror images.
+        seed: Decides everything that is random; equal seeds draw equal labels.
+        precision: Arithmetic of the training.
+        clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        workers: Processes that read images.
+        cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
+        data_root: Folder of torchvision's data sets.
+        max_bad_rate: Share of images that may be unreadable, in [0, 1].
+        device: Where it is trained.
+        checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
+        resume: Whether to go on with the run in `out`, if there is one.
+        overwrite: Whether a run in `out` may be deleted.
+        progress: Whether progress bars are shown.
+
+    Returns:
+        What results.json holds: encoder, protocol and, for each start, the scores, accuracies in [0, 1].
+
+    Raises:
+        UsageError: If something asked for does not exist or does not fit.
+        ToolkitError: If the training fails.
+    """
+    given = {k: v for k, v in locals().items() if v is not None}
+    given["optimizer"] = vars(optimizer)
+    return _run(make_parser().settings_of(given))
+
+
+def make_parser() -> Parser:
+    """The command's parser."""
+    parser = Parser("finetune", finetune, positional=("run",), skip=("optimizer",))
+    parser.add_class_arguments(OptimizerConfig, "optimizer")
+    parser.set_defaults({f"optimizer.{name}": value for name, value in vars(OPTIMIZER).items()})
+    parser.add_named_group("optimizer")
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    settings = make_parser().parse(with_config_to_resume(normalize(argv, ("optimizer",))))
+    if settings is not None:
+        print(table(_run(settings)))
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as lines of text, accuracies in percent."""
+    from ssl_toolkit.eval.metrics import in_percent
+    from ssl_toolkit.eval.visualize import ENCODERS
+
+    lines = [f"{'fine-tuned, %':<16}{'top-1':>12}{'top-5':>8}{'per class':>11}{'epoch':>7}"]
+    for key, scores in results["results"].items():
+        found = scores["finetune"]
+        top5, per_class = 100 * found["top5"], 100 * found["per_class"]
+        lines.append(f"{ENCODERS[key]:<16}{in_percent(found):>12}{top5:>8.1f}{per_class:>11.1f}{found['epoch']:>7}")
+    return "\n".join(lines)
+
+
+# What goes where.
+VIEWS = ("crop_scale", "flip_p", "randaugment", "magnitude", "erase_p")
+METHOD = ("layer_decay", "label_smoothing", "mixup", "cutmix", "ema")
+FIT = ("epochs", "seed", "precision", "clip_gradient", "checkpoint_every", "resume", "progress")
+
+SHARED = ("epochs", "batch_size", "workers", "max_bad_rate", "clip_gradient", "checkpoint_every")
+OWN_LIMITS: dict[str, tuple[float, float]] = {
+    **{key: value for key, value in LIMITS.items() if key in SHARED or key.startswith("optimizer.")},
+    "label_budget": (1e-9, 10**9),
+    "layer_decay": (0.01, 1),
+    "label_smoothing": (0, 0.99),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
+    "ema": (0, 1),
+    "flip_p": (0, 1),
+    "randaugment": (0, 10),
+    "magnitude": (0.01, 29.99),
+    "erase_p": (0, 1),
+    "validation": (0, 0.9),
+    "patience": (0, 10**6),
+}
+
+
+def _run(config: dict[str, Any]) -> dict[str, Any]:
+    """Train and score what `config` says, all of it resolved (see `finetune`)."""
+    from ssl_toolkit.cli.common import load_run_encoder, pick_device
+    from ssl_toolkit.encoders import versions
+    from ssl_toolkit.files import write_atomic
+
+    started = time.time()
+    check_numbers(config, OWN_LIMITS)
+    pick_device(config["device"])
+    encoder, metadata = load_run_encoder(config["run"])
+    parts = _parts(config, encoder)
+    config["batch_size"] = min(config["batch_size"], len(parts["train"]))
+    run, results = RunFolder(config["out"]), {}
+    starts = [config["init"], *(["random"] if config["baseline"] and config["init"] == "trained" else [])]
+    for number, init in enumerate(starts):
+        out = run.path / "random" if number else run.path
+        own = config | {"init": init, "out": str(out)}
+        if number:  # random weights hold nothing that a smaller rate would keep
+            own |= {"baseline": False, "layer_decay": 1.0}
+        results[init] = {"finetune": _train_and_score(own, parts)}
+    summary = {
+        "encoder": {
+            "path": config["run"],
+            "name": encoder.config.name,
+            "method": metadata["method"],
+            "sha256": metadata["sha256"],
+            "image_size": encoder.config.image_size,
+        },
+        "protocol": {
+            "names": ["finetune"],
+            "train": {"data": config["train"], "images": len(parts["train"])},
+            "validation": {"data": config["train"], "images": len(parts.get("validation", ()))},
+            "test": {"data": config["test"] or config["train"], "images": len(parts["test"])},
+            "left_out": config["test"] is None,
+            "label_budget": config["label_budget"],
+            "tta": config["tta"],
+            "classes": len(parts["train"].classes or []),
+            "class_names": parts["train"].classes,
+        },
+        "results": results,
+        "seed": config["seed"],
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(time.time() - started, 1),
+    }
+    write_atomic(run.results_file, lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n"))
+    return summary
+
+
+def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:
+    """The images that train, those that choose the epoch (if any) and those that are scored, with equal classes."""
+    import numpy as np
+
+    from ssl_toolkit.cli.common import open_stills
+    from ssl_toolkit.data.loader import Subset
+    from ssl_toolkit.eval.features import stratified_split
+    from ssl_toolkit.eval.low_shot import draw_labels
+    from ssl_toolkit.eval.protocol import match_labels
+
+    budget, share = config["label_budget"], config["validation"]
+    if budget is not None and budget > 1 and budget != int(budget):
+        raise UsageError(f"--label-budget is {budget}: give a share below 1, or a whole number of images a class")
+    source = {"data_root": config["data_root"], "labels": config["labels"]}
+    images = open_stills(encoder, config["train"], **source)
+    test = images if config["test"] is None else open_stills(encoder, config["test"], **source)
+    match_labels(test, images)
+    rows = np.flatnonzero(images.labels >= 0)
+    if config["test"] is None:
+        kept, held = stratified_split(images.labels[rows], 0.2, seed=1)  # the fifth that `evaluate` holds out
+        test, rows = Subset(images, rows[held]), rows[kept]
+    elif missing := int((test.labels < 0).sum()):
+        raise UsageError(f"{missing} of {len(test)} images of --test {config['test']} have no label: scores need them")
+    if budget is not None:
+        rows = rows[draw_labels(images.labels[rows], budget, config["seed"])]
+    parts = {"test": test, "train": Subset(images, rows)}
+    if share:
+        if np.unique(images.labels[rows], return_counts=True)[1].max() < 2:
+            raise UsageError(f"--validation is {share}, and no class has two labels to share out: give --validation 0")
+        kept, held = stratified_split(images.labels[rows], share, seed=config["seed"])
+        parts |= {"train": Subset(images, rows[kept]), "validation": Subset(images, rows[held])}
+    elif config["patience"]:
+        raise UsageError(f"--patience is {config['patience']}, and --validation 0 leaves nothing to be patient about")
+    return parts
+
+
+def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> dict[str, Any]:
+    """Train from one start in a run folder of its own; the scores on the test set, which is read here for once."""
+    import torch
+
+    from ssl_toolkit.augment import finetune_views
+    from ssl_toolkit.cli.common import encode_all, image_loader, load_run_encoder, pick_device
+    from ssl_toolkit.encoders import save_encoder
+    from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
+    from ssl_toolkit.eval.low_shot import fit_probe
+    from ssl_toolkit.randomness import derive_seed
+    from ssl_toolkit.training import fit
+
+    encoder, _ = load_run_encoder(config["run"])
+    if config["init"] == "random":
+        encoder = encoder.reinitialized(config["seed"])
+    reading = _chosen(config, ("workers", "max_bad_rate", "progress", "cache"))
+    probe = None
+    if config["probe_first"] and config["init"] == "trained":
+        probe = fit_probe(
+            encode_all(encoder, image_loader(encoder, parts["train"], **reading), config["device"], False)
+        )
+        encoder = encoder.cpu()
+    torch.manual_seed(derive_seed(config["seed"], "init"))
+    classes = parts["train"].classes or []
+    method = FineTuning(
+        encoder.train(),
+        finetune_views(encoder.config.image_size, encoder.config.channels, **_chosen(config, VIEWS)),
+        OptimizerConfig(**config["optimizer"]),
+        classes=classes,
+        probe=probe,
+        **_chosen(config, METHOD),
+    )
+    run = start_run(
+        config["out"],
+        {k: v for k, v in config.items() if k not in NOT_STORED},
+        overwrite=config["overwrite"],
+        resume=config["resume"],
+    )
+    say(
+        f"{config['init']} weights: {len(parts['train'])} images of '{config['train']}' in {len(classes)} classes at "
+        f"{encoder.config.load_size} px"
+    )
+    loader = image_loader(
+        encoder, parts["train"], bad_images_file=run.bad_images_file, shuffle=True, batch_size=config["batch_size"],
+        seed=config["seed"], **reading,
+    )  # fmt: skip
+    best = None
+    if "validation" in parts:
+        list_of_bad = run.path / "bad_images_validation.csv"
+        held_out = image_loader(encoder, parts["validation"], bad_images_file=list_of_bad, **reading)
+        best = BestEpoch(held_out, config["patience"])
+    place = pick_device(config["device"])
+    fit(
+        method,
+        loader,
+        run,
+        accelerator={"cuda": "gpu"}.get(place.type, place.type),
+        callbacks=[] if best is None else [best],
+        **_chosen(config, FIT),
+    )
+    if best is not None:
+        best.restore(method)
+    classifier = method.classifier.to(place)
+    sha256 = save_classifier(classifier, run.path / "classifier.safetensors")
+    save_encoder(classifier.encoder, run.encoder_file, FineTuning.__name__)
+    tests = image_loader(encoder, parts["test"], bad_images_file=run.path / "bad_images_test.csv", **reading)
+    found = score(classify(classifier, tests, config["tta"], place, config["progress"]), len(classes))
+    epoch = config["epochs"] if best is None else best.best_epoch
+    return {**found, "epoch": epoch, **({} if best is None else best.best), "sha256": sha256}
+
+
+def _chosen(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: config[name] for name in names}
