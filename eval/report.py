@@ -257,13 +257,14 @@ def _training(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
 def _doctor(folder: RunFolder, sample: _Part[Sample]) -> dict[str, Any]:
     """What the doctor says of the features as they are and of the training, and the measures on the way."""
     rows = _rows(folder)
-    features = {} if sample.content is None else doctor.measure(sample.content.features.x)
+    x = None if sample.content is None else sample.content.features.x
+    features = {} if x is None or len(x) < 2 else doctor.measure(x)
     now, while_training = doctor.examine(features), doctor.diagnose(doctor.numbers(rows))
     columns = [c for c in visualize.curve_columns(rows) if c in doctor.MEASURES and c != "above_chance"]
     if not features and not columns:
         raise ToolkitError("nothing was measured")
     return {
-        "count": 0 if sample.content is None else len(sample.content.features.x),
+        "count": 0 if x is None else len(x),
         "features": [(name.replace("_", " "), f"{value:.3g}") for name, value in features.items()],
         "findings": [("of the features", each) for each in now]
         + [("while training" if each.step is None else f"from step {each.step}", each) for each in while_training],

@@ -262,3 +262,17 @@ def test_a_method_that_gives_one_embedding_is_found(train_quickly: Callable, sha
         method.projector[-1].running_mean.add_(1)  # every image at the same place
     found = examine_method(method, ImageLoader(shapes, 16, batch_size=100, shuffle=True))
     assert names(examine(found["embedding"])) == ["collapse"]
+
+
+def test_table_has_a_dash_where_there_is_no_measure() -> None:
+    from ssl_toolkit.cli.doctor import collapsed, table
+
+    finding = Finding("collapse", "collapse", "uniformity", -0.01, -0.4, "Advice.")
+    measures = {"embedding": {"effective_rank": 2.0}, "features": {"effective_rank": 3.0, "alignment": 0.5}}
+    found: dict[str, Any] = {"measures": measures, "findings": [{"where": "embedding", **finding._asdict()}]}
+    lines = [line.split() for line in table(found).splitlines()]
+    assert ["alignment", "-", "0.500"] in lines
+    assert "no finding" not in table(found)
+    assert collapsed(found)
+    found["findings"][0]["where"] = "training"
+    assert not collapsed(found)

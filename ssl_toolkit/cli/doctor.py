@@ -83,10 +83,15 @@ def collapsed(found: dict[str, Any]) -> bool:
 def table(found: dict[str, Any]) -> str:
     """The measures side by side, then a paragraph a finding."""
     places = [where for where in ("embedding", "features") if where in found["measures"]]
+
+    def cell(where: str, name: str) -> str:
+        value = found["measures"][where].get(name)  # one view has no alignment
+        return f"{'-':>12}" if value is None else f"{value:>12.3f}"
+
     names = dict.fromkeys(name for where in places for name in found["measures"][where])
     lines = [f"{'':<16}" + "".join(f"{where:>12}" for where in places)]
     for name in names:
-        lines.append(f"{name:<16}" + "".join(f"{found['measures'][where][name]:>12.3f}" for where in places))
+        lines.append(f"{name:<16}" + "".join(cell(where, name) for where in places))
     lines += [f"{name:<16}{value:>12.3f}" for name, value in found["measures"].get("step", {}).items()]
     for each in found["findings"]:
         at = "" if each["step"] is None else f", step {each['step']}"
