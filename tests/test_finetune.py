@@ -386,7 +386,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """An encoder, images of three colours, and a test set that lacks one of them."""
     folder = tmp_path_factory.mktemp("finetune")
     torch.manual_seed(5)
-    save_encoder(Encoder(EncoderConfig("convnet", image_size=16, load_size=16)), folder / "encoder.safetensors")
+    encoder = Encoder(EncoderConfig("convnet", image_size=16, load_size=16))
+    for _ in range(40):
+        encoder(torch.rand(16, 3, 16, 16))  # batch norms that know their input, as those of a trained encoder
+    save_encoder(encoder, folder / "encoder.safetensors")
     return SimpleNamespace(
         encoder=str(folder / "encoder.safetensors"),
         train=paint(folder / "train", ["red", "green", "blue"], 24, 0),
