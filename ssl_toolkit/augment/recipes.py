@@ -422,6 +422,30 @@ def pretext_views(
     )
 
 
+def jigsaw_views(
+    size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.5, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+    grey_p: float = 0.3,
+) -> Views:
+    """The jigsaw puzzle's one view: crop, flip, and greyscale, so that colour fringes do not solve it.
+
+    Args:
+        size: Height and width of the view, pixels.
+        channels: Channels of the images; for other numbers than 3 there is no greyscale.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+        grey_p: Probability of greyscale.
+
+    Source: Noroozi & Favaro 2016, section 4.2.
+    """
+    none = (0.0, 0.0, 0.0, 0.0)
+    return Views([_view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", none, 0.0, grey_p, "exact")])
+
+
 def finetune_views(
     size: int,
     channels: int = 3,

@@ -1,0 +1,56 @@
+"""From a feature map back to pixels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_toolkit.encoders import Encoder
+
+
+def width_and_stride(encoder: Encoder) -> tuple[int, int]:
+    """Channels of the encoder's feature map, and pixels from one position of it to the next."""
+    size, training = encoder.config.image_size, encoder.training
+    with torch.no_grad():
+        features = encoder.eval().feature_map(encoder.mean.expand(1, -1, size, size))
+    encoder.train(training)
+    return features.shape[1], round(size / features.shape[-1])
+
+
+class Decoder(nn.Module):
+    """Twice the size by nearest neighbours, convolution, batch norm, ReLU, as often as the encoder halved it.
+
+    Resizing before the convolution leaves no checkerboard, as transposed convolutions do (Odena et al. 2016).
+
+    Args:
+        dim: Channels of the feature map.
+        channels: Channels of what is painted.
+        stride: Pixels to a position of the feature map.
+        width: Channels of the first convolution, halved at each further one, at least 32.
+    """
+
+    def __init__(self, dim: int, channels: int, stride: int, width: int = 128) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(round(math.log2(stride))):
+            layers += [
+                nn.Upsample(scale_factor=2), nn.Conv2d(dim, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]  # fmt: skip
+            dim, width = width, max(width // 2, 32)
+        self.layers = nn.Sequential(*layers, nn.Conv2d(dim, channels, 3, padding=1))
+
+    def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Feature map (N, D, h, w) to (N, C, *size)."""
+        painted: Tensor = self.layers(features)
+        if painted.shape[-2:] != size:  # a stride that is no power of two, or a view that is no multiple of it
+            painted = F.interpolate(painted, size, mode="bilinear", align_corners=False)
+        return painted
+
+
+def psnr(painted: Tensor, image: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of images in [0, 1], in decibels: of the mean squared error over all of them."""
+    return -10 * (painted - image).square().mean().log10()
