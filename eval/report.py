@@ -31,14 +31,14 @@ from ssl_toolkit.checkpoints import load_newest
 from ssl_toolkit.data.loader import read_some
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
-from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.eval import doctor, visualize
 from ssl_toolkit.eval.attention import attention_maps, has_attention, reads_class_token
 from ssl_toolkit.eval.compare import read_results, sets_of
 from ssl_toolkit.eval.knn import nearest, not_own
 from ssl_toolkit.eval.maps import PROJECTIONS, map_figure
 from ssl_toolkit.eval.metrics import in_percent
-from ssl_toolkit.eval.plots import Subject, draw_explanation, draw_feature_maps, draw_filters
+from ssl_toolkit.eval.plots import PLOTS, Subject, draw_explanation, draw_feature_maps, draw_filters
 from ssl_toolkit.eval.sample import Sample, draw_from, one_a_class, shuffled
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.logs import read_metrics
@@ -65,6 +65,7 @@ def make_report(
     data_root: str | None = None,
     images: int = 1000,
     projection: str = "pca",
+    pictures: Sequence[str] = (),
     device: str | torch.device = "cpu",
     workers: int = 0,
     progress: bool = False,
@@ -80,6 +81,7 @@ def make_report(
         data_root: Folder of torchvision's data sets; the run's own by default.
         images: How many images, drawn at random, are encoded for the map and the neighbours; at least 2.
         projection: The map: a key of `ssl_toolkit.eval.maps.PROJECTIONS`.
+        pictures: More pictures, which take longer: keys of `ssl_toolkit.eval.plots.PLOTS`.
         device: Where they are encoded.
         workers: Processes that read them.
         progress: Shows a progress bar.
@@ -88,9 +90,12 @@ def make_report(
         The page's path.
 
     Raises:
-        UsageError: `run` is no run folder, or the page cannot be written.
+        UsageError: `run` is no run folder, there is no such picture, or the page cannot be written.
         ToolkitError: The run's configuration is damaged.
     """
+    for name in pictures:
+        if name not in PLOTS:
+            raise unknown_name("picture", name, PLOTS)
     folder = RunFolder(run)
     stored = _config(folder)
     config = stored if data_root is None else stored | {"data_root": data_root}
@@ -118,6 +123,7 @@ def make_report(
         "task": lambda: _task(folder, config, encoder.content),
         "units": lambda: _units(encoder.needed(), sample.needed()),
         "explained": lambda: _explained(encoder.content, sample, results.content),
+        "more": lambda: _more(pictures, encoder.needed(), sample.needed()) if pictures else [],
         "neighbours": lambda: _neighbours(sample.needed()),
         "map": lambda: _map(sample.needed(), projection),
         "bad": lambda: _bad_images(folder, results.content),
@@ -493,6 +499,17 @@ def _explained(trained: _Trained | None, part: _Part[Sample], results: dict[str,
     subject = Subject(trained.encoder, part.content, images=EXPLAINED)
     alt = f"{EXPLAINED} images in the top row, what speaks for the class below"
     return {"chart": _chart(partial(draw_explanation, "occlusion", subject), alt, [visualize.EITHER])}
+
+
+def _more(names: Sequence[str], trained: _Trained, sample: Sample) -> list[tuple[str, _Part[dict[str, Any]]]]:
+    """Pictures that were asked for, each by its name."""
+    subject = Subject(trained.encoder, sample, images=EXPLAINED)
+
+    def picture(name: str) -> dict[str, Any]:
+        PLOTS[name].suits(trained.encoder)
+        return _chart(partial(PLOTS[name].draw, subject), name, [visualize.EITHER])
+
+    return [(name, _attempt(partial(picture, name))) for name in names]
 
 
 def _attention(part: _Part[Sample], trained: _Trained | None) -> dict[str, Any] | None:

@@ -387,6 +387,7 @@ BAD = [
     (["finetune", "RUN", *TUNE, "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
     (["finetune", "RUN", *TUNE, "--test", "shapes:test", "--device", "cuda"], ["--device cuda"]),
     (["report", "FULL"], ["FULL"]),
+    (["report", "RUN", "--pictures", "pca,saliancy"], ["saliancy", "saliency"]),
     (["check", *TINY, "--epocs", "3"], ["--epocs", "--epochs"]),
     (["check", "--data", "shapes:train"], ["--method", "simclr"]),
     (["check", *TINY, "--steps", "3"], ["--steps", "3", "at least 20"]),

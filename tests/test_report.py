@@ -249,6 +249,15 @@ def test_page_shows_what_layers_respond_to_and_what_speaks_for_a_class(folder: P
     assert "What speaks for a class" not in Page(make_report(run, images=9)).text  # there may be no labels
 
 
+def test_page_shows_the_pictures_that_are_asked_for(folder: Path) -> None:
+    pytest.importorskip("captum")
+    page = Page(make_report(folder / "run", folder / "page.html", pictures=["saliency", "attention"]))
+    assert "More pictures" in page.text
+    assert "Saliency" in page.text
+    assert page.text.count("No picture: convnet") == 1  # a ConvNet has no attention
+    assert "More pictures" not in Page(make_report(folder / "run", folder / "page.html")).text
+
+
 def test_page_shows_the_methods_own_task(folder: Path, tmp_path: Path) -> None:
     run = pretrain(
         "rotation", data=str(folder / "train"), out=str(tmp_path / "run"), encoder="convnet", image_size=16,

@@ -12,6 +12,7 @@ def report(
     out: str | None = None,
     images: int = 1000,
     projection: Literal["pca", "tsne", "umap"] = "pca",
+    pictures: str = "",
     data_root: str | None = None,
     workers: int = 2,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -24,6 +25,7 @@ def report(
         out: HTML file; if not given, report.html in the run folder.
         images: Images that are drawn at random for the neighbours and the map.
         projection: The map of the features: pca, tsne, or umap (extra umap).
+        pictures: More pictures, which take longer: names that ssl-toolkit plot knows, separated by commas.
         data_root: Folder of torchvision's data sets; if not given, the run's own.
         workers: Processes that read images.
         device: Where images are encoded.
@@ -33,7 +35,7 @@ def report(
         The HTML file.
 
     Raises:
-        UsageError: If there is no such run, or the page cannot be written.
+        UsageError: If there is no such run or picture, or the page cannot be written.
     """
     if images < 2:
         raise UsageError(f"--images is {images}: it must be at least 2")
@@ -42,7 +44,7 @@ def report(
 
     return make_report(
         run, out, data_root=data_root, images=images, projection=projection, device=pick_device(device),
-        workers=workers, progress=progress,
+        pictures=[name.strip() for name in pictures.split(",") if name.strip()], workers=workers, progress=progress,
     )  # fmt: skip
 
 
