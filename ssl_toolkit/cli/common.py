@@ -137,3 +137,14 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
 def load_run_encoder(path: str | Path) -> tuple[Encoder, dict[str, str]]:
     """The encoder of a run, and its metadata."""
     return load_encoder(path), encoder_metadata(path)
+
+
+def described(path: str | Path, encoder: Encoder, metadata: dict[str, str]) -> dict[str, Any]:
+    """What ``results.json`` says of the encoder that was scored."""
+    return {
+        "path": str(path),
+        "name": encoder.config.name,
+        "method": metadata["method"],
+        "sha256": metadata["sha256"],
+        "image_size": encoder.config.image_size,
+    }

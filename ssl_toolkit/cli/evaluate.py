@@ -60,7 +60,7 @@ def evaluate(
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
     """
-    from ssl_toolkit.cli.common import load_run_encoder, open_loader, pick_device
+    from ssl_toolkit.cli.common import described, load_run_encoder, open_loader, pick_device
     from ssl_toolkit.encoders import versions
     from ssl_toolkit.eval.baselines import pixels, random_weights
     from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
@@ -112,7 +112,7 @@ def evaluate(
             progress=progress, say=lambda text, name=name: say(f"{name}: {text}" if name else text),  # type: ignore[misc]
         )  # fmt: skip
         asked = rest[0] if rest else bank
-        described = {
+        about = {
             "names": protocols,
             "train": {"data": labelled[name][0], "images": bank.total, "bad": len(bank.bad)},
             "test": {"data": labelled[name][-1], "images": asked.total, "bad": len(asked.bad)},
@@ -120,15 +120,9 @@ def evaluate(
             "classes": len(bank.images.classes or []),
             "class_names": bank.images.classes,
         }
-        found[name] = {"protocol": described, "results": results}
+        found[name] = {"protocol": about, "results": results}
     summary = {
-        "encoder": {
-            "path": str(run),
-            "name": encoder.config.name,
-            "method": metadata["method"],
-            "sha256": metadata["sha256"],
-            "image_size": encoder.config.image_size,
-        },
+        "encoder": described(run, encoder, metadata),
         **({"sets": found} if sets else found[""]),
         "seed": seed,
         "versions": versions(),

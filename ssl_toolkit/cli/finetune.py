@@ -169,7 +169,7 @@ OWN_LIMITS: dict[str, tuple[float, float]] = {
 
 def _run(config: dict[str, Any]) -> dict[str, Any]:
     """Train and score what `config` says, all of it resolved (see `finetune`)."""
-    from ssl_toolkit.cli.common import load_run_encoder, pick_device
+    from ssl_toolkit.cli.common import described, load_run_encoder, pick_device
     from ssl_toolkit.encoders import versions
     from ssl_toolkit.files import write_atomic
 
@@ -188,13 +188,7 @@ def _run(config: dict[str, Any]) -> dict[str, Any]:
             own |= {"baseline": False, "layer_decay": 1.0}
         results[init] = {"finetune": _train_and_score(own, parts)}
     summary = {
-        "encoder": {
-            "path": config["run"],
-            "name": encoder.config.name,
-            "method": metadata["method"],
-            "sha256": metadata["sha256"],
-            "image_size": encoder.config.image_size,
-        },
+        "encoder": described(config["run"], encoder, metadata),
         "protocol": {
             "names": ["finetune"],
             "train": {"data": config["train"], "images": len(parts["train"])},
