@@ -31,7 +31,7 @@ def first_filters(encoder: Encoder) -> NDArray[np.float32]:
         UsageError: The encoder has no convolution over the image.
     """
     for module in encoder.backbone.modules():
-        if isinstance(module, nn.Conv2d) and module.weight.shape[1] == encoder.config.channels:
+        if isinstance(module, nn.Conv2d) and module.weight.shape[1] == encoder.config.seen_channels:
             weight: NDArray[np.float32] = module.weight.detach().float().cpu().numpy()
             return weight[np.argsort(-np.square(weight).sum(axis=(1, 2, 3)), kind="stable")]
     raise UsageError(f"{encoder.config.name} has no convolution over the image, so it has no filters to show")

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_toolkit import __version__
 from ssl_toolkit.augment import EvalView, eval_view
+from ssl_toolkit.colours import rgb_to_lab
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
 
@@ -28,6 +29,7 @@ FORMAT = "ssl-toolkit-encoder-1"
 SMALL_STEM_BELOW = 64  # px: under this a 7x7 stride-2 stem with max-pool leaves too few positions
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LIGHTNESS_MEAN, LIGHTNESS_STD = 50.0, 25.0
 
 
 class ConvNet(nn.Module):
@@ -92,6 +94,8 @@ class ConvNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+Colours = Literal["rgb", "lightness"]
+
 OWN_ARCHITECTURES = {"convnet": ConvNet}
 
 
@@ -109,6 +113,9 @@ class EncoderConfig:
             ResNets under 64 px.
         norm: ``layer`` replaces every batch norm by a layer norm over channels and positions: for methods in which the
             images of a batch must not hear of each other.
+        colours: What the network sees of RGB images: all of it, or only the CIE lightness, for tasks that ask for the
+            colours.
+        patch_size: Side of a ViT's patches, pixels; 0 leaves the architecture's own.
         mean: Mean of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.25.
     """
@@ -119,12 +126,16 @@ class EncoderConfig:
     load_size: int = 256
     stem: Literal["auto", "small", "standard"] = "auto"
     norm: Literal["batch", "layer"] = "batch"
+    colours: Colours = "rgb"
+    patch_size: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     def resolved(self) -> EncoderConfig:
         """The same with the automatic choices made."""
         rgb = self.channels == 3
+        if self.colours != "rgb" and not rgb:
+            raise UsageError(f"an encoder of {self.colours} takes RGB images, these have {self.channels} channels")
         stem = self.stem
         if stem == "auto":
             small = self.image_size < SMALL_STEM_BELOW and self.name.startswith(("resnet", "resnext", "wide_resnet"))
@@ -134,6 +145,11 @@ class EncoderConfig:
         if len(mean) != self.channels or len(std) != self.channels:
             raise UsageError(f"mean {mean} and std {std} must have one value for each of the {self.channels} channels")
         return replace(self, stem=stem, mean=tuple(mean), std=tuple(std))
+
+    @property
+    def seen_channels(self) -> int:
+        """Channels that reach the network's first layer."""
+        return 1 if self.colours == "lightness" else self.channels
 
 
 class Encoder(nn.Module):
@@ -167,7 +183,7 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1), persistent=False)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] with each channel centred and scaled.
+        """Images (N, C, H, W) in [0, 1] as the network sees them, each channel centred and scaled.
 
         Raises:
             UsageError: If the images do not have the channels that the encoder was built for, or are no whole number of
@@ -185,7 +201,10 @@ class Encoder(nn.Module):
                 f"{self.config.name} cuts images into patches of {patch[0]}x{patch[1]} px, which {image.shape[-2]}x"
                 f"{image.shape[-1]} px is no multiple of: give another size of images or views"
             )
-        return (image.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
+        image = image.contiguous(memory_format=torch.channels_last)
+        if self.config.colours == "lightness":
+            return rgb_to_lab(image)[:, :1] / LIGHTNESS_STD - LIGHTNESS_MEAN / LIGHTNESS_STD
+        return (image - self.mean) / self.std
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to pooled features (N, D)."""
@@ -253,7 +272,7 @@ def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
     if config.name in OWN_ARCHITECTURES:
         if config.stem == "small":
             raise UsageError(f"--encoder.stem small is for ResNets; {config.name} has one stem: leave it out")
-        return OWN_ARCHITECTURES[config.name](in_chans=config.channels), config
+        return OWN_ARCHITECTURES[config.name](in_chans=config.seen_channels), config
     name = config.name.split(".")[0]  # a timm name may carry the tag of its pretrained weights
     if not timm.is_model(name):
         raise unknown_name("encoder", name, architectures())
@@ -269,7 +288,7 @@ def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
                 return backbone, replace(config, stem="standard")
             raise UsageError(f"--encoder.stem small is for ResNets; {name} has another stem: leave it out")
         backbone.conv1 = nn.Conv2d(
-            config.channels, backbone.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+            config.seen_channels, backbone.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False
         )
         nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         backbone.maxpool = nn.Identity()
@@ -278,7 +297,9 @@ def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
 
 def _timm_model(name: str, config: EncoderConfig) -> Any:
     """Timm's network, told the image size if it wants to know it, and to take others too if it can."""
-    common: dict[str, Any] = {"in_chans": config.channels, "num_classes": 0}
+    common: dict[str, Any] = {"in_chans": config.seen_channels, "num_classes": 0}
+    if config.patch_size:
+        common["patch_size"] = config.patch_size
     size = {"img_size": config.image_size}
     for extra in (size | {"dynamic_img_size": True}, size):
         try:
@@ -315,9 +336,12 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
 
 
+LATER_CHOICES = {"norm": "batch", "colours": "rgb", "patch_size": 0}
+
+
 def _hash(described: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    # Encoders saved without the choice of norms keep their identity.
-    described = {k: v for k, v in described.items() if (k, v) != ("norm", "batch")}
+    # Encoders saved before there was this choice keep their identity.
+    described = {k: v for k, v in described.items() if LATER_CHOICES.get(k) != v}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders import Colours, Encoder
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor, schedule_weight_decay
 from ssl_toolkit.randomness import seed_device
 
@@ -46,6 +47,10 @@ class Method(pl.LightningModule, ABC):
 
     # What takes the place of an encoder's batch norms if the user does not say; batch norm stays.
     encoder_norm: ClassVar[Literal["batch", "layer"]] = "batch"
+    # What the encoder is to see of RGB images.
+    encoder_colours: ClassVar[Colours] = "rgb"
+    # The encoder if the user names none.
+    default_encoder: ClassVar[str] = "resnet18"
     # Whether views may be clips: their frames one after another along the channels.
     takes_clips: ClassVar[bool] = False
     # The submodule whose output the loss compares, such as ``projector``: a collapse is seen there first. Its rows are
@@ -57,6 +62,8 @@ class Method(pl.LightningModule, ABC):
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
         # Set by whoever trains the method, before training starts.
         self.seed, self.total_steps, self.images_per_step = 0, 1, 256
+        # For methods that optimise by hand (`automatic_optimization` is false); for others, Lightning does both.
+        self.accumulate, self.clip_gradient = 1, 0.0
 
     @staticmethod
     @abstractmethod
@@ -70,6 +77,13 @@ class Method(pl.LightningModule, ABC):
     def task_picture(self, views: list[Tensor]) -> TaskPicture | None:
         """The task's own picture for the report, on the views of a few images; None for methods that have none."""
         return None
+
+    def prepare(self, views: Iterator[list[Tensor]]) -> None:
+        """Runs once before training, not when a run is resumed: the place to measure the data.
+
+        Args:
+            views: Those of some images, batch by batch, as `step` gets them; what is measured goes into buffers.
+        """
 
     @property
     def kept_encoder(self) -> Encoder:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
@@ -16,12 +17,16 @@ from pytorch_lightning.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
-from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
 from ssl_toolkit.logs import CsvLog, Progress
 from ssl_toolkit.method import Method
+from ssl_toolkit.randomness import numpy_generator, seed_device
 from ssl_toolkit.runs import RunFolder, launched_rank
+
+MEASURED = 2000  # images that a method may look at before it is trained
+BEFORE_TRAINING = -1  # the step of these draws
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -81,11 +86,15 @@ def fit(
     method.seed = seed
     method.total_steps = math.ceil(len(loader) / accumulate) * epochs
     method.images_per_step = loader.batch_size * accumulate * devices
+    by_hand = not method.automatic_optimization
+    method.accumulate, method.clip_gradient = accumulate, clip_gradient
     first = launched_rank() == 0
     if compile_encoder:
         method.encoder.compile()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
     name = type(method).__name__
+    if checkpoint is None and type(method).prepare is not Method.prepare:
+        _prepare(method, loader, seed)
     # Short runs are logged more often, so that there is a curve to look at.
     log_every = max(1, min(10, method.total_steps // 50))
 
@@ -107,8 +116,8 @@ def fit(
             devices=devices,
             strategy=_together(on_cuda) if devices > 1 else "auto",
             precision=precision,
-            accumulate_grad_batches=accumulate,
-            gradient_clip_val=clip_gradient or None,
+            accumulate_grad_batches=1 if by_hand else accumulate,
+            gradient_clip_val=None if by_hand else clip_gradient or None,
             log_every_n_steps=log_every,
             logger=_loggers(run, int(checkpoint.stem.split("-")[1]) if checkpoint else 0) if first else False,
             plugins=[AtomicCheckpointIO()],
@@ -125,6 +134,18 @@ def fit(
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
     if first:  # a run that was killed right after its last checkpoint has nothing left to train
         save_encoder(method.kept_encoder, run.encoder_file, name)
+
+
+def _prepare(method: Method, loader: ImageLoader, seed: int) -> None:
+    """Let the method measure some of the images, the same ones in every process."""
+    rows = numpy_generator(seed, "prepare").permutation(len(loader.images))[:MEASURED]
+    some = Subset(loader.images, np.sort(rows))
+    bad = BadImages(some, max_rate=1.0)  # the training itself judges how many are too many
+    size = min(loader.batch_size, len(rows))
+    batches = ImageLoader(some, loader.size, batch_size=size, shuffle=True, workers=loader.workers, bad=bad)
+    seed_device(seed, BEFORE_TRAINING, 0)
+    with torch.no_grad():
+        method.prepare(method.views(batch.image, batch.box) for batch in batches)
 
 
 def _on_cuda(accelerator: str) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.method import Method
 
 # Several processes that each spin two threads on two cores take minutes for what one thread does in seconds.
 torch.set_num_threads(1)
@@ -35,6 +36,19 @@ def tiny_heads(found: type) -> dict[str, int]:
     """Options that make a method's heads, prototypes and queue small, whichever of them it has."""
     names = inspect.signature(found).parameters
     return {name: 16 for name in names if name.endswith("_dim") or name in ("prototypes", "queue_size")}
+
+
+def small_config(found: type[Method], size: int) -> EncoderConfig:
+    """A small network of the kind that a method trains, for images of a size."""
+    vit = found.default_encoder.startswith("vit")
+    return EncoderConfig(
+        "test_vit" if vit else "convnet",
+        image_size=size,
+        load_size=size,
+        norm=found.encoder_norm,
+        colours=found.encoder_colours,
+        patch_size=4 if vit else 0,
+    )
 
 
 RED, BLUE = (250, 10, 20), (10, 20, 250)
@@ -112,7 +126,7 @@ def train_quickly(tmp_path: Path) -> Callable[..., Any]:
         batch_size, seed = options.pop("batch_size", 8), options.pop("seed", 0)
         torch.manual_seed(seed)
         method = found(
-            Encoder(EncoderConfig("convnet", image_size=size, load_size=size, norm=found.encoder_norm)),
+            Encoder(small_config(found, size)),
             found.default_views(**{"size": size, **options.pop("views", {})}),
             options.pop("optimizer", OptimizerConfig()),
             **options.pop("method", {}),

@@ -12,12 +12,12 @@ from torch import Tensor
 from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.contrastive.vicreg import VICReg
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.check import Trial, first_loss, lr_range, overfit
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
-from tests.conftest import tiny_heads
+from tests.conftest import small_config, tiny_heads
 
 
 def batches(count: int, size: int = 16) -> list[Batch]:
@@ -28,9 +28,8 @@ def batches(count: int, size: int = 16) -> list[Batch]:
 
 def trial(found: Any = SimCLR, size: int = 16, **optimizer: Any) -> Trial:
     torch.manual_seed(0)
-    config = EncoderConfig("convnet", image_size=size, load_size=size, norm=found.encoder_norm)
     heads = dict.fromkeys(tiny_heads(found), 64)
-    method = found(Encoder(config), found.default_views(size), OptimizerConfig(**optimizer), **heads)
+    method = found(Encoder(small_config(found, size)), found.default_views(size), OptimizerConfig(**optimizer), **heads)
     return Trial(method, images_per_step=16)
 
 

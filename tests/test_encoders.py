@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from ssl_toolkit.colours import lab_to_rgb
 from ssl_toolkit.encoders import Encoder, EncoderConfig, encoder_file, load_encoder, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 
@@ -327,3 +328,37 @@ def test_images_that_are_no_whole_patches_are_refused() -> None:
     assert encoder(torch.rand(1, 3, 48, 16)).shape == (1, 192)
     with pytest.raises(UsageError, match=r"patches of 16x16 px, which 20x20 px is no multiple of"):
         encoder(torch.rand(1, 3, 20, 20))
+
+
+def test_an_encoder_of_lightness_sees_no_colour() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig("convnet", image_size=16, load_size=16, colours="lightness")).eval()
+    lab = torch.cat([torch.rand(2, 1, 16, 16) * 40 + 30, torch.rand(2, 2, 16, 16) * 20 - 10], dim=1)
+    image, recoloured = lab_to_rgb(lab), lab_to_rgb(torch.cat([lab[:, :1], -lab[:, 1:]], dim=1))
+    assert (image - recoloured).abs().max() > 0.05
+    torch.testing.assert_close(encoder(image), encoder(recoloured), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder.normalize(image), (lab[:, :1] - 50) / 25, atol=1e-3, rtol=0)
+    assert encoder.feature_map(image).shape == (2, 256, 2, 2)
+    assert set(encoder.layers(image)) == {"depth 4", "depth 3", "depth 2", "output"}
+
+
+def test_an_encoder_of_lightness_is_saved_as_such(tmp_path: Path) -> None:
+    encoder = Encoder(EncoderConfig("resnet18", image_size=32, load_size=32, colours="lightness")).eval()
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    loaded = load_encoder(tmp_path / "encoder.safetensors")
+    assert loaded.config == encoder.config
+    assert loaded.backbone.conv1.weight.shape[1] == 1
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded(image), encoder(image))
+
+
+def test_lightness_is_of_rgb_images() -> None:
+    with pytest.raises(UsageError, match="an encoder of lightness takes RGB images, these have 1 channels"):
+        Encoder(EncoderConfig("convnet", channels=1, image_size=16, load_size=16, colours="lightness"))
+
+
+def test_patches_of_another_size(tmp_path: Path) -> None:
+    encoder = Encoder(EncoderConfig("test_vit", image_size=32, load_size=32, patch_size=4)).eval()
+    assert encoder.feature_map(torch.rand(1, 3, 32, 32)).shape[-2:] == (8, 8)
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    assert load_encoder(tmp_path / "encoder.safetensors").config.patch_size == 4

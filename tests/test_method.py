@@ -31,7 +31,7 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
-from tests.conftest import Arrays, tiny_heads
+from tests.conftest import Arrays, small_config, tiny_heads
 
 every_method = pytest.mark.parametrize(
     "found", [pytest.param(method_class(name), id=name) for name in installed_methods()]
@@ -54,8 +54,7 @@ def test_every_method_is_installed() -> None:
 
 def small(found: type[Method]) -> Method:
     torch.manual_seed(0)
-    config = EncoderConfig("convnet", image_size=32, load_size=32, norm=found.encoder_norm)
-    return found(Encoder(config), found.default_views(32), **tiny_heads(found))
+    return found(Encoder(small_config(found, 32)), found.default_views(32), **tiny_heads(found))
 
 
 def batch_of(label: torch.Tensor) -> Batch:

@@ -297,3 +297,28 @@ def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+class Measuring(Rotation):
+    """Keeps what it measures; resumes must not measure anew."""
+
+    measured: torch.Tensor
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register_buffer("measured", torch.zeros(2))
+
+    def prepare(self, views: Any) -> None:
+        found = torch.cat([made[0] for made in views])
+        self.measured += torch.tensor([len(found), found.mean()])
+
+
+def test_a_method_measures_the_data_once(train_quickly: Callable, noise_images: Callable) -> None:
+    images = noise_images(26)
+    common = {"epochs": 2, "checkpoint_every": 1, "out": "run"}
+    whole = train_quickly(Measuring, images, **{**common, "out": "whole"})
+    assert whole.measured[0] == 24  # whole batches
+    assert whole.measured[1].item() == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(StopAt.Killed):
+        train_quickly(Measuring, images, callbacks=[StopAt(3)], **common)
+    assert same_weights(whole, train_quickly(Measuring, images, resume=True, **common))

@@ -23,9 +23,10 @@ from ssl_toolkit import distributed
 from ssl_toolkit.contrastive import cpc, dino, losses, moco, queue, swav
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
-from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class
+from tests.conftest import small_config
 
 PROCESSES = 2
 BATCH = 8  # images of all processes
@@ -171,7 +172,7 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
 def make_method(name: str, **options: Any) -> Method:
     torch.manual_seed(0)
     found = method_class(name)
-    encoder = Encoder(EncoderConfig("convnet", image_size=16, load_size=16, norm=found.encoder_norm))
+    encoder = Encoder(small_config(found, 16))
     return found(encoder, found.default_views(size=16), **options).double()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def natural_size(images: ImageSet) -> int:
 def default_load_size(size: int) -> int:
     """Short side to read images at, for views of `size`: larger from 64 px on, as ImageNet's protocol has it."""
     return size if size < 64 else round(size * 8 / 7)
+
+
+def default_patch_size(name: str, size: int) -> int:
+    """Side of a ViT's patches where images of `size` px would have few of them; 0 for the architecture's own."""
+    found = re.match(r"(?:vit|deit)\w*_patch(\d+)", name)
+    own = int(found[1]) if found else 0
+    patch = own
+    while patch % 2 == 0 and patch > max(2, size // 8):
+        patch //= 2
+    return 0 if patch == own else patch
 
 
 def open_loader(

@@ -34,7 +34,7 @@ def pretrain(
     method: str | dict[str, Any],
     data: str,
     out: str,
-    encoder: str | dict[str, Any] = "resnet18",
+    encoder: str | dict[str, Any] | None = None,
     views: dict[str, Any] | None = None,
     optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
     image_size: int | None = None,
@@ -71,7 +71,8 @@ def pretrain(
             clips of 8 frames of video, every second one, clips:PATH:8:2.
         out: The run folder to make.
         encoder: Name of a timm architecture or ``convnet``, or a run folder or encoder file to start from, or a
-            dictionary of that ``name``, ``stem`` and ``norm``.
+            dictionary of that ``name``, ``stem``, ``norm`` and ``patch_size``; if not given, resnet18, or what the
+            method needs.
         views: Options of the method's recipe of views.
         optimizer: How the weights are moved.
         image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
@@ -125,13 +126,14 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         parser: Of another command that trains the same way, with the common options.
     """
     parser = parser or Parser("pretrain", pretrain, skip=NESTED)
+    found = None if method is None else method_class(method)
     names = ", ".join(installed_methods())
     about = f"the method: {names}, or a class path; with it, --help also lists the method's own options"
     parser.add_argument("--method.name", type=str, required=True, metavar="NAME", help=about)
     parser.add_argument(
         "--encoder.name",
         type=str,
-        default="resnet18",
+        default=found.default_encoder if found else "resnet18",
         metavar="NAME",
         help="a timm architecture, convnet (small, for CPUs), or a run folder or encoder file to start from",
     )
@@ -148,8 +150,13 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         help="layer: layer norms in the place of batch norms; auto: where the method needs it",
     )
     parser.add_class_arguments(OptimizerConfig, "optimizer")
-    if method is not None:
-        found = method_class(method)
+    parser.add_argument(
+        "--encoder.patch_size",
+        type=int | None,
+        default=None,
+        help="side of a ViT's patches, pixels; if not given, its own, but at most an eighth of image_size",
+    )
+    if found is not None:
         parser.add_class_arguments(found, "method", skip={"encoder", "views", "optimizer"})
         about = "Height and width of a view, pixels; if not given, image_size"
         parser.add_argument("--views.size", type=int | None, default=None, help=about)
@@ -280,6 +287,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (8, 4096),
     "views.size": (8, 4096),
     "load_size": (8, 4096),
+    "encoder.patch_size": (0, 4096),
     "channels": (1, 4096),
     "epochs": (1, 10**6),
     "batch_size": (2, 10**6),
@@ -333,7 +341,7 @@ def check_accelerator(name: str, devices: int) -> None:
 
 def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
     """A new encoder, or the one that ``--encoder`` points to."""
-    from ssl_toolkit.cli.common import default_load_size, natural_size
+    from ssl_toolkit.cli.common import default_load_size, default_patch_size, natural_size
     from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
@@ -354,9 +362,11 @@ def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
         )
     if given is not None:
         return load_encoder(name, image_size=size, load_size=load_size).train()
-    stem, norm = config["encoder"]["stem"], config["encoder"]["norm"]
-    norm = method_class(config["method"]["name"]).encoder_norm if norm == "auto" else norm
-    return Encoder(EncoderConfig(name, channels, size, load_size, stem, norm))
+    found = method_class(config["method"]["name"])
+    stem, norm, patch_size = (config["encoder"][key] for key in ("stem", "norm", "patch_size"))
+    norm = found.encoder_norm if norm == "auto" else norm
+    patch_size = default_patch_size(name, size) if patch_size is None else patch_size
+    return Encoder(EncoderConfig(name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size))
 
 
 def build_method(config: dict[str, Any], encoder: "Encoder", images: "ImageSet") -> "Method":

@@ -1,0 +1,36 @@
+"""The CIE Lab colour space: lightness apart from colour."""
+
+from __future__ import annotations
+
+import torch
+from kornia.color import lab_to_rgb as kornia_lab_to_rgb
+from kornia.color import rgb_to_lab as kornia_rgb_to_lab
+from torch import Tensor
+
+
+def rgb_to_lab(image: Tensor) -> Tensor:
+    """From sRGB to CIE Lab (D65), in float32 under mixed precision.
+
+    Args:
+        image: (N, 3, H, W) in [0, 1].
+
+    Returns:
+        (N, 3, H, W): L in 0 to 100, a and b within about -110 to 110; greys have a = b = 0.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        lab: Tensor = kornia_rgb_to_lab(image if image.dtype == torch.float64 else image.float())
+    return lab
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """From CIE Lab (D65) to sRGB, colours outside its gamut cut off.
+
+    Args:
+        lab: (N, 3, H, W): L in 0 to 100, a, b.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    with torch.autocast(lab.device.type, enabled=False):
+        image: Tensor = kornia_lab_to_rgb(lab if lab.dtype == torch.float64 else lab.float(), clip=True)
+    return image
