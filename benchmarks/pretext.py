@@ -1,0 +1,125 @@
+"""The pretext tasks on Imagenette at 64 px with a small encoder, beside SimCLR and supervised training.
+
+    python benchmarks/pretext.py --data imagenette128 --out runs/pretext --seeds 3 --chart pretext.png
+
+`--data` is a folder with ``train`` and ``val``. Each task is trained by its recipe ``configs/TASK_imagenette.yaml``,
+asked its own question about the held-out images (``ssl-toolkit doctor``) and scored by ``ssl-toolkit evaluate``; random
+weights are scored for each kind of encoder, raw pixels once. Supervised training is ``ssl-toolkit finetune`` from
+random weights; its encoder is then scored like the others. A run that is there already is not repeated, one that was
+stopped goes on, so the command can be given again at any time; with ``--table-only`` it only writes down what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from scored_runs import (
+    PROTOCOLS,
+    SCORES,
+    TASK,
+    Rows,
+    chart,
+    mean_and_deviation,
+    row_of,
+    scored,
+    scores,
+    table,
+    train_and_score,
+)
+
+from ssl_toolkit.runs import RunFolder
+
+# The scalar of `Method.step` that says how well a task is solved, its unit and what a guess reaches.
+QUESTIONS: dict[str, tuple[str, str, str]] = {
+    "rotation": ("accuracy", "%", "25"),
+    "relative_patch": ("accuracy", "%", "12.5"),
+    "jigsaw": ("accuracy", "%", "1"),
+    "autoencoder": ("psnr", "dB", ""),
+    "inpainting": ("psnr", "dB", ""),
+    "colorization": ("accuracy", "%", ""),
+    "split_brain": ("accuracy", "%", ""),
+    "masked_autoencoder": ("psnr", "dB", ""),
+    "supervised": ("accuracy", "%", "10"),
+}
+METHODS = ("simclr", *QUESTIONS)
+# Random weights depend on the encoder alone; the other tasks share SimCLR's.
+KINDS = {"simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", "masked_autoencoder": ", ViT"}
+SUPERVISED_EPOCHS = 6
+COLUMNS = {
+    "seeds": "seeds", "steps": "steps x batch", "minutes": "core-minutes", "task": "own task, held-out",
+    "chance": "guess", "knn": "kNN", "linear": "linear",
+}  # fmt: skip
+
+
+def ask(run: RunFolder, images: str) -> dict[str, Any]:
+    """The scalars of the method's own step on held-out images."""
+    from ssl_toolkit.cli.doctor import doctor
+
+    found: dict[str, Any] = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
+    return found
+
+
+def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
+    """Train the encoder of another run from random weights on all labels, and score its features."""
+    from ssl_toolkit.cli.evaluate import evaluate
+    from ssl_toolkit.cli.finetune import finetune
+    from ssl_toolkit.training import native_bf16
+
+    if (run.path / SCORES).exists():
+        return
+    found = finetune(
+        str(like.path), data[0], str(run.path), test=data[1], init="random", epochs=SUPERVISED_EPOCHS, validation=0.0,
+        layer_decay=1.0, seed=seed, resume=True, precision="bf16-mixed" if native_bf16() else "32-true",
+    )  # fmt: skip
+    (run.path / TASK).write_text(json.dumps({"accuracy": found["results"]["random"]["top1"]}))
+    evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=False)
+
+
+def collect(methods: list[str], out: Path) -> Rows:
+    """Scores of the runs that are there, and how well their own tasks are solved."""
+    rows: Rows = {}
+    for method in methods:
+        runs = scored(out, method)
+        if not runs:
+            continue
+        for name, label in (("pixels", "raw pixels"), ("random", f"random weights{KINDS.get(method, '')}")):
+            found = scores(runs[0], name)
+            if found:
+                rows.setdefault(label, {protocol: [found[protocol]] for protocol in PROTOCOLS})
+        rows[method] = {"seeds": str(len(runs)), **row_of(runs)}
+        if method in QUESTIONS:
+            key, unit, chance = QUESTIONS[method]
+            values = [json.loads((run.path / TASK).read_text())[key] * (100 if unit == "%" else 1) for run in runs]
+            rows[method] |= {"task": f"{mean_and_deviation(values)} {unit}", "chance": chance and f"{chance} {unit}"}
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The pretext tasks on Imagenette.", allow_abbrev=False)
+    parser.add_argument("--data", default="imagenette128", help="folder with train and val")
+    parser.add_argument("--out", type=Path, default=Path("runs/pretext"))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--chart", help="PNG to draw")
+    parser.add_argument("--table-only", action="store_true")
+    options = parser.parse_args()
+    data = (f"{options.data}/train", f"{options.data}/val")
+    for seed in range(0 if options.table_only else options.seeds):
+        for method in options.methods:
+            run = RunFolder(options.out / f"{method}_{seed}")
+            if method == "supervised":
+                supervise(run, RunFolder(options.out / f"simclr_{seed}"), data, seed)
+            else:
+                own = None if method == "simclr" else lambda run: ask(run, data[1])
+                train_and_score(f"{method}_imagenette", [], run, data, seed, seed == 0 and method in KINDS, own)
+    rows = collect(options.methods, options.out)
+    print(table(rows, COLUMNS))
+    if options.chart:
+        chart(rows, options.chart, {"random weights": "--", "raw pixels": ":"})
+
+
+if __name__ == "__main__":
+    main()

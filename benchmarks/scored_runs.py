@@ -1,0 +1,130 @@
+"""What the accuracy benchmarks share: runs by recipe, their scores, one table and one chart."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_toolkit.logs import read_metrics
+from ssl_toolkit.runs import RunFolder
+
+PROTOCOLS = ("knn", "linear")
+SCORES, TASK = "scores.json", "task.json"
+Rows = dict[str, dict[str, Any]]
+
+
+def train_and_score(
+    config: str,
+    options: list[str],
+    run: RunFolder,
+    data: tuple[str, str],
+    seed: int,
+    baselines: bool,
+    also: Callable[[RunFolder], dict[str, Any]] | None = None,
+) -> None:
+    """One run by its recipe, unless its scores are there; one that was stopped goes on.
+
+    Args:
+        config: Name of the recipe.
+        options: What differs from it on the command line.
+        run: Its folder.
+        data: Labelled images to train on, without their labels, and to test on.
+        seed: Of the run.
+        baselines: Whether random weights and raw pixels are scored too.
+        also: More to measure, kept in the run's file `TASK`.
+    """
+    from ssl_toolkit.cli.evaluate import evaluate
+    from ssl_toolkit.cli.pretrain import main as pretrain
+
+    if (run.path / SCORES).exists():
+        return
+    source = ["--config", config, "--data", data[0], "--labels", "none", "--out", str(run.path)]
+    pretrain([*source, "--seed", str(seed), "--resume", *options])
+    if also is not None:
+        (run.path / TASK).write_text(json.dumps(also(run)))
+    evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=baselines)
+
+
+def minutes(run: RunFolder) -> float:
+    """Time of the steps, from their speed in ``metrics.csv``."""
+    rows = read_metrics(run.metrics_file)
+    batch, steps = run.config()["batch_size"], int(rows[-1]["step"])
+    return steps * batch / statistics.median(float(row["images_per_second"]) for row in rows) / 60
+
+
+def scored(out: Path, name: str) -> list[RunFolder]:
+    """The runs of a name that have scores, by seed."""
+    runs = [RunFolder(path) for path in sorted(out.glob(f"{name}_[0-9]*"))]
+    return [run for run in runs if (run.path / SCORES).exists()]
+
+
+def scores(run: RunFolder, encoder: str = "trained") -> dict[str, float] | None:
+    """Accuracies by protocol, in percent; None if that encoder was not scored."""
+    found = json.loads((run.path / SCORES).read_text())["results"].get(encoder)
+    return found and {protocol: 100 * found[protocol]["top1"] for protocol in PROTOCOLS}
+
+
+def row_of(runs: list[RunFolder]) -> dict[str, Any]:
+    """Steps, minutes and scores of the runs of one method."""
+    found = [scores(run) for run in runs]
+    return {
+        "steps": f"{int(read_metrics(runs[0].metrics_file)[-1]['step']):,} x {runs[0].config()['batch_size']}",
+        "minutes": f"{statistics.median(minutes(run) for run in runs):.1f}",
+        **{protocol: [each[protocol] for each in found if each] for protocol in PROTOCOLS},
+    }
+
+
+def mean_and_deviation(values: list[float], digits: int = 1) -> str:
+    """``59.5 ± 0.2``; of one value, itself."""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def table(rows: Rows, columns: Mapping[str, str]) -> str:
+    """Markdown.
+
+    Args:
+        rows: By name; a list of numbers is shown as mean and standard deviation, what is missing as nothing.
+        columns: Key in a row to heading.
+    """
+    lines = ["| " + " | ".join(["top-1, %", *columns.values()]) + " |", "|---|" + "---:|" * len(columns)]
+    for name, row in rows.items():
+        cells = [row.get(key, "") for key in columns]
+        lines.append(
+            "| " + " | ".join([name, *(mean_and_deviation(c) if isinstance(c, list) else c for c in cells)]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def chart(rows: Rows, path: str, lines: Mapping[str, str]) -> None:
+    """A bar a method, the best on top; baselines as lines.
+
+    Args:
+        rows: As for `table`; those with steps are bars.
+        path: PNG to draw.
+        lines: Name of a row to the style of its line.
+    """
+    from matplotlib.figure import Figure
+
+    trained = {name: row for name, row in rows.items() if "steps" in row and row["knn"]}
+    names = sorted(trained, key=lambda name: statistics.mean(trained[name]["knn"]))
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(names)), layout="constrained")
+    for axis, protocol, title in zip(figure.subplots(1, 2, sharey=True), PROTOCOLS, ("kNN", "linear"), strict=True):
+        means = [statistics.mean(trained[name][protocol]) for name in names]
+        axis.barh(names, means, color="#1f6f8b", height=0.7)
+        for place, mean in enumerate(means):
+            axis.text(mean, place, f" {mean:.1f}", va="center", fontsize=8)
+        for label, style in lines.items():
+            if label in rows:
+                axis.axvline(rows[label][protocol][0], color="#c4572e", linestyle=style, linewidth=1.2, label=label)
+        axis.set_xlim(0, 1.15 * max(means))
+        axis.set_xlabel(f"{title} accuracy, %", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
