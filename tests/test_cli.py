@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from ssl_toolkit.cli import COMMANDS
+from ssl_toolkit.cli.common import default_patch_size
 from ssl_toolkit.encoders import encoder_metadata
 
 TINY = [
@@ -197,6 +198,21 @@ def test_precision_auto_is_resolved_and_stored(folder: Path) -> None:
     succeed("pretrain", *TINY, "--out", folder / "auto", "--precision", "auto")
     stored = yaml.safe_load((folder / "auto" / "config.yaml").read_text())["precision"]
     assert stored == ("bf16-mixed" if native_bf16("auto") else "32-true")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "patch"),
+    [
+        ("vit_tiny_patch16_224", 224, 0),
+        ("vit_tiny_patch16_224", 128, 0),
+        ("vit_tiny_patch16_224", 64, 8),
+        ("vit_tiny_patch16_224", 32, 4),
+        ("vit_base_patch14_dinov2", 32, 0),  # cannot be halved to an eighth
+        ("resnet18", 32, 0),
+    ],
+)
+def test_patches_of_small_images_are_small(name: str, size: int, patch: int) -> None:
+    assert default_patch_size(name, size) == patch
 
 
 def test_methods_lists_what_is_installed() -> None:

@@ -55,10 +55,9 @@ def default_load_size(size: int) -> int:
 
 def default_patch_size(name: str, size: int) -> int:
     """Side of a ViT's patches where images of `size` px would have few of them; 0 for the architecture's own."""
-    found = re.match(r"(?:vit|deit)\w*_patch(\d+)", name)
-    own = int(found[1]) if found else 0
-    patch = own
-    while patch % 2 == 0 and patch > max(2, size // 8):
+    found = re.match(r"(?:vit|deit)\w*_patch(8|16|32)_", name)
+    own = patch = int(found[1]) if found else 0
+    while patch > max(2, size // 8):
         patch //= 2
     return 0 if patch == own else patch
 
