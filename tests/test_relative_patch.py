@@ -2,26 +2,64 @@ import pytest
 import torch
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.pretext.relative_patch import (
     RelativePatch,
     drop_colours,
-    patch_and_neighbour,
+    patch_and_neighbours,
     project_colours,
 )
 
 MEAN = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)
 
 
-def test_the_side_is_where_the_neighbour_was_cut_out() -> None:
+def test_the_sides_are_where_the_neighbours_were_cut_out() -> None:
     torch.manual_seed(0)
     axis = torch.arange(30.0)
     image = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).expand(400, -1, -1, -1)
-    patches, side = patch_and_neighbour(image, tile=6, gap=2)
-    centre, neighbour = (patches[:, i, :, 0, 0] // 10 for i in (0, 1))
-    assert (centre == 1).all()
+    patches, side = patch_and_neighbours(image, tile=6, gap=2, count=3)
+    assert patches.shape == (400, 4, 2, 6, 6)
+    place = patches[..., 0, 0] // 10
+    assert (place[:, 0] == 1).all()
     offsets = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
-    assert torch.equal(neighbour - centre, torch.tensor(offsets)[side].float())
-    assert side.bincount(minlength=8).min() > 25  # 50 each
+    assert torch.equal(place[:, 1:] - 1, torch.tensor(offsets)[side].float())
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_neighbours_come_in_any_order_and_none_twice(count: int) -> None:
+    torch.manual_seed(0)
+    _, side = patch_and_neighbours(torch.rand(800, 1, 30, 30), tile=6, gap=2, count=count)
+    assert side.shape == (800, count)
+    assert all(len(row.unique()) == count for row in side)
+    for column in side.T:
+        assert column.bincount(minlength=8).min() > 60  # 100 each
+
+
+def test_each_neighbour_is_asked_for_by_itself(small_encoder: Encoder) -> None:
+    method = RelativePatch(small_encoder, RelativePatch.default_views(32)).eval()
+    patches, other = torch.rand(2, 2, 9, 3, 8, 8)
+    logits = method._logits(patches)
+    mixed = torch.cat([patches[:, :3], other[:, 3:]], dim=1)
+    assert logits.shape == (2, 8, 8)
+    torch.testing.assert_close(method._logits(mixed)[:, :2], logits[:, :2])
+    mixed[:, 0] = other[:, 0]
+    assert (method._logits(mixed)[:, :2] - logits[:, :2]).abs().max() > 1e-4
+
+
+def test_the_loss_is_that_of_naming_every_side(small_encoder: Encoder) -> None:
+    method = RelativePatch(small_encoder, RelativePatch.default_views(32)).eval()
+    bias = torch.arange(8.0)
+    method.head[-1].weight.data.zero_()
+    method.head[-1].bias.data.copy_(bias)
+    found = method.step([torch.rand(6, 3, 32, 32)], None)  # type: ignore[arg-type]
+    assert found["loss"].item() == pytest.approx((bias.logsumexp(0) - bias.mean()).item(), rel=1e-5)
+    assert found["accuracy"].item() == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("neighbours", [0, 9])
+def test_other_numbers_of_neighbours_are_refused(small_encoder: Encoder, neighbours: int) -> None:
+    with pytest.raises(UsageError, match=rf"--method.neighbours is {neighbours}: it must be from 1 to 8"):
+        RelativePatch(small_encoder, RelativePatch.default_views(32), neighbours=neighbours)
 
 
 def test_dropped_colours_leave_one_channel_and_noise_of_a_hundredth() -> None:
@@ -64,9 +102,10 @@ def test_grey_images_are_taken_as_they_are() -> None:
     assert RelativePatch(encoder, RelativePatch.default_views(32, 1)).colour == "keep"
 
 
-def test_the_two_patches_are_encoded_apart(small_encoder: Encoder) -> None:
-    method = RelativePatch(small_encoder, RelativePatch.default_views(32))
+@pytest.mark.parametrize("neighbours", [1, 8])
+def test_the_patches_are_encoded_apart(small_encoder: Encoder, neighbours: int) -> None:
+    method = RelativePatch(small_encoder, RelativePatch.default_views(32), neighbours=neighbours)
     seen: list[torch.Size] = []
     method.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     method.step([torch.rand(6, 3, 32, 32)], None)  # type: ignore[arg-type]
-    assert seen == [(6, 3, 8, 8)] * 2
+    assert seen == [(6, 3, 8, 8)] * (1 + neighbours)

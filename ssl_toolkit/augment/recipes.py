@@ -446,6 +446,27 @@ def jigsaw_views(
     return Views([_view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", none, 0.0, grey_p, "exact")])
 
 
+def masked_autoencoder_views(
+    size: int,
+    channels: int = 3,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+) -> Views:
+    """The masked autoencoder's one view: crop and flip; colour changes do it no good.
+
+    Args:
+        size: Height and width of the view, pixels, a multiple of the encoder's patches.
+        channels: Channels of the images.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+
+    Source: He et al. 2022, table 1e and appendix A.1.
+    """
+    return pretext_views(size, channels, crop_scale, crop_ratio, flip_p)
+
+
 def finetune_views(
     size: int,
     channels: int = 3,
