@@ -80,6 +80,11 @@ def require_colours(encoder: Encoder, method: str, colours: Colours) -> None:
         )
 
 
+def quarter_decoder(dim: int, outputs: int, stride: int) -> Decoder:
+    """From a feature map, `stride` pixels to a position, to `outputs` values at a quarter of the image's size."""
+    return Decoder(dim, outputs, max(1, stride // STRIDE), width=64)  # at 128 a step takes a quarter longer
+
+
 class ColourHead(nn.Module):
     """From a feature map to the colours of the image.
 
@@ -105,7 +110,7 @@ class ColourHead(nn.Module):
         self.register_buffer("bins", bins)
         self.register_buffer("table", candidate_table(bins), persistent=False)
         self.register_buffer("prior", torch.zeros(len(bins)))  # not measured yet
-        self.decoder = Decoder(dim, len(bins) if target == "classification" else 2, max(1, stride // STRIDE))
+        self.decoder = quarter_decoder(dim, len(bins) if target == "classification" else 2, stride)
 
     def forward(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """Feature map (N, D, h, w) to logits (N, Q, *size), or to ab (N, 2, *size) in units of its scale."""

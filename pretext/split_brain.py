@@ -16,15 +16,15 @@ from ssl_toolkit.encoders import LIGHTNESS_MEAN, LIGHTNESS_STD, Encoder
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.colour_head import (
-    STRIDE,
     ColourHead,
     Target,
     lab_target,
     mean_of_coloured,
+    quarter_decoder,
     recoloured,
     require_colours,
 )
-from ssl_toolkit.pretext.decoder import Decoder, width_and_stride
+from ssl_toolkit.pretext.decoder import width_and_stride
 
 LIGHTNESS_BINS = 50
 BIN = 100 / LIGHTNESS_BINS  # of L
@@ -76,7 +76,7 @@ class SplitBrain(Method):
         self.target = target
         self.colour_head = ColourHead(width // 2, stride, target, lambda_, temperature)
         outputs = LIGHTNESS_BINS if target == "classification" else 1
-        self.lightness_head = Decoder(width // 2, outputs, max(1, stride // STRIDE))
+        self.lightness_head = quarter_decoder(width // 2, outputs, stride)
 
     def chance_loss(self, batch_size: int) -> float | None:
         """Of classification, ``log(261) + log(50)``."""
