@@ -22,7 +22,7 @@ SHARPEST = 12
 
 
 def first_filters(encoder: Encoder) -> NDArray[np.float32]:
-    """The kernels of the first convolution, those with the largest norm first.
+    """The kernels of the first convolution, those with the largest norm first; of a split encoder's, over lightness.
 
     Returns:
         (K, C, kh, kw) float32.

@@ -24,12 +24,14 @@ from ssl_toolkit.augment import EvalView, eval_view
 from ssl_toolkit.colours import rgb_to_lab
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.split import SplitNetwork, half_width
 
 FORMAT = "ssl-toolkit-encoder-1"
 SMALL_STEM_BELOW = 64  # px: under this a 7x7 stride-2 stem with max-pool leaves too few positions
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LIGHTNESS_MEAN, LIGHTNESS_STD = 50.0, 25.0
+COLOUR_STD = 15.0  # of a and b of Lab; photographs have 11 and 17
 
 
 class ConvNet(nn.Module):
@@ -49,7 +51,7 @@ class ConvNet(nn.Module):
         super().__init__()
         if num_classes:
             raise UsageError("ConvNet is an encoder: it has no classifier, num_classes must be 0")
-        self.num_features = self.head_hidden_size = widths[-1]
+        self.widths, self.num_features, self.head_hidden_size = widths, widths[-1], widths[-1]
         layers: list[nn.Module] = []
         for depth, (c_in, c_out) in enumerate(zip((in_chans, *widths), widths, strict=False)):
             layers += [
@@ -94,7 +96,7 @@ class ConvNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-Colours = Literal["rgb", "lightness"]
+Colours = Literal["rgb", "lightness", "split"]
 
 OWN_ARCHITECTURES = {"convnet": ConvNet}
 
@@ -113,8 +115,9 @@ class EncoderConfig:
             ResNets under 64 px.
         norm: ``layer`` replaces every batch norm by a layer norm over channels and positions: for methods in which the
             images of a batch must not hear of each other.
-        colours: What the network sees of RGB images: all of it, or only the CIE lightness, for tasks that ask for the
-            colours.
+        colours: What the network sees of RGB images: all of it; only the CIE lightness, for tasks that ask for the
+            colours; or ``split``, two networks of half the width, one of which sees the lightness, the other a and b
+            (see `SplitNetwork`; architectures other than ``convnet``, ResNets, ConvNeXts and ViTs keep their width).
         patch_size: Side of a ViT's patches, pixels; 0 leaves the architecture's own.
         mean: Mean of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.25.
@@ -148,8 +151,8 @@ class EncoderConfig:
 
     @property
     def seen_channels(self) -> int:
-        """Channels that reach the network's first layer."""
-        return 1 if self.colours == "lightness" else self.channels
+        """Channels that reach the network's first layer; of a split one, that of the half which sees the lightness."""
+        return self.channels if self.colours == "rgb" else 1
 
 
 class Encoder(nn.Module):
@@ -202,9 +205,11 @@ class Encoder(nn.Module):
                 f"{image.shape[-1]} px is no multiple of: give another size of images or views"
             )
         image = image.contiguous(memory_format=torch.channels_last)
-        if self.config.colours == "lightness":
-            return rgb_to_lab(image)[:, :1] / LIGHTNESS_STD - LIGHTNESS_MEAN / LIGHTNESS_STD
-        return (image - self.mean) / self.std
+        if self.config.colours == "rgb":
+            return (image - self.mean) / self.std
+        lab = rgb_to_lab(image)
+        lightness = lab[:, :1] / LIGHTNESS_STD - LIGHTNESS_MEAN / LIGHTNESS_STD
+        return lightness if self.config.colours == "lightness" else torch.cat([lightness, lab[:, 1:] / COLOUR_STD], 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to pooled features (N, D)."""
@@ -269,15 +274,31 @@ class Encoder(nn.Module):
 def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
     """The network, and the configuration with the automatic choices made."""
     config = asked.resolved()
+    if config.colours != "split":
+        return _build_network(asked, config, config.seen_channels)
+    lightness, config = _build_network(asked, config, 1, half=True)
+    colour, config = _build_network(asked, config, 2, half=True)
+    return SplitNetwork(lightness, colour), config
+
+
+def _build_network(
+    asked: EncoderConfig, config: EncoderConfig, channels: int, half: bool = False
+) -> tuple[Any, EncoderConfig]:
+    """A network over some channels, of half the width if that is known how, and the configuration as it was built."""
     if config.name in OWN_ARCHITECTURES:
         if config.stem == "small":
             raise UsageError(f"--encoder.stem small is for ResNets; {config.name} has one stem: leave it out")
-        return OWN_ARCHITECTURES[config.name](in_chans=config.seen_channels), config
+        network = OWN_ARCHITECTURES[config.name](in_chans=channels)
+        if half:
+            network = type(network)(in_chans=channels, widths=tuple(width // 2 for width in network.widths))
+        return network, config
     name = config.name.split(".")[0]  # a timm name may carry the tag of its pretrained weights
     if not timm.is_model(name):
         raise unknown_name("encoder", name, architectures())
     try:
-        backbone = _timm_model(name, config)
+        backbone = _timm_model(name, config, channels)
+        if half and (narrower := half_width(backbone)):
+            backbone = _timm_model(name, config, channels, **narrower)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"timm cannot build '{name}' for {config.image_size} px images with {config.channels} channels: {error}"
@@ -288,16 +309,16 @@ def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
                 return backbone, replace(config, stem="standard")
             raise UsageError(f"--encoder.stem small is for ResNets; {name} has another stem: leave it out")
         backbone.conv1 = nn.Conv2d(
-            config.seen_channels, backbone.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+            channels, backbone.conv1.out_channels, kernel_size=3, stride=1, padding=1, bias=False
         )
         nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
         backbone.maxpool = nn.Identity()
     return backbone, config
 
 
-def _timm_model(name: str, config: EncoderConfig) -> Any:
+def _timm_model(name: str, config: EncoderConfig, in_chans: int, **options: Any) -> Any:
     """Timm's network, told the image size if it wants to know it, and to take others too if it can."""
-    common: dict[str, Any] = {"in_chans": config.seen_channels, "num_classes": 0}
+    common: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, **options}
     if config.patch_size:
         common["patch_size"] = config.patch_size
     size = {"img_size": config.image_size}
