@@ -4,7 +4,7 @@
 
 `--data` is a folder with ``train`` and ``val``. Each task is trained by its recipe ``configs/TASK_imagenette.yaml``,
 asked its own question about the held-out images (``ssl-toolkit doctor``) and scored by ``ssl-toolkit evaluate``; random
-weights are scored for each kind of encoder, raw pixels once. Supervised training is ``ssl-toolkit finetune`` from
+weights are scored once for each kind of encoder, and so are raw pixels. Supervised training is ``ssl-toolkit finetune`` from
 random weights; its encoder is then scored like the others. A run that is there already is not repeated, one that was
 stopped goes on, so the command can be given again at any time; with ``--table-only`` it only writes down what there is.
 """
@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scored_runs import (
     PROTOCOLS,
+    RANDOM,
     SCORES,
     TASK,
     Rows,
     chart,
     mean_and_deviation,
     row_of,
+    score_random,
     scored,
     scores,
     table,
@@ -54,12 +56,12 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def ask(run: RunFolder, images: str) -> dict[str, Any]:
-    """The scalars of the method's own step on held-out images."""
+def ask(images: str, run: RunFolder) -> None:
+    """Keep the scalars of the method's own step on held-out images."""
     from ssl_toolkit.cli.doctor import doctor
 
-    found: dict[str, Any] = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
-    return found
+    found = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
+    (run.path / TASK).write_text(json.dumps(found))
 
 
 def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
@@ -85,10 +87,11 @@ def collect(methods: list[str], out: Path) -> Rows:
         runs = scored(out, method)
         if not runs:
             continue
-        for name, label in (("pixels", "raw pixels"), ("random", f"random weights{KINDS.get(method, '')}")):
-            found = scores(runs[0], name)
-            if found:
-                rows.setdefault(label, {protocol: [found[protocol]] for protocol in PROTOCOLS})
+        baselines = {
+            "raw pixels": scores(runs[0], "pixels"),
+            f"random weights{KINDS.get(method, '')}": scores(runs[0], "random") or scores(runs[0], file=RANDOM),
+        }
+        rows |= {name: {p: [found[p]] for p in PROTOCOLS} for name, found in baselines.items() if found}
         rows[method] = {"seeds": str(len(runs)), **row_of(runs)}
         if method in QUESTIONS:
             key, unit, chance = QUESTIONS[method]
@@ -113,8 +116,9 @@ def main() -> None:
             if method == "supervised":
                 supervise(run, RunFolder(options.out / f"simclr_{seed}"), data, seed)
             else:
-                own = None if method == "simclr" else lambda run: ask(run, data[1])
-                train_and_score(f"{method}_imagenette", [], run, data, seed, seed == 0 and method in KINDS, own)
+                also = [] if method == "simclr" else [partial(ask, data[1])]
+                also += [partial(score_random, data=data)] if seed == 0 and also and method in KINDS else []
+                train_and_score(f"{method}_imagenette", [], run, data, seed, seed == 0 and not also, also)
     rows = collect(options.methods, options.out)
     print(table(rows, COLUMNS))
     if options.chart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.runs import RunFolder
 
 PROTOCOLS = ("knn", "linear")
-SCORES, TASK = "scores.json", "task.json"
+SCORES, RANDOM, TASK = "scores.json", "random.json", "task.json"
 Rows = dict[str, dict[str, Any]]
 
 
@@ -23,7 +23,7 @@ def train_and_score(
     data: tuple[str, str],
     seed: int,
     baselines: bool,
-    also: Callable[[RunFolder], dict[str, Any]] | None = None,
+    also: Sequence[Callable[[RunFolder], None]] = (),
 ) -> None:
     """One run by its recipe, unless its scores are there; one that was stopped goes on.
 
@@ -34,7 +34,7 @@ def train_and_score(
         data: Labelled images to train on, without their labels, and to test on.
         seed: Of the run.
         baselines: Whether random weights and raw pixels are scored too.
-        also: More to measure, kept in the run's file `TASK`.
+        also: More to measure before it is scored.
     """
     from ssl_toolkit.cli.evaluate import evaluate
     from ssl_toolkit.cli.pretrain import main as pretrain
@@ -43,9 +43,20 @@ def train_and_score(
         return
     source = ["--config", config, "--data", data[0], "--labels", "none", "--out", str(run.path)]
     pretrain([*source, "--seed", str(seed), "--resume", *options])
-    if also is not None:
-        (run.path / TASK).write_text(json.dumps(also(run)))
+    for measure in also:
+        measure(run)
     evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=baselines)
+
+
+def score_random(run: RunFolder, data: tuple[str, str]) -> None:
+    """Score random weights of a run's architecture, without the raw pixels, which are the same for all."""
+    from ssl_toolkit.cli.evaluate import evaluate
+    from ssl_toolkit.encoders import load_encoder, save_encoder
+    from ssl_toolkit.eval.baselines import random_weights
+
+    file = run.path / "random.safetensors"
+    save_encoder(random_weights(load_encoder(run.path), 0), file)
+    evaluate(str(file), *data, out=str(run.path / RANDOM), baselines=False)
 
 
 def minutes(run: RunFolder) -> float:
@@ -61,9 +72,10 @@ def scored(out: Path, name: str) -> list[RunFolder]:
     return [run for run in runs if (run.path / SCORES).exists()]
 
 
-def scores(run: RunFolder, encoder: str = "trained") -> dict[str, float] | None:
+def scores(run: RunFolder, encoder: str = "trained", file: str = SCORES) -> dict[str, float] | None:
     """Accuracies by protocol, in percent; None if that encoder was not scored."""
-    found = json.loads((run.path / SCORES).read_text())["results"].get(encoder)
+    path = run.path / file
+    found = json.loads(path.read_text())["results"].get(encoder) if path.exists() else None
     return found and {protocol: 100 * found[protocol]["top1"] for protocol in PROTOCOLS}
 
 
