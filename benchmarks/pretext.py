@@ -4,9 +4,10 @@
 
 `--data` is a folder with ``train`` and ``val``. Each task is trained by its recipe ``configs/TASK_imagenette.yaml``,
 asked its own question about the held-out images (``ssl-toolkit doctor``) and scored by ``ssl-toolkit evaluate``; random
-weights are scored once for each kind of encoder, and so are raw pixels. Supervised training is ``ssl-toolkit finetune`` from
-random weights; its encoder is then scored like the others. A run that is there already is not repeated, one that was
-stopped goes on, so the command can be given again at any time; with ``--table-only`` it only writes down what there is.
+weights are scored once for each kind of encoder, and so are raw pixels. Supervised training is ``ssl-toolkit finetune``
+from random weights; its encoder is then scored like the others. A run that is there already is not repeated, one that
+was stopped goes on, so the command can be given again at any time; with ``--table-only`` it only writes down what there
+is.
 """
 
 from __future__ import annotations
