@@ -205,6 +205,17 @@ def test_looks_are_logged_where_they_were_taken(
     assert all(set(row) == always | own[name] for row in rows)
 
 
+@pytest.mark.parametrize("name", ["inpainting", "rotation"])
+def test_no_look_is_taken_in_the_middle_of_accumulation(
+    train_quickly: Callable, noise_images: Callable, name: str, tmp_path: Path
+) -> None:
+    found, doctor = method_class(name), CollapseDoctor(every=1)
+    train_quickly(found, noise_images(48), epochs=1, method=tiny_heads(found), callbacks=[doctor], accumulate=2)
+    rows = numbers(read_metrics(tmp_path / "run" / "metrics.csv"))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(row["grad_norm"]) for row in rows)
+
+
 @pytest.mark.parametrize("options", [{}, {"accumulate": 3, "clip_gradient": 1.0}])
 @pytest.mark.parametrize("name", ["dino", "inpainting", "rotation"])
 def test_training_never_notices(
