@@ -157,7 +157,8 @@ def overfit(
     passes = [float(np.mean(losses[i : i + len(fixed)])) for i in range(0, len(losses) - len(fixed) + 1, len(fixed))]
     # From the highest: where keys of real images take the place of random ones, the task gets harder first.
     highest, last = (max(passes), passes[-1]) if passes else (math.nan, math.nan)
-    expected = highest - OVERFIT * max(1.0, abs(highest))
+    # Losses that are above 0 may end there, as squared errors do.
+    expected = highest - OVERFIT * (highest if highest > 0 else max(1.0, -highest))
     if last < expected:
         advice = f"from {highest:.3g} to {last:.3g} in {steps} steps"
     else:

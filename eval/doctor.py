@@ -284,7 +284,7 @@ class CollapseDoctor(pl.Callback):
         self._rows: list[dict[str, float]] = []
         self._seen: list[Tensor] = []
         self._hook: Any = None
-        self._looking, self._period, self._grad_norm = False, 1, math.nan
+        self._looking, self._period, self._done, self._grad_norm = False, 1, 0, math.nan
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look only at steps that are logged."""
@@ -294,7 +294,8 @@ class CollapseDoctor(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Before a step that is looked at, watch its embeddings."""
-        self._looking = (trainer.global_step + 1) % self._period == 0
+        self._done = trainer.global_step
+        self._looking = (self._done + 1) % self._period == 0
         if self._looking:
             self._seen.clear()
             self._hook = _watch(pl_module, self._seen)
@@ -310,7 +311,7 @@ class CollapseDoctor(pl.Callback):
     ) -> None:
         """Measure, log, tell."""
         self._unhook()
-        if not self._looking or trainer.global_step % self._period:
+        if not self._looking or trainer.global_step == self._done:
             return  # in the middle of accumulation
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         measures = self._measures(pl_module, batch, loss)

@@ -127,9 +127,12 @@ class Method(pl.LightningModule, ABC):
         self.after_update()
 
     def configure_optimizers(self) -> Any:
-        """The configured optimiser with its schedule, moved on at every optimiser step."""
+        """The configured optimiser with its schedule."""
+        return self.scheduled(build_optimizer(self, self.optimizer_config, self.images_per_step, self.lr_scales()))
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """An optimiser with the configured schedule, moved on at every optimiser step, as Lightning takes it."""
         config = self.optimizer_config
-        optimizer = build_optimizer(self, config, self.images_per_step, self.lr_scales())
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule_factor(config.schedule, step, self.total_steps, config.warmup)
         )

@@ -83,6 +83,20 @@ def test_a_few_batches_are_overfitted_and_the_weights_are_as_before() -> None:
     assert all(torch.equal(before[name], value) for name, value in one.method.state_dict().items())
 
 
+class Small(SimCLR):
+    """Its loss is small, and cannot fall below 0."""
+
+    def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {"loss": super().step(views, batch)["loss"] / 100}
+
+
+def test_a_small_loss_need_not_fall_below_zero() -> None:
+    check = overfit(trial(Small), batches(2), steps=40)
+    assert check.passed is True
+    assert check.expected is not None
+    assert check.expected > 0
+
+
 def test_without_a_learning_rate_nothing_is_overfitted() -> None:
     assert overfit(trial(lr=1e-12), batches(2), steps=20).passed is False
 

@@ -186,7 +186,7 @@ def test_simsiam_without_stop_gradient_is_caught_within_an_epoch(
         assert "stop-gradient" in told[0]
 
 
-@pytest.mark.parametrize("name", ["dino", "rotation", "swav", "vicreg"])
+@pytest.mark.parametrize("name", ["dino", "inpainting", "rotation", "swav", "vicreg"])
 def test_looks_are_logged_where_they_were_taken(
     train_quickly: Callable, noise_images: Callable, name: str, tmp_path: Path
 ) -> None:
@@ -197,6 +197,7 @@ def test_looks_are_logged_where_they_were_taken(
     always = {"step", "grad_norm", "effective_rank", "embedding_std", "uniformity"}
     own = {
         "dino": {"alignment", "above_chance", "teacher_entropy", "teacher_spread"},
+        "inpainting": set(),
         "rotation": {"above_chance"},
         "swav": {"alignment", "above_chance", "code_entropy"},
         "vicreg": {"alignment"},
@@ -204,8 +205,19 @@ def test_looks_are_logged_where_they_were_taken(
     assert all(set(row) == always | own[name] for row in rows)
 
 
+@pytest.mark.parametrize("name", ["inpainting", "rotation"])
+def test_no_look_is_taken_in_the_middle_of_accumulation(
+    train_quickly: Callable, noise_images: Callable, name: str, tmp_path: Path
+) -> None:
+    found, doctor = method_class(name), CollapseDoctor(every=1)
+    train_quickly(found, noise_images(48), epochs=1, method=tiny_heads(found), callbacks=[doctor], accumulate=2)
+    rows = numbers(read_metrics(tmp_path / "run" / "metrics.csv"))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(row["grad_norm"]) for row in rows)
+
+
 @pytest.mark.parametrize("options", [{}, {"accumulate": 3, "clip_gradient": 1.0}])
-@pytest.mark.parametrize("name", ["dino", "rotation"])
+@pytest.mark.parametrize("name", ["dino", "inpainting", "rotation"])
 def test_training_never_notices(
     train_quickly: Callable, noise_images: Callable, name: str, options: dict[str, Any]
 ) -> None:
