@@ -118,7 +118,7 @@ def visible_tokens(encoder: Encoder, image: Tensor, visible: Tensor) -> Tensor:
 
 
 def put_back(tokens: Tensor, visible: Tensor, mask_token: Tensor, length: int) -> Tensor:
-    """Visible tokens (N, V, D) at their places (N, V), and the mask token (D,) at all others: (N, `length`, D)."""
+    """Visible tokens (N, V, D) at their places (N, V), and the mask token (1, 1, D) at all others: (N, `length`, D)."""
     places = visible[..., None].expand_as(tokens)
     return mask_token.to(tokens.dtype).expand(len(tokens), length, -1).scatter(1, places, tokens)
 

@@ -170,7 +170,7 @@ def test_visible_patches_are_no_target() -> None:
 
 def test_tokens_are_put_back_where_they_were() -> None:
     tokens = torch.tensor([[[1.0, 1.0], [2.0, 2.0]]])
-    back = put_back(tokens, torch.tensor([[3, 0]]), torch.tensor([-1.0, -2.0]), 5)
+    back = put_back(tokens, torch.tensor([[3, 0]]), torch.tensor([[[-1.0, -2.0]]]), 5)
     assert back.tolist() == [[[2, 2], [-1, -2], [-1, -2], [1, 1], [-1, -2]]]
 
 
