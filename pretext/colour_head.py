@@ -53,8 +53,8 @@ def mean_of_coloured(value: Tensor, coloured: Tensor) -> Tensor:
         coloured: (N,) bool.
     """
     chosen = coloured.to(value.dtype)
-    count = all_mean(chosen.sum())  # below 1 where there are more processes than such images
-    return (value.flatten(1).mean(dim=1) * chosen).sum() / torch.where(count > 0, count, 1)
+    total, count = all_mean((value.flatten(1).mean(dim=1) * chosen).sum()), all_mean(chosen.sum())
+    return total / torch.where(count > 0, count, 1)  # a count below 1: more processes than such images
 
 
 def recoloured(lightness: Tensor, ab: Tensor) -> Tensor:

@@ -164,6 +164,8 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
         {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6, "queue_size": 7, "queue_start": 0.0},
     ),
     "dino": ("dino", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
+    "colorization": ("colorization", [16], {}),
+    "split_brain": ("split_brain", [16], {}),
     "cpc": ("cpc", [16], {"steps": 2, "context_dim": 8, "projection_dim": 4}),
     "cpc v2": ("cpc", [16], {"steps": 2, "context": "conv", "directions": 4, "context_dim": 8, "projection_dim": 4}),
 }
