@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.cli import pretrain as command
+from ssl_toolkit.cli.doctor import doctor
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 from ssl_toolkit.errors import UsageError
@@ -105,16 +106,18 @@ def painted(lightness: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_colours_of_the_target_reach_nothing_but_the_answer() -> None:
-    method = made().eval()
+    method = made(temperature=10.0).eval()
     torch.manual_seed(1)
     lightness = 40 + 20 * torch.rand(4, 2, 32, 32)
     ab = torch.tensor([[5.0, 5.0], [-6.0, 8.0]])
-    frames = [painted(each, ab) for each in lightness]
+    frames = [painted(lightness[0] - 30, -3 * ab), *(painted(each, ab) for each in lightness[1:])]
     other = painted(lightness[-1], -ab)
     with torch.no_grad():
         one, answer = method._carried(torch.stack(frames, dim=1))
         two, another = method._carried(torch.stack([*frames[:-1], other], dim=1))
-    torch.testing.assert_close(one, two, atol=1e-3, rtol=0)
+        elsewhere, _ = method._carried(torch.stack([*frames[:-1], painted(lightness[-1] - 30, ab)], dim=1))
+    torch.testing.assert_close(one, two, atol=2e-4, rtol=0)
+    assert (one - elsewhere).abs().max() > 1e-3  # its lightness does
     assert torch.equal(answer[:, :-1], another[:, :-1])
     assert not torch.equal(answer[:, -1], another[:, -1])
 
@@ -247,6 +250,9 @@ def test_a_run_on_clips_and_its_report(tmp_path: Path) -> None:
     page = make_report(found, images=8).read_text(encoding="utf-8")
     assert "The last frame of a clip is shown grey" in page
     assert "No picture" not in page
+    measures = doctor(str(found), workers=0, device="cpu")["measures"]
+    assert set(measures) == {"embedding", "features", "step"}
+    assert set(measures["step"]) == {"loss", "accuracy", "copy_accuracy"}
 
 
 @pytest.mark.parametrize(
