@@ -218,8 +218,8 @@ def test_without_other_masks_the_first_one_goes_there_and_back() -> None:
     found = carry_masks({"trained": encoder_of()}, [clip(1)[0]] * 3, {0: square(8)}, SURE)
     assert set(found) == {"trained"}
     assert found["trained"].scores["back_and_forth"] > 0.9  # its corners are rounded off
-    moved = carry_masks({"trained": encoder_of()}, clip(3), {0: square(8)}, SURE)
-    assert moved["trained"].scores["back_and_forth"] > 0.5
+    moved = carry_masks({"trained": encoder_of()}, clip(2), {0: square(8)}, SURE)
+    assert moved["trained"].scores["back_and_forth"] > 0.7  # 0.49 if it is not taken back
     lost = carry_masks({"trained": encoder_of()}, [clip(1)[0], 255 - clip(1)[0]], {0: square(8)}, Rules(radius=9))
     assert lost["trained"].scores["back_and_forth"] < 0.7
 
