@@ -372,8 +372,9 @@ def examine_method(
         heads: Whether what stands on the encoder is trained too.
 
     Returns:
-        ``features`` and, with `heads` and where the method names an embedding, ``embedding``, each with the measures of
-        `measure`; two views of each image, made by the method's own recipe, are what is aligned. With `heads`,
+        ``features`` (of clips, those of their first frames) and, with `heads` and where the method names an embedding,
+        ``embedding``, each with the measures of `measure`; two views of each image, made by the method's own recipe,
+        are what is aligned. With `heads`,
         ``step``: the scalars of `Method.step`, and ``above_chance``, as means over the batches.
 
     Raises:
@@ -389,8 +390,8 @@ def examine_method(
             batch = batch.to(device)
             views = method.views(batch.image, batch.box)
             pair = views[:2] if len(views) > 1 else [*views, *method.views(batch.image, batch.box)]
-            if views[0].shape[1] == method.encoder.config.channels:  # no clip
-                features.append([method(view).float().cpu().numpy() for view in pair])
+            channels = method.encoder.config.channels  # those of a clip's first frame come first
+            features.append([method(view[:, :channels]).float().cpu().numpy() for view in pair])
             if not heads:
                 continue
             with watching(method) as outputs:

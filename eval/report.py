@@ -407,13 +407,16 @@ def _confusion(scores: dict[str, Any], classes: list[str] | None) -> dict[str, A
 # --- the pictures ----------------------------------------------------------------------------------------------------
 
 
-def _drawn(config: dict[str, Any], encoder: Encoder) -> ImageSet:
+def _drawn(config: dict[str, Any], encoder: Encoder, whole_clips: bool = False) -> ImageSet:
     """The images of a configuration."""
-    return draw_from(config.get("data", ""), encoder, root=config.get("data_root"), labels=config.get("labels", "auto"))
+    return draw_from(
+        config.get("data", ""), encoder, root=config.get("data_root"), labels=config.get("labels", "auto"),
+        whole_clips=whole_clips,
+    )  # fmt: skip
 
 
-def _recipe(config: dict[str, Any], trained: _Trained) -> Views:
-    """The views that the run was trained on.
+def _recipe(config: dict[str, Any], trained: _Trained, frames: int = 1) -> Views:
+    """The views that the run was trained on, of images or of clips of some frames.
 
     Raises:
         ToolkitError: The configuration does not fit the method.
@@ -422,15 +425,15 @@ def _recipe(config: dict[str, Any], trained: _Trained) -> Views:
     size = options.pop("size", None) or trained.encoder.config.image_size
     try:
         recipe = method_class(flatten(config)["method.name"]).default_views
-        views: Views = recipe(size, trained.encoder.config.channels, **options)
+        views: Views = recipe(size, frames * trained.encoder.config.channels, **options)
     except (TypeError, KeyError) as error:
         raise ToolkitError(f"config.yaml does not fit the method's recipe of views: {error}") from error
     return views
 
 
-def _some(config: dict[str, Any], trained: _Trained, count: int) -> list[NDArray[np.uint8]]:
-    """Some of the images that were trained on."""
-    images = _drawn(config, trained.encoder)
+def _some(config: dict[str, Any], trained: _Trained, count: int, clips: bool = False) -> list[NDArray[np.uint8]]:
+    """Some of the images that were trained on, or clips."""
+    images = _drawn(config, trained.encoder, clips)
     read = read_some(images, shuffled(images)[: 4 * count], count, trained.encoder.config.load_size)
     if not read:
         raise ToolkitError(f"none of the images of '{images.word}' that were tried can be read")
@@ -454,12 +457,12 @@ def _task(folder: RunFolder, config: dict[str, Any], trained: _Trained | None) -
     found = None if trained is None else method_class(flatten(config)["method.name"])
     if trained is None or found is None or found.task_picture is Method.task_picture:
         return None
-    views = _recipe(config, trained)
+    read = _some(config, trained, TASK_IMAGES, clips=found.takes_clips)
+    views = _recipe(config, trained, len(read[0]) // trained.encoder.config.channels)
     options = {name: value for name, value in config["method"].items() if name != "name"}
     method = found(copy.deepcopy(trained.encoder), views, **options).eval()
     if not load_newest(method, folder.checkpoints):
         raise ToolkitError("the run has no checkpoint, which holds the head that solves the task")
-    read = _some(config, trained, TASK_IMAGES)
     made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
     with torch.no_grad():
         picture = method.task_picture([torch.from_numpy(view) for view in made])

@@ -97,10 +97,12 @@ class Sample:
         return torch.cat(made)
 
 
-def draw_from(word: str, encoder: Encoder, *, root: str | None = None, labels: Labels = "auto") -> ImageSet:
-    """The images that a word stands for, with the encoder's channels; of clips, their first frames."""
+def draw_from(
+    word: str, encoder: Encoder, *, root: str | None = None, labels: Labels = "auto", whole_clips: bool = False
+) -> ImageSet:
+    """The images that a word stands for, with the encoder's channels; of clips, unless asked, their first frames."""
     images = open_images(word, root=root, labels=labels, channels=encoder.config.channels)
-    return images.first_frames() if isinstance(images, ClipSet) else images
+    return images.first_frames() if isinstance(images, ClipSet) and not whole_clips else images
 
 
 def shuffled(images: ImageSet, seed: int = 0) -> NDArray[np.int64]:

@@ -53,6 +53,8 @@ class Method(pl.LightningModule, ABC):
     default_encoder: ClassVar[str] = "resnet18"
     # Whether views may be clips: their frames one after another along the channels.
     takes_clips: ClassVar[bool] = False
+    # The fewest frames that the method makes anything of; 1: images will do.
+    min_frames: ClassVar[int] = 1
     # The submodule whose output the loss compares, such as ``projector``: a collapse is seen there first. Its rows are
     # those of the first view, then those of the others. None: there are the encoder's features and no more.
     embedding: ClassVar[str | None] = None

@@ -95,10 +95,13 @@ class Arrays(ImageSet):
 
 @pytest.fixture
 def noise_images() -> Callable[..., Arrays]:
-    """``noise_images(count, broken=(...))``: labelled 16 px images of noise; image i has i in its first pixel."""
+    """``noise_images(count, broken=(...))``: labelled 16 px images of noise; image i has i in its first pixel.
 
-    def make(count: int = 20, broken: tuple[int, ...] = ()) -> Arrays:
-        pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 16, 16), dtype=np.uint8)
+    With ``frames`` they are clips.
+    """
+
+    def make(count: int = 20, broken: tuple[int, ...] = (), frames: int = 1) -> Arrays:
+        pixels = np.random.default_rng(0).integers(0, 256, (count, 3 * frames, 16, 16), dtype=np.uint8)
         pixels[:, 0, 0, 0] = np.arange(count)
         return Arrays(pixels, np.arange(count) % 4, broken)
 
@@ -127,7 +130,7 @@ def train_quickly(tmp_path: Path) -> Callable[..., Any]:
         torch.manual_seed(seed)
         method = found(
             Encoder(small_config(found, size)),
-            found.default_views(**{"size": size, **options.pop("views", {})}),
+            found.default_views(**{"size": size, "channels": images.channels, **options.pop("views", {})}),
             options.pop("optimizer", OptimizerConfig()),
             **options.pop("method", {}),
         )

@@ -192,6 +192,41 @@ def test_plot(folder: Path) -> None:
     assert set(PICTURES) == set(PLOTS)
 
 
+def test_propagate(folder: Path, tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (32, 80, 3), dtype=np.uint8)
+    for number in range(5):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        Image.fromarray(wide[:, 8 * number : 8 * number + 40]).save(tmp_path / "clip" / f"{number}.png")
+    mask = Image.new("L", (40, 32))
+    mask.paste(255, (16, 8, 32, 24))
+    mask.save(tmp_path / "mask.png")
+    words = ["propagate", folder / "run", "--clip", tmp_path / "clip", "--size", "32", "--out", tmp_path / "out"]
+    table = succeed(*words, "--masks", tmp_path / "mask.png")
+    for word in (
+        "trained",
+        "random weights",
+        "first frame, copied",
+        "own colours",
+        "ab error",
+        "PSNR",
+        "there and back",
+    ):
+        assert word in table
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(found["colours"]) == {"trained", "random", "copied", "own"}
+    assert set(found["masks"]) == {"trained", "random"}
+    assert found["clip"] == {"path": str(tmp_path / "clip"), "frames": 5, "stride": 1, "size": [32, 40], "cell": 8}
+    assert {"results.json", *(name.strip("/") for name in found["written"])} == {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
+    assert "--overwrite" in ssl_toolkit(*words).stderr
+    table = succeed(*words, "--overwrite", "--baselines", "false", "--stride", "2", "--context", "1")
+    assert "random" not in table
+    assert "there" not in table
+    assert not (tmp_path / "out" / "masks").exists()
+
+
 def test_precision_auto_is_resolved_and_stored(folder: Path) -> None:
     from ssl_toolkit.training import native_bf16
 
@@ -424,6 +459,22 @@ BAD = [
     (["plot", "pca", "RUN", "--data", "FLAT", "--images", "0"], ["--images", "0"]),
     (["plot", "pca", "RUN", "--data", "FLAT", "--sample", "1"], ["--sample", "1"]),
     (["plot", "pca", "RUN", "--data", "FLAT", "--out", "BAD.yaml/x.png"], ["--out", "BAD.yaml"]),
+    (["propagate", "no/run", "--clip", "FLAT", "--out", "x"], ["no/run"]),
+    (["propagate", "RUN", "--out", "x"], ["clip"]),
+    (["propagate", "RUN", "--clip", "no/clip.mp4", "--out", "x"], ["no/clip.mp4"]),
+    (["propagate", "RUN", "--clip", "FULL", "--out", "x"], ["FULL", "neither a video nor images"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "FULL"], ["FULL", "not empty"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--size", "0"], ["--size", "0"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--frames", "1"], ["--frames", "1"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--stride", "9"], ["--stride 9", "one frame"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--topk", "0"], ["--topk", "0"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--context", "-1"], ["--context", "-1"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--temperature", "0"], ["--temperature", "0"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--masks", "no.png"], ["--masks no.png"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--masks", "FLAT/0.png"], ["--masks", "empty"]),
+    (["propagate", "RUN", "--clip", "FLAT", "--out", "x", "--masks", "FULL"], ["--masks FULL", "first frame"]),
+    (["pretrain", "--method", "video_colorization", *TINY[2:], "--out", "x"], ["shapes:train:64", "clips:PATH:4"]),
     (["views", "--data", "shapes:train", "--recipe", "simclar"], ["simclar", "simclr"]),
     (["views", "--data", "shapes:train", "--recipe", "byol", "--images", "0"], ["--images", "0"]),
     (["views", "--data", "shapes:train", "--recipe", "pretext", "--views.blur_p", "1"], ["--views.blur-p"]),

@@ -245,7 +245,7 @@ def test_other_methods_refuse_clips(tmp_path, method):
     data = f"clips:{paint(tmp_path / 'a', 20)}:4:1"
     options = {"image_size": 16, "batch_size": 2, "workers": 0, "accelerator": "cpu", "progress": False}
     with pytest.raises(
-        UsageError, match=rf"--method {method} takes single images.*4 frames: give --method cpc, or .*:1"
+        UsageError, match=rf"--method {method} takes single images.*4 frames: give --method cpc or video_.*, or .*:1"
     ):
         command.pretrain(method, data, str(tmp_path / "run"), "convnet", **options)
     assert not (tmp_path / "run").exists()

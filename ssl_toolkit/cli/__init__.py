@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
     "finetune": "encoder + labels, all or a few -> a classifier",
     "doctor": "run folder -> has it collapsed, and why; no labels needed",
+    "propagate": "encoder + clip -> colours and a mask of its first frame, carried through it",
     "compare": "scored runs -> one table and chart",
     "embed": "encoder + images -> features on disk",
     "index": "encoder + images -> a search index",

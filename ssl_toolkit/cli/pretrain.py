@@ -374,9 +374,15 @@ def build_method(config: dict[str, Any], encoder: "Encoder", images: "ImageSet")
     options = {k: v for k, v in config["method"].items() if k != "name"}
     found = method_class(config["method"]["name"])
     if images.frames > 1 and not found.takes_clips:
+        others = " or ".join(name for name in installed_methods() if method_class(name).takes_clips)
         raise UsageError(
             f"--method {config['method']['name']} takes single images, '{images.word}' has clips of {images.frames} "
-            "frames: give --method cpc, or clips of one frame, clips:PATH:1"
+            f"frames: give --method {others}, or clips of one frame, clips:PATH:1"
+        )
+    if images.frames < found.min_frames:
+        raise UsageError(
+            f"--method {config['method']['name']} takes clips of at least {found.min_frames} frames, '{images.word}' "
+            f"has {'single images' if images.frames == 1 else f'{images.frames}'}: give --data clips:PATH:4"
         )
     options_of_views = {k: v for k, v in config["views"].items() if k != "size"}
     views = found.default_views(size=config["views"]["size"], channels=images.channels, **options_of_views)

@@ -60,6 +60,24 @@ def open_clips(place: str, channels: int | None = None) -> ClipSet:
     return ClipSet(movies, frames, stride, hop, 3 if channels is None else channels, name)
 
 
+def open_movie(path: str) -> Movie:
+    """The one video or folder of frames at a path.
+
+    Raises:
+        UsageError: There is none, more than one, it cannot be read, or PyAV is missing.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    if not os.path.exists(path):
+        raise UsageError(f"no such video or folder: '{path}'")
+    movies = list(_movies(path))
+    if len(movies) != 1:
+        found = f"{len(movies)} videos or folders of frames" if movies else "neither a video nor images"
+        raise UsageError(f"there are {found} in '{path}': name one video, or one folder of frames")
+    if not movies[0].length:
+        raise UsageError(f"'{movies[0].path}' cannot be read: {movies[0].reason}")
+    return movies[0]
+
+
 class ClipSet(ImageSet):
     """Clips of movies, without labels; a movie that cannot be read counts as one clip that cannot.
 
@@ -114,9 +132,15 @@ class Movie:
     """
 
     length = 0
+    rate = 25.0  # frames a second
 
     def __init__(self, path: str, reason: str = "") -> None:
         self.path, self.reason = path, reason
+
+    def place_of(self, name: str) -> int | None:
+        """The place of the frame that another file is named after, as masks are: the last number in its name."""
+        numbers: list[str] = re.findall(r"\d+", name)
+        return int(numbers[-1]) if numbers else None
 
     def read(self, places: range, size: int | None, channels: int) -> list[Pixels]:
         """The frames at rising places: each (channels, h, w), as `ImageSet.load` gives an image."""
@@ -131,6 +155,11 @@ class FrameFolder(Movie):
         pieces = {name: re.split(rb"(\d+)", name) for name in names}  # text, number, text, ...
         self._paths = PathList(root, sorted(pieces, key=lambda n: [int(p) if p.isdigit() else p for p in pieces[n]]))
         self.length = len(self._paths)
+
+    def place_of(self, name: str) -> int | None:
+        """As `Movie.place_of`; here frames have names: that of the same one, whatever its suffix."""
+        stems = [os.path.splitext(os.path.basename(self._paths[place]))[0] for place in range(self.length)]
+        return stems.index(name) if name in stems else None
 
     def read(self, places: range, size: int | None, channels: int) -> list[Pixels]:
         """As `Movie.read`."""
@@ -150,6 +179,7 @@ class Video(Movie):
         try:
             container, stream = _open(path)
             with container:
+                self.rate = float(stream.average_rate or self.rate)
                 packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
             keys = {_time(packet) for packet in packets if packet.is_keyframe}
             times = {_time(packet) for packet in packets if _time(packet) >= min(keys)}  # nothing decodes before
