@@ -3,7 +3,7 @@
     python benchmarks/pretext.py --data imagenette128 --out runs/pretext --seeds 3 --chart pretext.png
 
 `--data` is a folder with ``train`` and ``val``. Each task is trained by its recipe ``configs/TASK_imagenette.yaml``,
-asked its own question about the held-out images (``ssl-toolkit doctor``) and scored by ``ssl-toolkit evaluate``; random
+asked its own question about the held-out images, before and after, and scored by ``ssl-toolkit evaluate``; random
 weights are scored once for each kind of encoder, and so are raw pixels. Supervised training is ``ssl-toolkit finetune``
 from random weights; its encoder is then scored like the others. A run that is there already is not repeated, one that
 was stopped goes on, so the command can be given again at any time; with ``--table-only`` it only writes down what there
@@ -35,34 +35,41 @@ from scored_runs import (
 
 from ssl_toolkit.runs import RunFolder
 
-# The scalar of `Method.step` that says how well a task is solved, its unit and what a guess reaches.
-QUESTIONS: dict[str, tuple[str, str, str]] = {
-    "rotation": ("accuracy", "%", "25"),
-    "relative_patch": ("accuracy", "%", "12.5"),
-    "jigsaw": ("accuracy", "%", "1"),
-    "autoencoder": ("psnr", "dB", ""),
-    "inpainting": ("psnr", "dB", ""),
-    "colorization": ("accuracy", "%", ""),
-    "split_brain": ("accuracy", "%", ""),
-    "masked_autoencoder": ("psnr", "dB", ""),
-    "supervised": ("accuracy", "%", "10"),
+# The scalar of `Method.step` that says how well a task is solved.
+QUESTIONS = {
+    "rotation": "accuracy",
+    "relative_patch": "accuracy",
+    "jigsaw": "accuracy",
+    "autoencoder": "psnr",
+    "inpainting": "psnr",
+    "colorization": "accuracy",
+    "split_brain": "accuracy",
+    "masked_autoencoder": "psnr",
+    "supervised": "accuracy",
 }
 METHODS = ("simclr", *QUESTIONS)
 # Random weights depend on the encoder alone; the other tasks share SimCLR's.
 KINDS = {"simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", "masked_autoencoder": ", ViT"}
 SUPERVISED_EPOCHS = 6
 COLUMNS = {
-    "seeds": "seeds", "steps": "steps x batch", "minutes": "core-minutes", "task": "own task, held-out",
-    "chance": "guess", "knn": "kNN", "linear": "linear",
+    "seeds": "seeds", "steps": "steps x batch", "minutes": "core-minutes", "task": "own task",
+    "untrained": "before training", "knn": "kNN", "linear": "linear",
 }  # fmt: skip
 
 
 def ask(images: str, run: RunFolder) -> None:
-    """Keep the scalars of the method's own step on held-out images."""
+    """Keep the scalars of the method's own step on held-out images, as it is trained and as it was before."""
     from ssl_toolkit.cli.doctor import doctor
+    from ssl_toolkit.cli.pretrain import assemble, make_parser
+    from ssl_toolkit.data.loader import ImageLoader
+    from ssl_toolkit.eval.doctor import examine_method
 
-    found = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
-    (run.path / TASK).write_text(json.dumps(found))
+    trained = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
+    config = run.config() | {"data": images}
+    held_out, method = assemble(make_parser(config["method"]["name"]).settings_of(config))
+    loader = ImageLoader(held_out, method.encoder.config.load_size, batch_size=256, shuffle=True)
+    untrained = examine_method(method, loader)["step"]
+    (run.path / TASK).write_text(json.dumps({"trained": trained, "untrained": untrained}))
 
 
 def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
@@ -77,7 +84,7 @@ def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int)
         str(like.path), data[0], str(run.path), test=data[1], init="random", epochs=SUPERVISED_EPOCHS, validation=0.0,
         layer_decay=1.0, seed=seed, resume=True, precision="bf16-mixed" if native_bf16() else "32-true",
     )  # fmt: skip
-    (run.path / TASK).write_text(json.dumps({"accuracy": found["results"]["random"]["top1"]}))
+    (run.path / TASK).write_text(json.dumps({"trained": {"accuracy": found["results"]["random"]["top1"]}}))
     evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=False)
 
 
@@ -95,9 +102,11 @@ def collect(methods: list[str], out: Path) -> Rows:
         rows |= {name: {p: [found[p]] for p in PROTOCOLS} for name, found in baselines.items() if found}
         rows[method] = {"seeds": str(len(runs)), **row_of(runs)}
         if method in QUESTIONS:
-            key, unit, chance = QUESTIONS[method]
-            values = [json.loads((run.path / TASK).read_text())[key] * (100 if unit == "%" else 1) for run in runs]
-            rows[method] |= {"task": f"{mean_and_deviation(values)} {unit}", "chance": chance and f"{chance} {unit}"}
+            asked = [json.loads((run.path / TASK).read_text()) for run in runs]
+            scale, unit = (100, "%") if QUESTIONS[method] == "accuracy" else (1, "dB")
+            for column, state in (("task", "trained"), ("untrained", "untrained")):
+                values = [scale * found[state][QUESTIONS[method]] for found in asked if state in found]
+                rows[method][column] = f"{mean_and_deviation(values)} {unit}" if values else ""
     return rows
 
 
