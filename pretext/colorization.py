@@ -14,7 +14,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.colour_head import ColourHead, Target, lab_target, recoloured, require_colours
+from ssl_toolkit.pretext.colour_head import ColourHead, Target, lab_target, recoloured
 from ssl_toolkit.pretext.decoder import width_and_stride
 
 
@@ -50,7 +50,6 @@ class Colorization(Method):
         temperature: float = 0.38,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        require_colours(encoder, "colorization", "lightness")
         self.head = ColourHead(*width_and_stride(encoder), target, lambda_, temperature)
 
     def chance_loss(self, batch_size: int) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.distributed import all_mean
-from ssl_toolkit.encoders import COLOUR_STD, Colours, Encoder
+from ssl_toolkit.encoders import COLOUR_STD
 from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.pretext.ab_bins import (
     annealed_mean,
@@ -65,19 +65,6 @@ def recoloured(lightness: Tensor, ab: Tensor) -> Tensor:
         for x in (lightness, ab)
     )
     return lab_to_rgb(torch.cat([lightness, ab], dim=1))
-
-
-def require_colours(encoder: Encoder, method: str, colours: Colours) -> None:
-    """Refuse an encoder that sees what it is to predict.
-
-    Raises:
-        UsageError: Naming what the encoder sees.
-    """
-    if encoder.config.colours != colours:
-        raise UsageError(
-            f"{method} trains an encoder of the kind '{colours}', this one sees '{encoder.config.colours}': "
-            f"give --encoder the name of an architecture, or a run of {method}"
-        )
 
 
 def quarter_decoder(dim: int, outputs: int, stride: int) -> Decoder:

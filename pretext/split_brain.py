@@ -22,7 +22,6 @@ from ssl_toolkit.pretext.colour_head import (
     mean_of_coloured,
     quarter_decoder,
     recoloured,
-    require_colours,
 )
 from ssl_toolkit.pretext.decoder import width_and_stride
 
@@ -71,7 +70,6 @@ class SplitBrain(Method):
         temperature: float = 0.38,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        require_colours(encoder, "split_brain", "split")
         width, stride = width_and_stride(encoder)
         self.target = target
         self.colour_head = ColourHead(width // 2, stride, target, lambda_, temperature)

@@ -134,11 +134,6 @@ class VideoColorization(Method):
         require_positive(embedding_dim=embedding_dim, temperature=temperature)
         if not 2 <= clusters <= 256:
             raise UsageError(f"--method.clusters is {clusters}: it must be from 2 to 256")
-        if encoder.config.colours != "lightness":
-            raise UsageError(
-                f"video_colorization asks for colours, and the encoder {encoder.config.name} sees them: leave out "
-                "--encoder for a new one that sees the lightness, or start from one that was built so"
-            )
         self.temperature = temperature
         width, self.stride = width_and_stride(encoder)
         self.embed = nn.Linear(width, embedding_dim)  # a 1x1 convolution, on tokens

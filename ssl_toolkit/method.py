@@ -14,6 +14,7 @@ from torch import Tensor
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Colours, Encoder
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor, schedule_weight_decay
 from ssl_toolkit.randomness import seed_device
 
@@ -43,11 +44,14 @@ class Method(pl.LightningModule, ABC):
         encoder: What is trained and kept.
         views: Makes the views of a batch, on the device.
         optimizer: How the weights are moved.
+
+    Raises:
+        UsageError: If the encoder sees what the method's task asks for.
     """
 
     # What takes the place of an encoder's batch norms if the user does not say; batch norm stays.
     encoder_norm: ClassVar[Literal["batch", "layer"]] = "batch"
-    # What the encoder is to see of RGB images.
+    # What the encoder must see of RGB images; "rgb": the method does not mind.
     encoder_colours: ClassVar[Colours] = "rgb"
     # The encoder if the user names none.
     default_encoder: ClassVar[str] = "resnet18"
@@ -61,6 +65,11 @@ class Method(pl.LightningModule, ABC):
 
     def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
+        if self.encoder_colours not in ("rgb", encoder.config.colours):
+            raise UsageError(
+                f"{type(self).__name__} trains an encoder of the kind '{self.encoder_colours}', this one sees "
+                f"'{encoder.config.colours}': give --encoder the name of an architecture, or a run of the same method"
+            )
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
         # Set by whoever trains the method, before training starts.
         self.seed, self.total_steps, self.images_per_step = 0, 1, 256

@@ -162,7 +162,7 @@ def test_what_cannot_be_is_refused() -> None:
         made(clusters=1)
     with pytest.raises(UsageError, match=r"--method.temperature is 0"):
         made(temperature=0.0)
-    with pytest.raises(UsageError, match="the encoder convnet sees them"):
+    with pytest.raises(UsageError, match="kind 'lightness', this one sees 'rgb'"):
         VideoColorization(Encoder(EncoderConfig("convnet", image_size=32, load_size=32)), Views([]))
 
 
