@@ -84,7 +84,7 @@ def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int)
         str(like.path), data[0], str(run.path), test=data[1], init="random", epochs=SUPERVISED_EPOCHS, validation=0.0,
         layer_decay=1.0, seed=seed, resume=True, precision="bf16-mixed" if native_bf16() else "32-true",
     )  # fmt: skip
-    (run.path / TASK).write_text(json.dumps({"trained": {"accuracy": found["results"]["random"]["top1"]}}))
+    (run.path / TASK).write_text(json.dumps({"trained": {"accuracy": found["results"]["random"]["finetune"]["top1"]}}))
     evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=False)
 
 
