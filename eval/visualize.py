@@ -207,7 +207,7 @@ def sheet(
     note: str = "",
     side: float = 1.15,
 ) -> Figure:
-    """Pictures in rows and columns, each shown whole in its square tile.
+    """Pictures in rows and columns, each shown whole in its tile: a square, or as flat as the tallest of them.
 
     Args:
         rows: Lists of images (C, H, W), uint8 or float in [0, 1], of `Heat`, or None for an empty tile.
@@ -228,7 +228,8 @@ def sheet(
     width = left + across + gap * (apart == "column")
     notes = textwrap.wrap(note, max(20, round((width - left) * side * 72 / 4.6)))
     captioned = [1.1 * line if any(row) else 0.0 for row in (captions or [()] * len(rows))]
-    bottom = top + len(rows) + gap * (apart == "row") + sum(captioned)
+    tall = max((_height(picture) for row in rows for picture in row if picture is not None), default=1.0)
+    bottom = top + tall * len(rows) + gap * (apart == "row") + sum(captioned)
     height = bottom + (2 * line if scale else 0) + line * len(notes) + 0.5 * line * bool(notes or scale)
     figure = Figure(figsize=(side * width, side * height), dpi=100, facecolor=theme.background)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -241,15 +242,15 @@ def sheet(
     for place, row in enumerate(rows):
         if row_names:
             colour = theme.muted if place or apart != "row" else theme.ink
-            axes.text(0.04, y + 0.5, shown(row_names[place]), color=colour, fontsize=9, va="center", **_PLAIN)
+            axes.text(0.04, y + tall / 2, shown(row_names[place]), color=colour, fontsize=9, va="center", **_PLAIN)
         for column, picture in enumerate(row):
             x = left + column + gap * (column > 0 and apart == "column")
-            _draw(axes, picture, x + 0.5, y + 0.5, theme)
+            _draw(axes, picture, x + 0.5, y + tall / 2, theme)
             if captioned[place]:
                 text = fitted(captions[place][column], 68 * side, size=7.5)
-                axes.text(x + 0.5, y + 0.97 + line / 2, text, color=theme.muted, fontsize=7.5, ha="center",
+                axes.text(x + 0.5, y + tall - 0.03 + line / 2, text, color=theme.muted, fontsize=7.5, ha="center",
                           va="center_baseline", **_PLAIN)  # fmt: skip
-        y += 1 + captioned[place] + gap * (place == 0 and apart == "row")
+        y += tall + captioned[place] + gap * (place == 0 and apart == "row")
     if scale is not None:
         start = left + (1 + gap if apart == "column" else 0.03)
         _bar(axes, scale, start, bottom + line, side, theme)
@@ -261,6 +262,12 @@ def sheet(
 
 
 _PLAIN: dict[str, Any] = {"parse_math": False}
+
+
+def _height(picture: Pixels | Heat) -> float:
+    """Share of a tile that a picture takes from top to bottom, with its margin."""
+    height, width = picture.shape if isinstance(picture, Heat) else picture.shape[-2:]
+    return min(1.0, 0.06 + 0.94 * height / width)
 
 
 def _draw(axes: Axes, picture: Pixels | Heat | None, x: float, y: float, theme: Theme) -> None:
