@@ -42,11 +42,12 @@ QUESTIONS = {
     "jigsaw": "accuracy",
     "autoencoder": "psnr",
     "inpainting": "psnr",
-    "colorization": "accuracy",
-    "split_brain": "accuracy",
+    "colorization": "gain",
+    "split_brain": "gain",
     "masked_autoencoder": "psnr",
     "supervised": "accuracy",
 }
+UNITS = {"accuracy": (100, 1, "%"), "psnr": (1, 1, "dB"), "gain": (1, 2, "nats")}  # factor, digits, unit
 METHODS = ("simclr", *QUESTIONS)
 # Random weights depend on the encoder alone; the other tasks share SimCLR's.
 KINDS = {"simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", "masked_autoencoder": ", ViT"}
@@ -103,10 +104,10 @@ def collect(methods: list[str], out: Path) -> Rows:
         rows[method] = {"seeds": str(len(runs)), **row_of(runs)}
         if method in QUESTIONS:
             asked = [json.loads((run.path / TASK).read_text()) for run in runs]
-            scale, unit = (100, "%") if QUESTIONS[method] == "accuracy" else (1, "dB")
+            scale, digits, unit = UNITS[QUESTIONS[method]]
             for column, state in (("task", "trained"), ("untrained", "untrained")):
                 values = [scale * found[state][QUESTIONS[method]] for found in asked if state in found]
-                rows[method][column] = f"{mean_and_deviation(values)} {unit}" if values else ""
+                rows[method][column] = f"{mean_and_deviation(values, digits)} {unit}" if values else ""
     return rows
 
 

@@ -15,6 +15,7 @@ GRID = 10  # of ab, from one bin to the next
 NEIGHBOURS = 5
 SIGMA = 5.0  # of ab, of the Gaussian over neighbours and of that which smooths the prior
 EDGE = 110  # no colour has an a or b beyond
+UNMET = 0.01  # what a guess leaves for colours that were not met
 CANDIDATES = 16  # hold the five nearest bins of all colours that round to the same whole a and b
 
 
@@ -98,10 +99,29 @@ def rebalancing_weights(prior: Tensor, lambda_: float) -> Tensor:
 
     Source: Zhang et al. 2016, eq. 4.
     """
-    count, total = len(prior), prior.sum()
-    p = torch.where(total > 0, prior / torch.where(total > 0, total, 1), 1 / count)
-    weight = 1 / ((1 - lambda_) * p + lambda_ / count)
+    p = _shares(prior)
+    weight = 1 / ((1 - lambda_) * p + lambda_ / len(p))
     return weight / (p * weight).sum()
+
+
+def constant_guess(prior: Tensor, weight: Tensor) -> Tensor:
+    """The distribution that is the best answer for those who do not look at the image.
+
+    Args:
+        prior: Shares of the bins (Q,), up to a factor; all zeros are taken as equal.
+        weight: What a position weighs by its bin (Q,), see `rebalancing_weights`.
+
+    Returns:
+        Probabilities (Q,): shares times weights, and a hundredth that is uniform, for colours that were not met.
+    """
+    q = _shares(_shares(prior) * weight)
+    return (1 - UNMET) * q + UNMET / len(q)
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Counts (Q,) over their sum; equal if all are 0."""
+    total = counts.sum()
+    return torch.where(total > 0, counts / torch.where(total > 0, total, 1), 1 / len(counts))
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float) -> Tensor:

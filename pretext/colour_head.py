@@ -16,6 +16,7 @@ from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.pretext.ab_bins import (
     annealed_mean,
     candidate_table,
+    constant_guess,
     gamut_bins,
     rebalancing_weights,
     smoothed,
@@ -124,10 +125,10 @@ class ColourHead(nn.Module):
                 f"none of the {seen} images that were looked at has a colour, and this method learns from colours: "
                 "give --data with colour images, or another --method, such as rotation or jigsaw"
             )
-        self.prior.copy_(smoothed(counts / counts.sum(), self.bins))
+        self.prior.copy_(counts / counts.sum())
 
     def scores(self, out: Tensor, ab: Tensor, coloured: Tensor) -> dict[str, Tensor]:
-        """The loss, how often the bin is right, and how far the colour is off, over the images that have a colour.
+        """The loss, and how good the answer is, over the images that have a colour.
 
         Args:
             out: What `forward` gave.
@@ -135,7 +136,9 @@ class ColourHead(nn.Module):
             coloured: Which images have a colour, (N,) bool.
 
         Returns:
-            ``loss``; ``ab_error``, the mean Euclidean distance in ab; of classification, ``accuracy`` too.
+            ``loss``; ``ab_error``, the mean Euclidean distance in ab; of classification, ``accuracy`` and ``gain``
+            too: how often the likeliest bin is right, and by how many nats the loss is below that of `constant_guess`.
+            The former says little: most places are nearly grey, and where rare colours weigh more, others are said.
         """
         if self.target == "regression":
             loss = (out - ab / COLOUR_STD).square().sum(dim=1)  # (N, h, w)
@@ -143,11 +146,14 @@ class ColourHead(nn.Module):
         else:
             index, weight = soft_encoding(ab, self.bins, self.table)
             entropy = -(out.log_softmax(dim=1).gather(1, index) * weight).sum(dim=1)  # (N, h, w)
-            rarity = rebalancing_weights(self.prior, self.lambda_)[index[:, 0]]
+            weights = rebalancing_weights(smoothed(self.prior, self.bins), self.lambda_)
+            rarity = weights[index[:, 0]]
+            guessed = -(constant_guess(self.prior, weights).log()[index] * weight).sum(dim=1)
             right = (out.argmax(dim=1) == index[:, 0]).to(ab.dtype)
             found = {
                 "loss": mean_of_coloured(rarity * entropy, coloured),
                 "accuracy": mean_of_coloured(right, coloured),
+                "gain": mean_of_coloured(rarity * (guessed - entropy.detach()), coloured),
             }
         off = (self.colours(out.detach()) - ab).square().sum(dim=1).sqrt()
         return {**found, "ab_error": mean_of_coloured(off, coloured)}

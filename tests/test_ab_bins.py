@@ -6,6 +6,7 @@ from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.pretext.ab_bins import (
     annealed_mean,
     candidate_table,
+    constant_guess,
     gamut_bins,
     rebalancing_weights,
     smoothed,
@@ -90,6 +91,13 @@ def test_rebalancing_in_closed_form() -> None:
 @pytest.mark.parametrize("lambda_", [0.01, 0.5, 1.0])
 def test_an_unmeasured_prior_weighs_all_colours_alike(lambda_: float) -> None:
     torch.testing.assert_close(rebalancing_weights(torch.zeros(7), lambda_), torch.ones(7))
+
+
+def test_the_best_constant_answer() -> None:
+    prior, weight = torch.tensor([0.6, 0.4, 0.0]), torch.tensor([0.5, 1.75, 3.0])
+    expected = 0.99 * np.array([0.3, 0.7, 0.0]) + 0.01 / 3
+    np.testing.assert_allclose(constant_guess(prior, weight), expected, rtol=1e-6)
+    torch.testing.assert_close(constant_guess(torch.zeros(4), torch.ones(4)), torch.full((4,), 0.25))
 
 
 def test_annealed_mean_lies_between_mode_and_mean() -> None:

@@ -9,7 +9,7 @@ import torch
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.pretext.ab_bins import smoothed
+from ssl_toolkit.pretext.ab_bins import rebalancing_weights, smoothed, soft_encoding
 from ssl_toolkit.pretext.colorization import Colorization
 from ssl_toolkit.pretext.colour_head import lab_target, mean_of_coloured
 from tests.conftest import Arrays, small_config
@@ -102,12 +102,33 @@ def test_loss_is_the_mean_cross_entropy_with_the_soft_targets() -> None:
     assert found["accuracy"].item() == (out.argmax(1) == distance.argmin(1)).float().mean().item()
 
     method.head.prior.copy_(torch.linspace(0, 1, len(bins)))
-    p = method.head.prior / method.head.prior.sum()
+    p = smoothed(method.head.prior / method.head.prior.sum(), bins)
     weight = 1 / (0.5 * p + 0.5 / len(bins))
     weight /= (p * weight).sum()
     expected = (weight[distance.argmin(dim=1)] * entropy).mean().item()
     assert step(method, image)["loss"].item() == pytest.approx(expected, rel=1e-4)
     assert expected != pytest.approx(entropy.mean().item(), rel=0.02)
+
+
+def test_gain_is_what_the_loss_lies_below_that_of_the_best_constant_answer() -> None:
+    method = made(lambda_=0.4).eval()
+    image = images()
+    method.prepare(iter([[image]]))
+    head = method.head
+    lab, coloured = lab_target(image)
+    weight = rebalancing_weights(smoothed(head.prior, head.bins), 0.4)
+    best = (head.prior * weight / (head.prior * weight).sum()).clamp_min(1e-30).log()
+    constant = best.view(1, -1, 1, 1).expand(4, -1, 4, 4)
+    found = head.scores(constant, lab[:, 1:], coloured)
+    # A hundredth is left for colours that were not met.
+    assert found["gain"].item() == pytest.approx(0, abs=0.02)
+    for other in (constant.roll(1, 1), torch.zeros_like(constant)):
+        assert head.scores(other, lab[:, 1:], coloured)["gain"].item() < -0.5
+    index, share = soft_encoding(lab[:, 1:], head.bins, head.table)
+    truth = torch.zeros_like(constant).scatter(1, index, share).clamp_min(1e-9).log()
+    known = head.scores(truth, lab[:, 1:], coloured)
+    assert known["gain"].item() == pytest.approx((found["loss"] - known["loss"]).item(), abs=0.02)
+    assert known["gain"].item() > 1
 
 
 def test_a_guess_costs_what_chance_says() -> None:
@@ -145,8 +166,7 @@ def test_prior_is_measured_on_the_colours_of_the_views() -> None:
     lab = rgb_to_lab(red)[0, 1:, 0, 0]
     distance = (method.head.bins - lab).square().sum(dim=1)
     share = torch.where(distance <= distance.kthvalue(5).values, (-distance / 50).exp(), 0)
-    expected = smoothed(share / share.sum(), method.head.bins)
-    torch.testing.assert_close(method.head.prior, expected, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(method.head.prior, share / share.sum(), atol=1e-5, rtol=1e-3)
     assert "head.prior" in method.state_dict()
 
 
