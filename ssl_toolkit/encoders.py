@@ -138,7 +138,10 @@ class EncoderConfig:
         """The same with the automatic choices made."""
         rgb = self.channels == 3
         if self.colours != "rgb" and not rgb:
-            raise UsageError(f"an encoder of {self.colours} takes RGB images, these have {self.channels} channels")
+            raise UsageError(
+                f"an encoder of {self.colours} takes RGB images, these have {self.channels} channels: "
+                "give --channels 3, or another method"
+            )
         stem = self.stem
         if stem == "auto":
             small = self.image_size < SMALL_STEM_BELOW and self.name.startswith(("resnet", "resnext", "wide_resnet"))

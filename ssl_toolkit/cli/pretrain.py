@@ -19,7 +19,9 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.runs import RunFolder, flatten, launched_rank, start_run
 
 if TYPE_CHECKING:
+    import numpy as np
     import pytorch_lightning as pl
+    from numpy.typing import NDArray
 
     from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.encoders import Encoder
@@ -219,8 +221,30 @@ def assemble(config: dict[str, Any]) -> tuple["ImageSet", "Method"]:
     config |= {"image_size": encoder.config.image_size, "load_size": encoder.config.load_size}
     config["views"]["size"] = config["views"]["size"] or encoder.config.image_size
     method = build_method(config, encoder, images)
-    read_some(images, [0], 1, encoder.config.load_size)  # what can never be read as asked is better said right away
+    # What can never be read or trained as asked is better said before the run has a folder.
+    for image in read_some(images, [0], 1, encoder.config.load_size):
+        try_step(method, image)
     return images, method
+
+
+def try_step(method: "Method", image: "NDArray[np.uint8]") -> None:
+    """Ask a copy of the method for one step.
+
+    Raises:
+        UsageError: Views are too small for the task, or do not fit it in another way.
+    """
+    import copy
+
+    import torch
+    from pytorch_lightning.utilities.seed import isolate_rng
+
+    from ssl_toolkit.data.batch import Batch
+
+    two = torch.from_numpy(image).expand(2, -1, -1, -1)
+    batch = Batch(two, torch.full((2,), -1), torch.zeros(2, dtype=torch.int64))
+    with isolate_rng(), torch.no_grad():
+        trial = copy.deepcopy(method).eval()
+        trial.step(trial.views(batch.image), batch)
 
 
 def run(config: dict[str, Any]) -> Path:
