@@ -32,6 +32,7 @@ MEASURES = (
     "teacher_spread",
     "code_entropy",
     "above_chance",
+    "solved",
 )
 
 # Where a measure becomes a finding. Embeddings of healthy runs (CIFAR-10 recipes and seconds-long runs of the tests;
@@ -46,6 +47,7 @@ ONE_PROTOTYPE = 0.5
 UNIFORM = 0.99
 EXPLODED = 100.0  # times the median so far; a healthy norm stays within a factor of ten
 VANISHED = 1e-6
+SOLVED = 0.1  # share of a guess's loss that must be gone; 0.04 in a run whose features became worse than random ones
 CHANCE = 0.02  # nats; 0.06 is the nearest that a healthy run came
 
 WARM_UP = 30  # optimiser steps that nothing is said about: ranks and gradients of a new network jump
@@ -98,6 +100,25 @@ def measure(z: NDArray[np.float32], partner: NDArray[np.float32] | None = None) 
     return found if partner is None else found | {"alignment": alignment(z, partner)}
 
 
+def beside_a_guess(method: Method, loss: float, images: int) -> dict[str, float]:
+    """How a loss compares with that of a guess, if there is such a figure.
+
+    Args:
+        method: Whose loss.
+        loss: Of a batch.
+        images: In the batch.
+
+    Returns:
+        ``above_chance``, the difference; ``solved``, the share of a guess's loss that is gone, if the loss asks a head
+        on the features and does not compare embeddings, which can be below chance because they are all the same.
+    """
+    chance = method.chance_loss(images)
+    if chance is None:
+        return {}
+    solved = {"solved": 1 - loss / chance} if method.embedding is None and chance > 0 else {}
+    return {"above_chance": loss - chance, **solved}
+
+
 def examine(measures: Mapping[str, float]) -> list[Finding]:
     """What the measures of one moment show by themselves.
 
@@ -123,12 +144,13 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
     )
     rank = measures.get("effective_rank", math.inf)
     limit = COLLAPSED_UNIFORMITY if rank < COLLAPSED_RANK else FLAT_UNIFORMITY
-    # What all embeddings have in common DINO's centring takes out: there, the targets themselves are looked at.
-    centred = "teacher_spread" in measures
-    if not centred and passes("uniformity", lambda v: v > limit):
+    # What all embeddings have in common DINO's centring takes out: there, the targets themselves are looked at. And
+    # features by which a head answers better than a guess tell images apart, whatever they have in common.
+    apart = "teacher_spread" in measures or passes("solved", lambda v: v > SOLVED)
+    if not apart and passes("uniformity", lambda v: v > limit):
         what = "All images get nearly the same embedding."
         say("collapse", "collapse", "uniformity", limit, f"{what} {causes}")
-    elif not centred and passes("effective_rank", lambda v: v < LOW_RANK):
+    elif not apart and passes("effective_rank", lambda v: v < LOW_RANK):
         what = "The embeddings fill only a few directions."
         say("dimensional collapse", "collapse", "effective_rank", LOW_RANK, f"{what} {causes}")
     if passes("teacher_spread", lambda v: v < ONE_PROTOTYPE):
@@ -338,8 +360,7 @@ class CollapseDoctor(pl.Callback):
                 z = [encoder(encoder.eval_view()(batch.image[:LOOKED_AT], box)).float().cpu().numpy()]
         if np.isfinite(z).all() and len(z[0]) > 1:
             measures |= measure(*z)
-        chance = method.chance_loss(len(batch.image))
-        return measures if chance is None else {**measures, "above_chance": loss - chance}
+        return measures | beside_a_guess(method, loss, len(batch.image))
 
     def _unhook(self) -> None:
         if self._hook is not None:
@@ -398,14 +419,14 @@ def examine_method(
                 step = {key: float(value) for key, value in method.step(views, batch).items()}
             if outputs:
                 seen.append(views_of(outputs, len(batch.image), len(views), len(batch.image)))
-            chance = method.chance_loss(len(batch.image))
-            scalars.append(step if chance is None else {**step, "above_chance": step["loss"] - chance})
+            scalars.append(step | beside_a_guess(method, step["loss"], len(batch.image)))
     found = {
         name: measure(*map(np.concatenate, zip(*parts, strict=True)))
         for name, parts in (("embedding", seen), ("features", features))
         if parts
     }
-    return {
-        **found,
-        **({"step": {key: float(np.mean([each[key] for each in scalars])) for key in scalars[0]}} if scalars else {}),
-    }
+    if scalars:
+        found["step"] = {key: float(np.mean([each[key] for each in scalars])) for key in scalars[0]}
+    if "features" in found and "solved" in found.get("step", {}):
+        found["features"]["solved"] = found["step"].pop("solved")
+    return found

@@ -265,7 +265,9 @@ def _doctor(folder: RunFolder, sample: _Part[Sample]) -> dict[str, Any]:
     rows = _rows(folder)
     x = None if sample.content is None else sample.content.features.x
     features = {} if x is None or len(x) < 2 else doctor.measure(x)
-    now, while_training = doctor.examine(features), doctor.diagnose(doctor.numbers(rows))
+    looks = doctor.numbers(rows)
+    solved = {"solved": looks[-1]["solved"]} if looks and "solved" in looks[-1] else {}
+    now, while_training = doctor.examine(features | solved), doctor.diagnose(looks)
     columns = [c for c in visualize.curve_columns(rows) if c in doctor.MEASURES and c != "above_chance"]
     if not features and not columns:
         raise ToolkitError("nothing was measured")

@@ -17,11 +17,13 @@ from ssl_toolkit.contrastive import losses
 from ssl_toolkit.contrastive.simsiam import SimSiam
 from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
 from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.doctor import (
     MEASURES,
     CollapseDoctor,
     Finding,
+    beside_a_guess,
     diagnose,
     examine,
     examine_method,
@@ -32,6 +34,7 @@ from ssl_toolkit.eval.doctor import (
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.methods import method_class
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.rotation import Rotation
 from tests.conftest import tiny_heads
 
 
@@ -49,6 +52,7 @@ def names(found: list[Finding]) -> list[str]:
 HEALTHY = {
     "effective_rank": 25.0, "embedding_std": 0.9, "uniformity": -2.0, "alignment": 0.5, "grad_norm": 0.5,
     "teacher_entropy": 0.7, "teacher_spread": 0.9, "code_entropy": 0.8, "above_chance": -1.0,
+    "solved": 0.0,
 }  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def test_looks_are_logged_where_they_were_taken(
     own = {
         "dino": {"alignment", "above_chance", "teacher_entropy", "teacher_spread"},
         "inpainting": set(),
-        "rotation": {"above_chance"},
+        "rotation": {"above_chance", "solved"},
         "swav": {"alignment", "above_chance", "code_entropy"},
         "vicreg": {"alignment"},
     }
@@ -246,6 +250,28 @@ def test_a_resumed_run_tells_nothing_twice(train_quickly: Callable, noise_images
             Tired, noise_images(32), epochs=10 + 2 * part, method=SMALL, callbacks=callbacks, resume=part == 1
         )
     assert [sum("gradient vanished" in text for text in each) for each in told] == [1, 0]
+
+
+def test_features_that_solve_a_task_have_not_collapsed_whatever_they_share() -> None:
+    alike = {"effective_rank": 2.0, "uniformity": -0.01, "grad_norm": 0.5}
+    for solved, told in ((0.04, ["collapse"]), (0.3, [])):
+        assert names(examine({**alike, "solved": solved})) == told
+        assert names(diagnose([{**alike, "solved": solved}] * 10)) == told
+
+
+def test_only_a_head_on_features_solves_a_task(small_encoder: Encoder) -> None:
+    chance = math.log(4)
+    found = beside_a_guess(Rotation(small_encoder, Rotation.default_views(16)), 0.5 * chance, 8)
+    assert found == pytest.approx({"above_chance": -0.5 * chance, "solved": 0.5})
+    compared = beside_a_guess(SimSiam(small_encoder, SimSiam.default_views(16)), -1.0, 8)  # as when it has collapsed
+    assert set(compared) == {"above_chance"}
+
+
+def test_a_task_is_solved_by_features_of_which_one_part_is_common(train_quickly: Callable, shapes: ImageSet) -> None:
+    method = train_quickly(Rotation, shapes, epochs=1, batch_size=50)
+    found = examine_method(method, ImageLoader(shapes, 16, batch_size=100, shuffle=True))
+    loss = found["step"]["loss"]
+    assert found["features"]["solved"] == pytest.approx(1 - loss / math.log(4), abs=1e-5)
 
 
 def test_a_period_below_one_is_refused() -> None:
