@@ -114,13 +114,6 @@ def iou(found: Mask, truth: Mask, objects: int) -> float:
 # --- frames and labels -----------------------------------------------------------------------------------------------
 
 
-def stride_of(encoder: Encoder) -> int:
-    """Pixels from one position of the encoder's feature map to the next."""
-    size = encoder.config.image_size
-    with torch.no_grad():
-        return round(size / encoder.feature_map(encoder.mean.expand(1, -1, size, size)).shape[-1])
-
-
 def whole_positions(image: NDArray[Any], stride: int) -> NDArray[Any]:
     """The middle of an image (..., H, W) whose sides are multiples of `stride`: positions then are whole."""
     height, width = image.shape[-2:]

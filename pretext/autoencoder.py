@@ -13,7 +13,7 @@ from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.decoder import Decoder, psnr, width_and_stride
+from ssl_toolkit.pretext.decoder import Decoder, psnr
 
 
 def corrupt(image: Tensor, noise: float, masked: float, fill: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Autoencoder(Method):
         if beta < 0:
             raise UsageError(f"--method.beta is {beta}: it must be at least 0")
         self.variant, self.noise, self.masked, self.beta, self.sigma = variant, noise, masked, beta, sigma
-        width, stride = width_and_stride(encoder)
+        width, stride = encoder.width_and_stride()
         self.code = nn.Conv2d(width, (1 + (variant == "variational")) * code_dim, 1)
         self.decoder = Decoder(code_dim, encoder.config.channels, stride)
 

@@ -15,7 +15,6 @@ from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.colour_head import ColourHead, Target, lab_target, recoloured
-from ssl_toolkit.pretext.decoder import width_and_stride
 
 
 class Colorization(Method):
@@ -50,7 +49,7 @@ class Colorization(Method):
         temperature: float = 0.38,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        self.head = ColourHead(*width_and_stride(encoder), target, lambda_, temperature)
+        self.head = ColourHead(*encoder.width_and_stride(), target, lambda_, temperature)
 
     def chance_loss(self, batch_size: int) -> float | None:
         """Of classification, ``log(261)``: all bins alike, for rebalancing weights average 1."""

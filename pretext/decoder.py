@@ -8,24 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_toolkit.encoders import Encoder
-
-
-def map_shape(encoder: Encoder) -> tuple[int, int, int]:
-    """Channels, height and width of the encoder's feature map of the images that it is for."""
-    size, training = encoder.config.image_size, encoder.training
-    with torch.no_grad():
-        features = encoder.eval().feature_map(encoder.mean.expand(1, -1, size, size))
-    encoder.train(training)
-    _, width, height, across = features.shape
-    return width, height, across
-
-
-def width_and_stride(encoder: Encoder) -> tuple[int, int]:
-    """Channels of the encoder's feature map, and pixels from one position of it to the next."""
-    width, _, across = map_shape(encoder)
-    return width, round(encoder.config.image_size / across)
-
 
 class Decoder(nn.Module):
     """Twice the size by nearest neighbours, convolution, batch norm, ReLU, as often as the encoder halved it.

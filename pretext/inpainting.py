@@ -20,7 +20,7 @@ from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_weight_decay
-from ssl_toolkit.pretext.decoder import Decoder, map_shape, psnr, width_and_stride
+from ssl_toolkit.pretext.decoder import Decoder, psnr
 from ssl_toolkit.pretext.masks import block_mask, centre_mask, free_form_mask
 
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -202,11 +202,11 @@ class Inpainting(Method):
         self.mask = MASKS[mask]
         self.reconstruction_weight, self.adversarial_weight = reconstruction_weight, adversarial_weight
         self.overlap, self.overlap_weight, self.discriminator_lr = overlap, overlap_weight, discriminator_lr
-        width, stride = width_and_stride(encoder)
+        width, stride = encoder.width_and_stride()
         channels = encoder.config.channels
         self.code: nn.Module = nn.Conv2d(width, code_dim, 1)
         if bottleneck == "channelwise":
-            joined = ChannelwiseLinear(code_dim, *map_shape(encoder)[1:])
+            joined = ChannelwiseLinear(code_dim, *encoder.map_shape()[1:])
             self.code = nn.Sequential(self.code, joined, nn.Conv2d(code_dim, code_dim, 1))
         self.decoder = Decoder(code_dim, channels, stride)
         self.discriminator: Discriminator | None = None

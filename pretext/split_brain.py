@@ -23,7 +23,6 @@ from ssl_toolkit.pretext.colour_head import (
     quarter_decoder,
     recoloured,
 )
-from ssl_toolkit.pretext.decoder import width_and_stride
 
 LIGHTNESS_BINS = 50
 BIN = 100 / LIGHTNESS_BINS  # of L
@@ -70,7 +69,7 @@ class SplitBrain(Method):
         temperature: float = 0.38,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        width, stride = width_and_stride(encoder)
+        width, stride = encoder.width_and_stride()
         self.target = target
         self.colour_head = ColourHead(width // 2, stride, target, lambda_, temperature)
         outputs = LIGHTNESS_BINS if target == "classification" else 1

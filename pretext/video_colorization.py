@@ -19,7 +19,6 @@ from ssl_toolkit.encoders import Colours, Encoder
 from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.decoder import width_and_stride
 
 GREY = 2.0  # root mean square distance of ab from their mean: below, there is no colour to carry
 SMALLEST = 1e-6  # probability: what is pointed to may lack the target's colour
@@ -135,7 +134,7 @@ class VideoColorization(Method):
         if not 2 <= clusters <= 256:
             raise UsageError(f"--method.clusters is {clusters}: it must be from 2 to 256")
         self.temperature = temperature
-        width, self.stride = width_and_stride(encoder)
+        width, self.stride = encoder.width_and_stride()
         self.embed = nn.Linear(width, embedding_dim)  # a 1x1 convolution, on tokens
         self.register_buffer("centroid", grid_of_colours(clusters))
 

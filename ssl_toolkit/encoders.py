@@ -228,6 +228,20 @@ class Encoder(nn.Module):
         height, width = self.backbone.patch_embed.dynamic_feat_size(image.shape[-2:])
         return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
 
+    def map_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the feature map of the images that it is for."""
+        size, training = self.config.image_size, self.training
+        with torch.no_grad():
+            features = self.eval().feature_map(self.mean.expand(1, -1, size, size))
+        self.train(training)
+        _, width, height, across = features.shape
+        return width, height, across
+
+    def width_and_stride(self) -> tuple[int, int]:
+        """Channels of the feature map, and pixels from one position of it to the next."""
+        width, _, across = self.map_shape()
+        return width, round(self.config.image_size / across)
+
     def tokens(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to a token a position (N, T, D), row by row, without class tokens."""
         return self.feature_map(image).flatten(2).transpose(1, 2)

@@ -362,3 +362,20 @@ def test_patches_of_another_size(tmp_path: Path) -> None:
     assert encoder.feature_map(torch.rand(1, 3, 32, 32)).shape[-2:] == (8, 8)
     save_encoder(encoder, tmp_path / "encoder.safetensors")
     assert load_encoder(tmp_path / "encoder.safetensors").config.patch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("convnet", 32, (256, 8)),
+        ("resnet18", 64, (512, 32)),
+        ("resnet18", 32, (512, 8)),
+        ("vit_tiny_patch16_224", 64, (192, 16)),
+    ],
+)
+def test_width_and_stride_are_those_of_the_feature_map(name: str, size: int, expected: tuple[int, int]) -> None:
+    encoder = Encoder(EncoderConfig(name, image_size=size, load_size=size)).train()
+    statistics = {k: v.clone() for k, v in encoder.state_dict().items()}
+    assert encoder.width_and_stride() == expected
+    assert encoder.training
+    assert all(torch.equal(v, statistics[k]) for k, v in encoder.state_dict().items())

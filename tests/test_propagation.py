@@ -21,7 +21,6 @@ from ssl_toolkit.eval.propagation import (
     propagate,
     recolour,
     shrunk,
-    stride_of,
     whole_positions,
 )
 
@@ -144,7 +143,7 @@ def test_features_are_unit_vectors_of_each_place(colours: Colours, channels: int
     found = list(frame_features(encoder, clip(5), colour=True, at_once=2))
     assert [each.shape for each in found] == [(4, 6, 256)] * 5
     torch.testing.assert_close(found[4].norm(dim=2), torch.ones(4, 6))
-    assert stride_of(encoder) == 8
+    assert encoder.width_and_stride()[1] == 8
 
 
 def test_the_colours_of_a_frame_never_reach_the_features_that_carry_colours() -> None:

@@ -81,7 +81,7 @@ def propagate(
     if len(places) < 2:
         raise UsageError(f"--stride {stride}: that is one frame of '{clip}', with nothing to carry its colours to")
     given = {} if masks is None else clip_files.read_masks(masks, movie, places)
-    cell = propagation.stride_of(encoder)
+    _, cell = encoder.width_and_stride()
     whole = list(clip_files.read_frames(movie, places, size))
     height, width = whole[0].shape[1:]
     read = [propagation.whole_positions(frame, cell) for frame in whole]
