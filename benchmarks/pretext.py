@@ -101,7 +101,8 @@ def collect(methods: list[str], out: Path) -> Rows:
             f"random weights{KINDS.get(method, '')}": scores(runs[0], "random") or scores(runs[0], file=RANDOM),
         }
         rows |= {name: {p: [found[p]] for p in PROTOCOLS} for name, found in baselines.items() if found}
-        rows[method] = {"seeds": str(len(runs)), **row_of(runs)}
+        kind = f"random weights{KINDS.get(method, '')}"
+        rows[method] = {"seeds": str(len(runs)), **row_of(runs), **({"baseline": kind} if kind in rows else {})}
         if method in QUESTIONS:
             asked = [json.loads((run.path / TASK).read_text()) for run in runs]
             scale, digits, unit = UNITS[QUESTIONS[method]]
@@ -133,7 +134,7 @@ def main() -> None:
     rows = collect(options.methods, options.out)
     print(table(rows, COLUMNS))
     if options.chart:
-        chart(rows, options.chart, {"random weights": "--", "raw pixels": ":"})
+        chart(rows, options.chart, {"raw pixels": ":"})
 
 
 if __name__ == "__main__":

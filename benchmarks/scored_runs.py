@@ -115,7 +115,7 @@ def chart(rows: Rows, path: str, lines: Mapping[str, str]) -> None:
     """A bar a method, the best on top; baselines as lines.
 
     Args:
-        rows: As for `table`; those with steps are bars.
+        rows: As for `table`; those with steps are bars; their ``baseline`` names a row that is marked on them.
         path: PNG to draw.
         lines: Name of a row to the style of its line.
     """
@@ -129,6 +129,13 @@ def chart(rows: Rows, path: str, lines: Mapping[str, str]) -> None:
         axis.barh(names, means, color="#1f6f8b", height=0.7)
         for place, mean in enumerate(means):
             axis.text(mean, place, f" {mean:.1f}", va="center", fontsize=8)
+        marks = [
+            (rows[trained[n]["baseline"]][protocol][0], p) for p, n in enumerate(names) if "baseline" in trained[n]
+        ]
+        if marks:
+            axis.scatter(
+                *zip(*marks, strict=True), marker="|", s=260, color="#c4572e", label="random weights of its kind"
+            )
         for label, style in lines.items():
             if label in rows:
                 axis.axvline(rows[label][protocol][0], color="#c4572e", linestyle=style, linewidth=1.2, label=label)
