@@ -127,11 +127,12 @@ def chart(rows: Rows, path: str, lines: Mapping[str, str]) -> None:
     for axis, protocol, title in zip(figure.subplots(1, 2, sharey=True), PROTOCOLS, ("kNN", "linear"), strict=True):
         means = [statistics.mean(trained[name][protocol]) for name in names]
         axis.barh(names, means, color="#1f6f8b", height=0.7)
-        for place, mean in enumerate(means):
-            axis.text(mean, place, f" {mean:.1f}", va="center", fontsize=8)
         marks = [
             (rows[trained[n]["baseline"]][protocol][0], p) for p, n in enumerate(names) if "baseline" in trained[n]
         ]
+        ends = {place: mark for mark, place in marks}
+        for place, mean in enumerate(means):
+            axis.text(max(mean, ends.get(place, 0)), place, f" {mean:.1f}", va="center", fontsize=8)
         if marks:
             axis.scatter(
                 *zip(*marks, strict=True), marker="|", s=260, color="#c4572e", label="random weights of its kind"
