@@ -10,10 +10,9 @@ with ``--table-only`` it only writes down what there is.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from scored_runs import PROTOCOLS, Rows, chart, row_of, scored, scores, table, train_and_score
+from scored_runs import Rows, baseline_rows, chart, parse_options, row_of, scored, table, train_and_score
 
 from ssl_toolkit.runs import RunFolder
 
@@ -32,24 +31,15 @@ def collect(methods: list[str], out: Path) -> Rows:
         runs = scored(out, method)
         if not runs:
             continue
-        suffix = ", layer norm" if method == "cpc" else ""
-        for name, label in (("pixels", "raw pixels"), ("random", f"random weights{suffix}")):
-            found = scores(runs[0], name)
-            if found:
-                rows.setdefault(label, {protocol: [found[protocol]] for protocol in PROTOCOLS})
+        rows |= baseline_rows(runs[0], "random weights, layer norm" if method == "cpc" else "random weights")
         rows[method] = {"runs": str(len(runs)), **row_of(runs)}
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The contrastive methods on CIFAR-10.", allow_abbrev=False)
-    parser.add_argument("--data", default="cifar10", help="folder with train and test")
-    parser.add_argument("--out", type=Path, default=Path("runs/contrastive"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--chart", help="PNG to draw")
-    parser.add_argument("--table-only", action="store_true")
-    options = parser.parse_args()
+    options = parse_options(
+        "The contrastive methods on CIFAR-10.", METHODS, "cifar10", "train and test", "runs/contrastive"
+    )
     data = (f"{options.data}/train", f"{options.data}/test")
     for seed in range(0 if options.table_only else options.seeds):
         for method in options.methods:

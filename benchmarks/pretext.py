@@ -12,23 +12,21 @@ is.
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
 
 from scored_runs import (
-    PROTOCOLS,
-    RANDOM,
     SCORES,
     TASK,
     Rows,
+    baseline_rows,
     chart,
     mean_and_deviation,
+    parse_options,
     row_of,
     score_random,
     scored,
-    scores,
     table,
     train_and_score,
 )
@@ -96,12 +94,8 @@ def collect(methods: list[str], out: Path) -> Rows:
         runs = scored(out, method)
         if not runs:
             continue
-        baselines = {
-            "raw pixels": scores(runs[0], "pixels"),
-            f"random weights{KINDS.get(method, '')}": scores(runs[0], "random") or scores(runs[0], file=RANDOM),
-        }
-        rows |= {name: {p: [found[p]] for p in PROTOCOLS} for name, found in baselines.items() if found}
         kind = f"random weights{KINDS.get(method, '')}"
+        rows |= baseline_rows(runs[0], kind)
         rows[method] = {"seeds": str(len(runs)), **row_of(runs), **({"baseline": kind} if kind in rows else {})}
         if method in QUESTIONS:
             asked = [json.loads((run.path / TASK).read_text()) for run in runs]
@@ -113,14 +107,9 @@ def collect(methods: list[str], out: Path) -> Rows:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The pretext tasks on Imagenette.", allow_abbrev=False)
-    parser.add_argument("--data", default="imagenette128", help="folder with train and val")
-    parser.add_argument("--out", type=Path, default=Path("runs/pretext"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--chart", help="PNG to draw")
-    parser.add_argument("--table-only", action="store_true")
-    options = parser.parse_args()
+    options = parse_options(
+        "The pretext tasks on Imagenette.", METHODS, "imagenette128", "train and val", "runs/pretext"
+    )
     data = (f"{options.data}/train", f"{options.data}/val")
     for seed in range(0 if options.table_only else options.seeds):
         for method in options.methods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,26 @@ from ssl_toolkit.runs import RunFolder
 PROTOCOLS = ("knn", "linear")
 SCORES, RANDOM, TASK = "scores.json", "random.json", "task.json"
 Rows = dict[str, dict[str, Any]]
+
+
+def parse_options(description: str, methods: Sequence[str], data: str, parts: str, out: str) -> argparse.Namespace:
+    """The command line of an accuracy benchmark.
+
+    Args:
+        description: What it does.
+        methods: Names that may be asked for; all are if none is.
+        data: Folder of the images.
+        parts: What lies in it.
+        out: Folder of the runs.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--data", default=data, help=f"folder with {parts}")
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--methods", nargs="+", default=list(methods), choices=methods)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--chart", help="PNG to draw")
+    parser.add_argument("--table-only", action="store_true")
+    return parser.parse_args()
 
 
 def train_and_score(
@@ -77,6 +98,17 @@ def scores(run: RunFolder, encoder: str = "trained", file: str = SCORES) -> dict
     path = run.path / file
     found = json.loads(path.read_text())["results"].get(encoder) if path.exists() else None
     return found and {protocol: 100 * found[protocol]["top1"] for protocol in PROTOCOLS}
+
+
+def baseline_rows(run: RunFolder, kind: str) -> Rows:
+    """Rows of raw pixels and of random weights, as far as they were scored beside a run.
+
+    Args:
+        run: The run.
+        kind: What to call its kind of random weights.
+    """
+    found = {"raw pixels": scores(run, "pixels"), kind: scores(run, "random") or scores(run, file=RANDOM)}
+    return {name: {protocol: [row[protocol]] for protocol in PROTOCOLS} for name, row in found.items() if row}
 
 
 def row_of(runs: list[RunFolder]) -> dict[str, Any]:
