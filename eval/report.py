@@ -26,7 +26,6 @@ import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_toolkit.augment import Views
 from ssl_toolkit.checkpoints import load_newest
 from ssl_toolkit.data.loader import read_some
 from ssl_toolkit.data.sources import ImageSet
@@ -43,7 +42,7 @@ from ssl_toolkit.eval.sample import Sample, draw_from, one_a_class, shuffled
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.method import Method
-from ssl_toolkit.methods import method_class
+from ssl_toolkit.methods import configured_method, configured_views, method_class
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import RunFolder, flatten
 
@@ -417,20 +416,12 @@ def _drawn(config: dict[str, Any], encoder: Encoder, whole_clips: bool = False) 
     )  # fmt: skip
 
 
-def _recipe(config: dict[str, Any], trained: _Trained, frames: int = 1) -> Views:
-    """The views that the run was trained on, of images or of clips of some frames.
-
-    Raises:
-        ToolkitError: The configuration does not fit the method.
-    """
-    options = dict(config.get("views") or {})
-    size = options.pop("size", None) or trained.encoder.config.image_size
+def _as_configured(make: Callable[[], T]) -> T:
+    """What a damaged configuration cannot make is an error of the run."""
     try:
-        recipe = method_class(flatten(config)["method.name"]).default_views
-        views: Views = recipe(size, frames * trained.encoder.config.channels, **options)
+        return make()
     except (TypeError, KeyError) as error:
-        raise ToolkitError(f"config.yaml does not fit the method's recipe of views: {error}") from error
-    return views
+        raise ToolkitError(f"config.yaml does not fit the method: {error}") from error
 
 
 def _some(config: dict[str, Any], trained: _Trained, count: int, clips: bool = False) -> list[NDArray[np.uint8]]:
@@ -444,7 +435,7 @@ def _some(config: dict[str, Any], trained: _Trained, count: int, clips: bool = F
 
 def _views(config: dict[str, Any], trained: _Trained) -> dict[str, Any]:
     """Some of the images that were trained on, and views of them as the method makes them."""
-    views = _recipe(config, trained)
+    views = _as_configured(lambda: configured_views(config, trained.encoder.config.channels))
     read = _some(config, trained, min(8, max(3, VIEW_TILES // (len(views) + 1))))
     made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
     alt = f"{len(read)} images in the top row, {len(made)} views of each below"
@@ -460,12 +451,11 @@ def _task(folder: RunFolder, config: dict[str, Any], trained: _Trained | None) -
     if trained is None or found is None or found.task_picture is Method.task_picture:
         return None
     read = _some(config, trained, TASK_IMAGES, clips=found.takes_clips)
-    views = _recipe(config, trained, len(read[0]) // trained.encoder.config.channels)
-    options = {name: value for name, value in config["method"].items() if name != "name"}
-    method = found(copy.deepcopy(trained.encoder), views, **options).eval()
+    encoder = copy.deepcopy(trained.encoder)
+    method = _as_configured(lambda: configured_method(config, encoder, len(read[0]))).eval()
     if not load_newest(method, folder.checkpoints):
         raise ToolkitError("the run has no checkpoint, which holds the head that solves the task")
-    made = visualize.views_of(read, views, derive_seed(config.get("seed", 0), "report"))
+    made = visualize.views_of(read, method.views, derive_seed(config.get("seed", 0), "report"))
     with torch.no_grad():
         picture = method.task_picture([torch.from_numpy(view) for view in made])
     assert picture is not None

@@ -6,11 +6,14 @@ import os
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.optim import OptimizerConfig
 
 if TYPE_CHECKING:
+    from ssl_toolkit.augment import Views
+    from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.method import Method
 
 GROUP = "ssl_toolkit.methods"
@@ -45,3 +48,24 @@ def method_class(name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UsageError(f"--method {name} is no ssl_toolkit.method.Method")
     return found
+
+
+def configured_views(config: dict[str, Any], channels: int) -> Views:
+    """The views that a configuration of a run says.
+
+    Args:
+        config: As ``config.yaml`` has it.
+        channels: Of an image, or of all frames of a clip together.
+
+    Raises:
+        TypeError: If the method's recipe of views has no such option.
+    """
+    views: Views = method_class(config["method"]["name"]).default_views(channels=channels, **config["views"])
+    return views
+
+
+def configured_method(config: dict[str, Any], encoder: Encoder, channels: int) -> Method:
+    """The method that a configuration of a run says, around `encoder`; see `configured_views`."""
+    options = {name: value for name, value in config["method"].items() if name != "name"}
+    found = method_class(config["method"]["name"])
+    return found(encoder, configured_views(config, channels), OptimizerConfig(**config["optimizer"]), **options)

@@ -15,8 +15,8 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from ssl_toolkit.data.loader import ImageLoader
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
+from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.method import Method
 
@@ -91,6 +91,13 @@ class Arrays(ImageSet):
 
     def path(self, index: int) -> str:
         return f"arrays#{index}"
+
+
+def small_shapes(size: int, train: int, test: int) -> tuple[ImageSet, ImageSet]:
+    """Rendered shapes to learn from, and others."""
+    images = (open_images(word) for word in (f"shapes:train:{train}", f"shapes:test:{test}"))
+    first, second = (InMemory(each, size, BadImages(each)) for each in images)
+    return first, second
 
 
 @pytest.fixture

@@ -1,12 +1,17 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.autoencoder import Autoencoder, corrupt, gaussian_kl
+from ssl_toolkit.pretext.decoder import psnr
+from tests.conftest import small_shapes
 
 FILL = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
 
@@ -82,6 +87,17 @@ def test_the_variational_loss_is_the_evidence_lower_bound(small_encoder: Encoder
 def test_code_is_narrower_than_the_image(small_encoder: Encoder) -> None:
     code = made(small_encoder, code_dim=5).code(small_encoder.feature_map(torch.rand(2, 3, 16, 16)))
     assert code.shape == (2, 5, 2, 2)
+
+
+@pytest.mark.parametrize("variant", ["plain", "denoising", "variational"])
+def test_new_images_are_painted_better_than_in_their_own_mean_colour(train_quickly: Callable, variant: str) -> None:
+    train, test = small_shapes(16, 600, 200)
+    recipe = {"epochs": 3, "batch_size": 25, "optimizer": OptimizerConfig(lr=3e-3)}
+    method = train_quickly(Autoencoder, train, method={"variant": variant}, **recipe).eval()
+    batch = next(iter(ImageLoader(test, 16, batch_size=200)))
+    with torch.no_grad():
+        image = method.views(batch.image)[0]
+        assert step(method, image)["psnr"] > psnr(image.mean(dim=(2, 3), keepdim=True), image) + 1.5
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
-from ssl_toolkit.data.sources import open_images
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import read_metrics
@@ -28,8 +27,8 @@ from ssl_toolkit.pretext.inpainting import (
     learning,
     weighted_mean,
 )
+from tests.conftest import small_shapes
 
-SHAPES = ("shapes:train:600", "shapes:test:200")
 TINY = {"code_dim": 8, "discriminator_dim": 8}
 
 
@@ -376,7 +375,7 @@ def test_the_log_has_both_losses(train_quickly: Callable, noise_images: Callable
 
 
 def test_holes_of_new_images_are_painted_better_than_with_the_mean_colour(train_quickly: Callable) -> None:
-    train, test = (InMemory(images, 16, BadImages(images)) for images in map(open_images, SHAPES))
+    train, test = small_shapes(16, 600, 200)
     recipe = {"epochs": 2, "batch_size": 25, "optimizer": OptimizerConfig(lr=2e-3)}
     method = train_quickly(Inpainting, train, method={**TINY, "code_dim": 32}, **recipe).eval()
     batch = next(iter(ImageLoader(test, 16, batch_size=200)))

@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.doctor import CollapseDoctor
+from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.masked_autoencoder import (
     MaskedAutoencoder,
     MaskedDecoder,
@@ -18,6 +22,7 @@ from ssl_toolkit.pretext.masked_autoencoder import (
     visible_count,
     visible_tokens,
 )
+from tests.conftest import small_shapes
 
 # Class token; a register token and a mean over patches; a norm behind that mean.
 NETWORKS = ("test_vit", "test_vit2", "vit_tiny_patch16_224", "deit3_small_patch16_224")
@@ -56,7 +61,8 @@ def test_patches_are_cut_row_by_row_and_put_together_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "ratio", "count"), [(196, 0.75, 49), (64, 0.75, 16), (10, 0.9, 1), (4, 0.99, 1), (4, 0.01, 3)]
+    ("length", "ratio", "count"),
+    [(196, 0.75, 49), (64, 0.75, 16), (10, 0.9, 1), (7, 0.6, 3), (4, 0.99, 1), (4, 0.01, 3)],
 )
 def test_the_share_that_is_asked_for_is_hidden_never_all_and_never_none(length: int, ratio: float, count: int) -> None:
     assert visible_count(length, ratio) == count
@@ -242,3 +248,14 @@ def test_images_of_one_patch_are_refused() -> None:
         made(vit(patch=16))
     with pytest.raises(UsageError, match=r"images of 8 px have one patch of 8 px"):
         step(made(vit(patch=8)), torch.rand(2, 3, 8, 8))
+
+
+def test_hidden_patches_of_new_images_are_painted_better_than_in_their_mean(train_quickly: Callable) -> None:
+    train, test = small_shapes(16, 1000, 200)
+    recipe = {"epochs": 4, "batch_size": 50, "optimizer": OptimizerConfig(lr=3e-3)}
+    doctor = CollapseDoctor(every=2)
+    method = train_quickly(MaskedAutoencoder, train, callbacks=[doctor], **recipe).eval()
+    assert doctor.findings == []
+    batch = next(iter(ImageLoader(test, 16, batch_size=200)))
+    with torch.no_grad():
+        assert step(method, method.views(batch.image)[0])["loss"] < 0.88 * method.chance_loss(200)

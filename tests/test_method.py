@@ -20,8 +20,8 @@ from ssl_toolkit.augment import eval_view
 from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.contrastive.simsiam import SimSiam
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
-from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.eval.collapse import effective_rank, embedding_std
 from ssl_toolkit.eval.doctor import CollapseDoctor
@@ -31,7 +31,7 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
-from tests.conftest import Arrays, small_config, tiny_heads
+from tests.conftest import Arrays, small_config, small_shapes, tiny_heads
 
 every_method = pytest.mark.parametrize(
     "found", [pytest.param(method_class(name), id=name) for name in installed_methods()]
@@ -176,9 +176,7 @@ def train_and_test(size: int) -> tuple[ImageSet, ImageSet]:
         return tinted(1000, seed=0), tinted(600, seed=1)
     if size == 24:
         return textured(1000, seed=0), textured(300, seed=1)
-    shapes = (open_images(word) for word in ("shapes:train:1500", "shapes:test:1000"))
-    train, test = (InMemory(images, size, BadImages(images)) for images in shapes)
-    return train, test
+    return small_shapes(size, 1500, 1000)
 
 
 def features(encode: Encode, images: ImageSet, size: int) -> Features:
@@ -249,9 +247,8 @@ PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
     "split_brain": (COLOURS, 1 / 4),
 }
 
-# Tasks that paint what was hidden, on networks whose random features already tell these images apart: their loss on
-# held-out images, as a share of what painting the mean costs.
-PAINTERS: dict[str, dict[str, Any]] = {"masked_autoencoder": {"epochs": 3, "lr": 2e-3, "views": {}}}
+# What learns from clips, and a network whose random features already tell these images apart: in tests of their own.
+TAUGHT_ELSEWHERE = {"video_colorization", "masked_autoencoder"}
 
 
 def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any], **more: Any) -> Method:
@@ -265,9 +262,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
     [
         name
         for name, path in installed_methods().items()
-        if path.startswith("ssl_toolkit.")
-        and name not in {**PUZZLES, **PAINTERS}
-        and method_class(name).min_frames == 1  # what learns from clips alone is taught by a test of its own
+        if path.startswith("ssl_toolkit.") and name not in {*PUZZLES, *TAUGHT_ELSEWHERE}
     ],
 )
 def test_learns_and_does_not_collapse(train_quickly: Callable, name: str) -> None:
@@ -295,18 +290,6 @@ def test_solves_puzzles_of_new_images(train_quickly: Callable, name: str) -> Non
         accuracy = np.mean([method.step(method.views(batch.image), batch)["accuracy"].item() for batch in batches])
     assert accuracy > chance + 0.06
     assert effective_rank(features(method, train_and_test(size)[1], size).x) > 10
-
-
-@pytest.mark.parametrize("name", PAINTERS)
-def test_paints_what_was_hidden_of_new_images(train_quickly: Callable, name: str) -> None:
-    doctor = CollapseDoctor(every=2)
-    method = train_briefly(train_quickly, method_class(name), PAINTERS[name], callbacks=[doctor]).eval()
-    assert doctor.findings == []
-    torch.manual_seed(0)
-    with torch.no_grad():
-        batches = list(ImageLoader(train_and_test(16)[1], 16, batch_size=100))
-        losses = [method.step(method.views(batch.image), batch)["loss"].item() for batch in batches]
-    assert np.mean(losses) < 0.8 * method.chance_loss(100)
 
 
 class NothingStopped(SimSiam):

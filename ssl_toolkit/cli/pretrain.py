@@ -14,7 +14,7 @@ from ssl_toolkit.cli.parser import (
     with_config_to_resume,
 )
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.methods import installed_methods, method_class
+from ssl_toolkit.methods import configured_method, installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.runs import RunFolder, flatten, launched_rank, start_run
 
@@ -395,7 +395,6 @@ def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
 
 def build_method(config: dict[str, Any], encoder: "Encoder", images: "ImageSet") -> "Method":
     """The method around its encoder, with its views and optimiser."""
-    options = {k: v for k, v in config["method"].items() if k != "name"}
     found = method_class(config["method"]["name"])
     if images.frames > 1 and not found.takes_clips:
         others = " or ".join(name for name in installed_methods() if method_class(name).takes_clips)
@@ -408,9 +407,7 @@ def build_method(config: dict[str, Any], encoder: "Encoder", images: "ImageSet")
             f"--method {config['method']['name']} takes clips of at least {found.min_frames} frames, '{images.word}' "
             f"has {'single images' if images.frames == 1 else f'{images.frames}'}: give --data clips:PATH:4"
         )
-    options_of_views = {k: v for k, v in config["views"].items() if k != "size"}
-    views = found.default_views(size=config["views"]["size"], channels=images.channels, **options_of_views)
-    return found(encoder, views, OptimizerConfig(**config["optimizer"]), **options)
+    return configured_method(config, encoder, images.channels)
 
 
 def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> list["pl.Callback"]:
