@@ -310,7 +310,7 @@ class MaskedAutoencoder(Method):
         tokens = visible_tokens(self.encoder, image, visible)
         # Networks that pool patches have their last norm behind the pooling, and none before it.
         painted: Tensor = self.decoder(self.encoder.backbone.fc_norm(tokens), visible, self._grid(image))
-        return painted.float()
+        return painted
 
     def _target(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is to be painted (N, L, P * P * C), and the mean and deviation that were taken out of it."""

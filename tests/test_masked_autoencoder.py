@@ -10,6 +10,7 @@ from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.doctor import CollapseDoctor
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.decoder import psnr
 from ssl_toolkit.pretext.masked_autoencoder import (
     MaskedAutoencoder,
     MaskedDecoder,
@@ -24,8 +25,8 @@ from ssl_toolkit.pretext.masked_autoencoder import (
 )
 from tests.conftest import small_shapes
 
-# Class token; a register token and a mean over patches; a norm behind that mean.
-NETWORKS = ("test_vit", "test_vit2", "vit_tiny_patch16_224", "deit3_small_patch16_224")
+# Class token; a register token, a mean over patches and a norm behind it; a norm before the blocks.
+NETWORKS = ("test_vit", "test_vit2", "vit_tiny_patch16_224", "deit3_small_patch16_224", "vit_xsmall_patch16_clip_224")
 
 
 def vit(name: str = "test_vit", size: int = 16, patch: int = 4, channels: int = 3) -> Encoder:
@@ -98,9 +99,10 @@ def test_the_loss_is_the_mean_over_the_hidden_patches() -> None:
 
 def test_painting_the_mean_costs_what_chance_says() -> None:
     method, image = made(), torch.rand(4, 3, 16, 16)
+    chance = method.chance_loss(4)
+    assert step(method, image)["loss"].item() == pytest.approx(chance, rel=0.2)  # before any training
     method.decoder.to_pixels.weight.data.zero_()
-    loss, chance = step(method, image)["loss"].item(), method.chance_loss(4)
-    assert loss == pytest.approx(chance, abs=1e-4)
+    assert step(method, image)["loss"].item() == pytest.approx(chance, abs=1e-4)
     assert made(normalize_targets=False).chance_loss(4) is None
 
 
@@ -139,15 +141,35 @@ def test_views_of_another_size_than_the_encoders_are_taken() -> None:
     assert step(made(encoder), image)["loss"].isfinite()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_only_visible_tokens_go_through_the_blocks(name: str) -> None:
-    method = made(vit(name))
+def test_views_need_not_be_square() -> None:
+    method, image = made(), torch.rand(2, 3, 16, 24)
+    grids: list[tuple[int, int]] = []
+    method.decoder.register_forward_pre_hook(lambda module, args: grids.append(args[2]))
+    assert method.task_picture([image]).rows["painted"].shape == image.shape
+    assert grids == [(4, 6)]  # rows, columns
+
+
+def test_errors_are_measured_in_full_precision() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert step(made(), torch.rand(2, 3, 16, 16))["loss"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "ratio"), [*[(name, 0.75) for name in NETWORKS], ("test_vit", 0.5)])
+def test_only_visible_tokens_go_through_the_blocks(name: str, ratio: float) -> None:
+    method = made(vit(name), mask_ratio=ratio)
     seen: list[torch.Size] = []
     for block in method.encoder.backbone.blocks:
         block.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     step(method, torch.rand(3, 3, 16, 16))
-    prefix = method.encoder.backbone.num_prefix_tokens
-    assert seen == [(3, prefix + 4, method.encoder.backbone.embed_dim)] * len(method.encoder.backbone.blocks)
+    prefix, visible = method.encoder.backbone.num_prefix_tokens, round(16 * (1 - ratio))
+    assert seen == [(3, prefix + visible, method.encoder.backbone.embed_dim)] * len(method.encoder.backbone.blocks)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_of_the_network_and_of_the_decoder_is_trained(name: str) -> None:
+    method = made(vit(name))
+    step(method, torch.rand(3, 3, 16, 16))["loss"].backward()
+    assert [name for name, weight in method.named_parameters() if weight.grad is None] == []
 
 
 def test_nothing_of_a_hidden_patch_reaches_the_network() -> None:
@@ -207,7 +229,9 @@ def test_the_picture_keeps_what_was_seen() -> None:
     fill = method.encoder.mean.expand_as(image)
     torch.testing.assert_close(picture.rows["seen"][hidden], fill[hidden])
     assert not torch.isclose(picture.rows["painted"][hidden], image[hidden]).all()
-    assert [caption.endswith(" dB") for caption in picture.captions["painted"]] == [True, True]
+    for number, caption in enumerate(picture.captions["painted"]):
+        shown = [picture.rows[row][number][hidden[number]] for row in ("painted", "view")]
+        assert caption == f"{psnr(*shown):.1f} dB"
 
 
 def test_grey_images_are_taken() -> None:
