@@ -5,9 +5,10 @@
 `--data` is a folder with ``train`` and ``val``. Each task is trained by its recipe ``configs/TASK_imagenette.yaml``,
 asked its own question about the held-out images, before and after, and scored by ``ssl-toolkit evaluate``; random
 weights are scored once for each kind of encoder, and so are raw pixels. Supervised training is ``ssl-toolkit finetune``
-from random weights; its encoder is then scored like the others. A run that is there already is not repeated, one that
-was stopped goes on, so the command can be given again at any time; with ``--table-only`` it only writes down what there
-is.
+from random weights; its encoder is then scored like the others. Video colorization learns from clips, and is left out
+without them: ``--clips clips:a.mp4:4:12 clips:b.mp4:4:24`` names those to train on and those that are held out. A run
+that is there already is not repeated, one that was stopped goes on, so the command can be given again at any time; with
+``--table-only`` it only writes down what there is.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from scored_runs import (
     Rows,
     baseline_rows,
     chart,
+    make_parser,
     mean_and_deviation,
-    parse_options,
     row_of,
     score_random,
     scored,
@@ -42,13 +43,16 @@ QUESTIONS = {
     "inpainting": "psnr",
     "colorization": "gain",
     "split_brain": "gain",
+    "video_colorization": "accuracy",
     "masked_autoencoder": "psnr",
     "supervised": "accuracy",
 }
 UNITS = {"accuracy": (100, 1, "%"), "psnr": (1, 1, "dB"), "gain": (1, 2, "nats")}  # factor, digits, unit
 METHODS = ("simclr", *QUESTIONS)
+VIDEO = "video_colorization"
 # Random weights depend on the encoder alone; the other tasks share SimCLR's.
 KINDS = {"simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", "masked_autoencoder": ", ViT"}
+KINDS |= {VIDEO: ", L alone, 128 px"}
 SUPERVISED_EPOCHS = 6
 COLUMNS = {
     "seeds": "seeds", "steps": "steps x batch", "minutes": "core-minutes", "task": "own task",
@@ -107,19 +111,21 @@ def collect(methods: list[str], out: Path) -> Rows:
 
 
 def main() -> None:
-    options = parse_options(
-        "The pretext tasks on Imagenette.", METHODS, "imagenette128", "train and val", "runs/pretext"
-    )
-    data = (f"{options.data}/train", f"{options.data}/val")
+    parser = make_parser("The pretext tasks on Imagenette.", METHODS, "imagenette128", "train and val", "runs/pretext")
+    parser.add_argument("--clips", nargs=2, metavar=("TRAIN", "HELD_OUT"), help="clips, for video_colorization")
+    options = parser.parse_args()
+    images = (f"{options.data}/train", f"{options.data}/val")
     for seed in range(0 if options.table_only else options.seeds):
         for method in options.methods:
             run = RunFolder(options.out / f"{method}_{seed}")
             if method == "supervised":
-                supervise(run, RunFolder(options.out / f"simclr_{seed}"), data, seed)
-            else:
-                also = [] if method == "simclr" else [partial(ask, data[1])]
-                also += [partial(score_random, data=data)] if seed == 0 and also and method in KINDS else []
-                train_and_score(f"{method}_imagenette", [], run, data, seed, seed == 0 and not also, also)
+                supervise(run, RunFolder(options.out / f"simclr_{seed}"), images, seed)
+            elif method != VIDEO or options.clips:
+                unlabelled, held_out = options.clips if method == VIDEO else images
+                recipe = method if method == VIDEO else f"{method}_imagenette"
+                also = [] if method == "simclr" else [partial(ask, held_out)]
+                also += [partial(score_random, data=images)] if seed == 0 and also and method in KINDS else []
+                train_and_score(recipe, [], run, images, seed, seed == 0 and not also, also, unlabelled)
     rows = collect(options.methods, options.out)
     print(table(rows, COLUMNS))
     if options.chart:

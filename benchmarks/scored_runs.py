@@ -17,7 +17,7 @@ SCORES, RANDOM, TASK = "scores.json", "random.json", "task.json"
 Rows = dict[str, dict[str, Any]]
 
 
-def parse_options(description: str, methods: Sequence[str], data: str, parts: str, out: str) -> argparse.Namespace:
+def make_parser(description: str, methods: Sequence[str], data: str, parts: str, out: str) -> argparse.ArgumentParser:
     """The command line of an accuracy benchmark.
 
     Args:
@@ -34,7 +34,7 @@ def parse_options(description: str, methods: Sequence[str], data: str, parts: st
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--chart", help="PNG to draw")
     parser.add_argument("--table-only", action="store_true")
-    return parser.parse_args()
+    return parser
 
 
 def train_and_score(
@@ -45,6 +45,7 @@ def train_and_score(
     seed: int,
     baselines: bool,
     also: Sequence[Callable[[RunFolder], None]] = (),
+    unlabelled: str | None = None,
 ) -> None:
     """One run by its recipe, unless its scores are there; one that was stopped goes on.
 
@@ -56,13 +57,14 @@ def train_and_score(
         seed: Of the run.
         baselines: Whether random weights and raw pixels are scored too.
         also: More to measure before it is scored.
+        unlabelled: What to train on, if not the images of `data`.
     """
     from ssl_toolkit.cli.evaluate import evaluate
     from ssl_toolkit.cli.pretrain import main as pretrain
 
     if (run.path / SCORES).exists():
         return
-    source = ["--config", config, "--data", data[0], "--labels", "none", "--out", str(run.path)]
+    source = ["--config", config, "--data", unlabelled or data[0], "--labels", "none", "--out", str(run.path)]
     pretrain([*source, "--seed", str(seed), "--resume", *options])
     for measure in also:
         measure(run)

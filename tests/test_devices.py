@@ -19,12 +19,26 @@ from ssl_toolkit.logs import read_metrics
 STEPS = 48  # 6 epochs of 256 images, 16 on each of two devices
 
 
-def start(out: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+MOCO = ("moco", "--method.queue-size", "64", "--method.hidden-dim", "16")
+# Were its discriminators to drift apart, a resumed run would go on with the first process's in both.
+INPAINTING = (
+    "inpainting",
+    "--method.code-dim",
+    "16",
+    "--method.discriminator-dim",
+    "8",
+    "--method.adversarial-weight",
+    "1",
+)
+
+
+def start(
+    out: Path, *more: str, method: tuple[str, ...] = MOCO, launcher: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     command = [
-        *(launcher or (sys.executable,)), "-m", "ssl_toolkit.cli", "pretrain", "--method", "moco", "--data",
+        *(launcher or (sys.executable,)), "-m", "ssl_toolkit.cli", "pretrain", "--method", *method, "--data",
         "shapes:train:256", "--encoder", "convnet", "--image-size", "32", "--batch-size", "16", "--epochs", "6",
-        "--method.queue-size", "64", "--method.hidden-dim", "16", "--devices", "2", "--accelerator", "cpu",
-        "--progress", "false", "--out", str(out), *more,
+        "--devices", "2", "--accelerator", "cpu", "--progress", "false", "--out", str(out), *more,
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -36,20 +50,21 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return err
 
 
-def test_two_processes_train_stop_and_resume_as_one(tmp_path: Path) -> None:
-    whole = start(tmp_path / "whole")
+@pytest.mark.parametrize("method", [MOCO, INPAINTING], ids=["moco", "inpainting"])
+def test_two_processes_train_stop_and_resume_as_one(tmp_path: Path, method: tuple[str, ...]) -> None:
+    whole = start(tmp_path / "whole", method=method)
     assert finish(whole).count("done:") == 1
     steps = [int(row["step"]) for row in read_metrics(tmp_path / "whole" / "metrics.csv")]
     assert steps == list(range(1, STEPS + 1))
 
-    stopped = start(tmp_path / "stopped")
+    stopped = start(tmp_path / "stopped", method=method)
     while stopped.poll() is None and len(read_metrics(tmp_path / "stopped" / "metrics.csv")) < 3:
         time.sleep(0.05)
     stopped.send_signal(signal.SIGTERM)
     assert finish(stopped, 128 + signal.SIGTERM).count("stopped by SIGTERM at step") == 1
     assert len(list((tmp_path / "stopped" / "checkpoints").iterdir())) == 1
 
-    finish(start(tmp_path / "stopped", "--resume"))
+    finish(start(tmp_path / "stopped", "--resume", method=method))
     assert encoder_metadata(tmp_path / "stopped")["sha256"] == encoder_metadata(tmp_path / "whole")["sha256"]
 
 

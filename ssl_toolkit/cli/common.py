@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import torch
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
-from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
+from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder, versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, extract
+from ssl_toolkit.files import write_atomic
 
 
 def pick_device(name: str) -> torch.device:
@@ -149,12 +153,37 @@ def load_run_encoder(path: str | Path) -> tuple[Encoder, dict[str, str]]:
     return load_encoder(path), encoder_metadata(path)
 
 
-def described(path: str | Path, encoder: Encoder, metadata: dict[str, str]) -> dict[str, Any]:
-    """What ``results.json`` says of the encoder that was scored."""
-    return {
-        "path": str(path),
-        "name": encoder.config.name,
-        "method": metadata["method"],
-        "sha256": metadata["sha256"],
-        "image_size": encoder.config.image_size,
-    }
+class Results:
+    """What a command that scores an encoder leaves behind, with what is needed to believe it; its time starts here.
+
+    Args:
+        path: Run folder or file of the encoder.
+        encoder: It.
+        metadata: Of its file.
+        seed: Of the command.
+    """
+
+    def __init__(self, path: str | Path, encoder: Encoder, metadata: dict[str, str], seed: int) -> None:
+        self.started, self.seed = time.time(), seed
+        self.encoder = {
+            "path": str(path),
+            "name": encoder.config.name,
+            "method": metadata["method"],
+            "sha256": metadata["sha256"],
+            "image_size": encoder.config.image_size,
+        }
+
+    def write(self, found: dict[str, Any], files: Iterable[Path]) -> dict[str, Any]:
+        """Write what was `found` to JSON files, and return all that they say."""
+        summary = {
+            "encoder": self.encoder,
+            **found,
+            "seed": self.seed,
+            "versions": versions(),
+            "date": time.strftime("%Y-%m-%d"),
+            "seconds": round(time.time() - self.started, 1),
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        for file in files:
+            write_atomic(file, lambda temporary: temporary.write_text(text))
+        return summary

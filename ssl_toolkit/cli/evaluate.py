@@ -1,8 +1,6 @@
 """``ssl-toolkit evaluate``: how good is an encoder, beside random weights and raw pixels?"""
 
-import json
 import re
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,14 +58,12 @@ def evaluate(
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
     """
-    from ssl_toolkit.cli.common import described, load_run_encoder, open_loader, pick_device
-    from ssl_toolkit.encoders import versions
+    from ssl_toolkit.cli.common import Results, load_run_encoder, open_loader, pick_device
     from ssl_toolkit.eval.baselines import pixels, random_weights
     from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
-    from ssl_toolkit.files import make_folder, write_atomic
+    from ssl_toolkit.files import make_folder
     from ssl_toolkit.runs import RunFolder
 
-    started = time.time()
     labelled = labelled_sets(train, test, sets)
     protocols = [name.strip() for name in protocol.split(",")]
     check_protocols(protocols)
@@ -82,6 +78,7 @@ def evaluate(
         if file.is_dir():
             raise UsageError(f"--out {file} is a folder: name a file")
     encoder, metadata = load_run_encoder(run)
+    results = Results(run, encoder, metadata, seed)
 
     def loaders(name: str, cache: str) -> list[Any]:
         """Of the images that vote and train probes and, if there are such, of those that are classified."""
@@ -106,7 +103,7 @@ def evaluate(
     found: dict[str, dict[str, Any]] = {}
     for name in labelled:
         bank, *rest = loaders(name, "auto")
-        results = score(
+        scores = score(
             encoders, bank, rest[0] if rest else None, protocols, view=encoder.eval_view(), device=place,
             options={"sgd": {"epochs": sgd_epochs, "lr": sgd_lr, "schedule": sgd_schedule}},
             progress=progress, say=lambda text, name=name: say(f"{name}: {text}" if name else text),  # type: ignore[misc]
@@ -120,19 +117,8 @@ def evaluate(
             "classes": len(bank.images.classes or []),
             "class_names": bank.images.classes,
         }
-        found[name] = {"protocol": about, "results": results}
-    summary = {
-        "encoder": described(run, encoder, metadata),
-        **({"sets": found} if sets else found[""]),
-        "seed": seed,
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.time() - started, 1),
-    }
-    text = json.dumps(summary, indent=2) + "\n"
-    for file in files:
-        write_atomic(file, lambda temporary: temporary.write_text(text))
-    return summary
+        found[name] = {"protocol": about, "results": scores}
+    return results.write({"sets": found} if sets else found[""], files)
 
 
 def labelled_sets(train: str | None, test: str | None, sets: list[str] | None) -> dict[str, list[str]]:

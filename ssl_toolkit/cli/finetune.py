@@ -1,8 +1,6 @@
 """``ssl-toolkit finetune``: an encoder and labels in, a run folder with a classifier out."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
-import json
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -169,26 +167,23 @@ OWN_LIMITS: dict[str, tuple[float, float]] = {
 
 def _run(config: dict[str, Any]) -> dict[str, Any]:
     """Train and score what `config` says, all of it resolved (see `finetune`)."""
-    from ssl_toolkit.cli.common import described, load_run_encoder, pick_device
-    from ssl_toolkit.encoders import versions
-    from ssl_toolkit.files import write_atomic
+    from ssl_toolkit.cli.common import Results, load_run_encoder, pick_device
 
-    started = time.time()
     check_numbers(config, OWN_LIMITS)
     pick_device(config["device"])
     encoder, metadata = load_run_encoder(config["run"])
+    results = Results(config["run"], encoder, metadata, config["seed"])
     parts = _parts(config, encoder)
     config["batch_size"] = min(config["batch_size"], len(parts["train"]))
-    run, results = RunFolder(config["out"]), {}
+    run, scores = RunFolder(config["out"]), {}
     starts = [config["init"], *(["random"] if config["baseline"] and config["init"] == "trained" else [])]
     for number, init in enumerate(starts):
         out = run.path / "random" if number else run.path
         own = config | {"init": init, "out": str(out)}
         if number:  # random weights hold nothing that a smaller rate would keep
             own |= {"baseline": False, "layer_decay": 1.0}
-        results[init] = {"finetune": _train_and_score(own, parts)}
-    summary = {
-        "encoder": described(config["run"], encoder, metadata),
+        scores[init] = {"finetune": _train_and_score(own, parts)}
+    found = {
         "protocol": {
             "names": ["finetune"],
             "train": {"data": config["train"], "images": len(parts["train"])},
@@ -200,14 +195,9 @@ def _run(config: dict[str, Any]) -> dict[str, Any]:
             "classes": len(parts["train"].classes or []),
             "class_names": parts["train"].classes,
         },
-        "results": results,
-        "seed": config["seed"],
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.time() - started, 1),
+        "results": scores,
     }
-    write_atomic(run.results_file, lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n"))
-    return summary
+    return results.write(found, [run.results_file])
 
 
 def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:

@@ -1,8 +1,6 @@
 """``ssl-toolkit propagate``: carry the colours of a clip's first frame, and a mask, through the clip."""
 
-import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,18 +60,16 @@ def propagate(
     for option, value, low in (("size", size, 16), ("frames", frames, 2), ("stride", stride, 1)):
         if value is not None and value < low:
             raise UsageError(f"--{option} is {value}: it must be at least {low}")
-    started = time.time()
-    from ssl_toolkit.cli.common import described, load_run_encoder, pick_device
+    from ssl_toolkit.cli.common import Results, load_run_encoder, pick_device
     from ssl_toolkit.data.video import open_movie
-    from ssl_toolkit.encoders import versions
     from ssl_toolkit.eval import clip_files, propagation
     from ssl_toolkit.eval.baselines import random_weights
     from ssl_toolkit.eval.visualize import write_figure
-    from ssl_toolkit.files import write_atomic
     from ssl_toolkit.progress import progress_bar
 
     rules = propagation.Rules(context, radius, topk, temperature)
     encoder, metadata = load_run_encoder(run)
+    results = Results(run, encoder, metadata, seed)
     if encoder.config.channels not in (1, 3):
         raise UsageError(f"the encoder takes {encoder.config.channels} channels, frames have 1 or 3: give another")
     movie = open_movie(clip)
@@ -101,20 +97,14 @@ def propagate(
     written = ["sheet.png", clip_files.write_clip(folder, colours["trained"].frames, movie.rate / stride)]
     if carried:
         written.append(clip_files.write_masks(folder, carried["trained"].frames))
-    summary = {
-        "encoder": described(run, encoder, metadata),
+    found = {
         "clip": {"path": clip, "frames": len(read), "stride": stride, "size": list(read[0].shape[1:]), "cell": cell},
         "rules": vars(rules),
         "colours": {name: each.scores for name, each in colours.items()},
         **({"masks": {name: each.scores for name, each in carried.items()}} if carried else {}),
         "written": written,
-        "seed": seed,
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.time() - started, 1),
     }
-    text = json.dumps(summary, indent=2) + "\n"
-    write_atomic(folder / "results.json", lambda temporary: temporary.write_text(text))
+    summary = results.write(found, [folder / "results.json"])
     say(f"{', '.join(written)} and results.json are in {folder}")
     return summary
 
