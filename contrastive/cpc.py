@@ -153,7 +153,7 @@ class CPC(Method):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Encode the patches, sum up what is known, predict what follows."""
         patch = self._patches(views[0])  # (N, rows, columns, C, p, p)
-        z = self.encoder(patch.flatten(0, 2)).view(*patch.shape[:3], -1)
+        z = self.encoder.encode_patch(patch.flatten(0, 2)).view(*patch.shape[:3], -1)
         total = z.new_zeros(())
         for direction, (context, predict) in enumerate(zip(self.contexts, self.predict, strict=True)):
             turned = torch.rot90(z, direction, (1, 2))

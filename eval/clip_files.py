@@ -20,6 +20,7 @@ from ssl_toolkit.eval.visualize import LIGHT, Pixels, Theme, picture_png, sheet
 from ssl_toolkit.files import write_atomic
 
 AT_ONCE = 32  # frames that are read at their own size
+VOID = 255  # palette index
 OVER = 0.6  # opacity of a mask over its frame
 
 
@@ -43,7 +44,9 @@ def read_frames(movie: Movie, places: range, size: int | None) -> Iterator[NDArr
 
 
 def read_mask(path: Path) -> NDArray[np.int64]:
-    """The objects of a mask (H, W): palette indices, or 1 where it is brighter than half; 0 elsewhere.
+    """The objects of a mask (H, W): palette indices but 255, or 1 where it is brighter than half; 0 elsewhere.
+
+    255 is what data sets of masks have where nobody is sure.
 
     Raises:
         UsageError: It is no image.
@@ -51,7 +54,8 @@ def read_mask(path: Path) -> NDArray[np.int64]:
     try:
         with Image.open(path) as image:
             if image.mode == "P":
-                return np.asarray(image).astype(np.int64)
+                index = np.asarray(image).astype(np.int64)
+                return np.where(index == VOID, 0, index)
             return (np.asarray(image.convert("L")) > 127).astype(np.int64)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UsageError(f"--masks: {path} cannot be read as an image") from error

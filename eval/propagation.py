@@ -101,10 +101,10 @@ def propagate(features: Iterable[Tensor], first: Tensor, rules: Rules) -> Iterat
         yield carried
 
 
-def iou(found: Mask, truth: Mask, objects: int) -> float:
-    """Intersection over union (J) of the masks of objects 1, 2, ..., the mean over them; 1 where both have none."""
+def iou(found: Mask, truth: Mask, objects: Sequence[int]) -> float:
+    """Intersection over union (J) of the masks of some objects, the mean over them; 1 where both have none."""
     scores = []
-    for number in range(1, objects + 1):
+    for number in objects:
         one, other = found == number, truth == number
         union = (one | other).sum()
         scores.append((one & other).sum() / union if union else 1.0)
@@ -183,9 +183,9 @@ def enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(labels.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)
 
 
-def one_hot(mask: Mask, objects: int, device: torch.device) -> Tensor:
-    """(1, 1 + objects, H, W) float32."""
-    return F.one_hot(torch.from_numpy(mask).to(device), objects + 1).permute(2, 0, 1)[None].float()
+def one_hot(mask: Mask, numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Where a mask has each of some numbers: (1, K, H, W) float32."""
+    return torch.stack([torch.from_numpy(mask).to(device) == number for number in numbers])[None].float()
 
 
 # --- a clip ----------------------------------------------------------------------------------------------------------
@@ -271,7 +271,8 @@ def carry_masks(
     Args:
         encoders: By name, in eval mode, of one architecture; they see the frames in colour.
         frames: As of `carry_colours`.
-        masks: By the frame's number, (H, W): 0 or the number of an object; that of frame 0 is carried.
+        masks: By the frame's number, (H, W): 0 or the number of an object; that of frame 0 is carried, and only its
+            objects are scored.
         rules: See `Rules`.
         tick: Called for each frame of each.
 
@@ -281,23 +282,23 @@ def carry_masks(
         carried to the last frame and back.
     """
     device = next(iter(encoders.values())).mean.device
-    objects = max(int(mask.max()) for mask in masks.values())
+    objects = [number for number in np.unique(masks[0]).tolist() if number]
     scored = sorted(set(masks) - {0})
     pixels = frames[0].shape[-2:]
     found = {}
     for name, encoder in encoders.items():
         size = next(frame_features(encoder, frames[:1], colour=True)).shape[:2]
-        shares = shrunk(one_hot(masks[0], objects, device), size)
+        shares = shrunk(one_hot(masks[0], [0, *objects], device), size)
         carried, last = [masks[0]], shares
         for number, last in enumerate(propagate(frame_features(encoder, frames, colour=True), shares, rules)):
             if number:
-                carried.append(_decided(last, pixels))
+                carried.append(_decided(last, objects, pixels))
             tick()
         if scored:
             scores = {"iou": float(np.mean([iou(carried[n], masks[n], objects) for n in scored]))}
         else:
             *_, back = propagate(frame_features(encoder, frames[::-1], colour=True), last, rules)
-            scores = {"back_and_forth": iou(_decided(back, pixels), masks[0], objects)}
+            scores = {"back_and_forth": iou(_decided(back, objects, pixels), masks[0], objects)}
         found[name] = Carried(scores, carried)
     if scored:
         copied = float(np.mean([iou(masks[0], masks[n], objects) for n in scored]))
@@ -305,7 +306,8 @@ def carry_masks(
     return found
 
 
-def _decided(shares: Tensor, size: tuple[int, int]) -> Mask:
-    """Shares (h, w, K) of positions to the number with the largest share at each pixel."""
-    mask: Mask = enlarged(shares, size)[0].argmax(dim=0).cpu().numpy()
+def _decided(shares: Tensor, objects: Sequence[int], size: tuple[int, int]) -> Mask:
+    """Shares (h, w, 1 + K) of positions, 0 first, to the number with the largest share at each pixel."""
+    largest = enlarged(shares, size)[0].argmax(dim=0).cpu().numpy()
+    mask: Mask = np.array([0, *objects])[largest]
     return mask

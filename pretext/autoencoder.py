@@ -62,6 +62,7 @@ class Autoencoder(Method):
     """
 
     default_views = staticmethod(pretext_views)
+    reads_map = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class Colorization(Method):
 
     encoder_colours = "lightness"
     default_views = staticmethod(pretext_views)
+    reads_map = True
 
     def __init__(
         self,

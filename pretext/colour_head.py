@@ -70,7 +70,7 @@ def recoloured(lightness: Tensor, ab: Tensor) -> Tensor:
 
 def quarter_decoder(dim: int, outputs: int, stride: int) -> Decoder:
     """From a feature map, `stride` pixels to a position, to `outputs` values at a quarter of the image's size."""
-    return Decoder(dim, outputs, max(1, stride // STRIDE), width=64)  # at 128 a step takes a quarter longer
+    return Decoder(dim, outputs, max(1, round(stride / STRIDE)), width=64)  # at 128 a step takes a quarter longer
 
 
 class ColourHead(nn.Module):
@@ -146,7 +146,8 @@ class ColourHead(nn.Module):
         else:
             index, weight = soft_encoding(ab, self.bins, self.table)
             entropy = -(out.log_softmax(dim=1).gather(1, index) * weight).sum(dim=1)  # (N, h, w)
-            weights = rebalancing_weights(smoothed(self.prior, self.bins), self.lambda_)
+            with torch.autocast(ab.device.type, enabled=False):
+                weights = rebalancing_weights(smoothed(self.prior, self.bins), self.lambda_)
             rarity = weights[index[:, 0]]
             guessed = -(constant_guess(self.prior, weights).log()[index] * weight).sum(dim=1)
             right = (out.argmax(dim=1) == index[:, 0]).to(ab.dtype)

@@ -175,6 +175,7 @@ class Inpainting(Method):
     """
 
     default_views = staticmethod(pretext_views)
+    reads_map = True
 
     def __init__(
         self,

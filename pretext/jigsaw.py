@@ -137,7 +137,7 @@ class Jigsaw(Method):
         )
 
     def _tiles(self, image: Tensor) -> Tensor:
-        return cut_tiles(image, self.grid, *tile_and_gap(image.shape[-1], self.grid, 64 / 75, 1 / 75))
+        return cut_tiles(image, self.grid, *tile_and_gap(min(image.shape[-2:]), self.grid, 64 / 75, 1 / 75))
 
     def _logits(self, tiles: Tensor) -> Tensor:
         """Tiles (N, G, C, h, w) in [0, 1] to logits (N, permutations)."""

@@ -258,6 +258,10 @@ class MaskedAutoencoder(Method):
         width = encoder.backbone.embed_dim
         self.decoder = MaskedDecoder(width, decoder_dim, decoder_depth, decoder_heads, self.values)
 
+    def compile_encoder(self, **options: Any) -> None:
+        """Compile the blocks, which are nearly all of the work."""
+        self.encoder.backbone.blocks.compile(**options)
+
     def chance_loss(self, batch_size: int) -> float | None:
         """Of painting each normalised patch in its mean: its variance, nearly 1. Without that there is no figure."""
         return 1 - 1 / self.values if self.normalize_targets else None

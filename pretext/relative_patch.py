@@ -75,7 +75,8 @@ def project_colours(patch: Tensor, mean: Tensor) -> Tensor:
     """
     a = patch.new_tensor([-1.0, 2.0, -1.0])
     b = torch.eye(3, dtype=patch.dtype, device=patch.device) - torch.outer(a, a) / a.dot(a)
-    return torch.einsum("dc,nchw->ndhw", b, patch - mean) + mean
+    with torch.autocast(patch.device.type, enabled=False):  # rounded, a trace of the direction would stay
+        return torch.einsum("dc,nchw->ndhw", b, patch - mean) + mean
 
 
 class RelativePatch(Method):
@@ -140,7 +141,7 @@ class RelativePatch(Method):
         )
 
     def _patches(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        tile, gap = tile_and_gap(image.shape[-1], GRID, 2 / 3, 34 / 144)
+        tile, gap = tile_and_gap(min(image.shape[-2:]), GRID, 2 / 3, 34 / 144)
         patches, side = patch_and_neighbours(image, tile, gap, self.neighbours)
         return self._without_fringes(patches), side
 

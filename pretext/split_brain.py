@@ -58,6 +58,7 @@ class SplitBrain(Method):
 
     encoder_colours = "split"
     default_views = staticmethod(pretext_views)
+    reads_map = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ FLAT = 1 / 255  # standard deviation below which a tile shows nothing
 
 
 def tile_and_gap(side: int, grid: int, tile_share: float, gap_share: float) -> tuple[int, int]:
-    """Side of a tile and least gap between two, in pixels.
+    """Side of a tile and least gap between two, in pixels, which leave room for a shift from cells of 10 px on.
 
     Args:
         side: Of the image, pixels.
@@ -34,8 +34,8 @@ def tile_and_gap(side: int, grid: int, tile_share: float, gap_share: float) -> t
             f"views of {side} px are too small for a grid of {grid}x{grid} tiles of at least {SMALLEST_TILE} px "
             f"that do not touch: give --views.size {grid * (SMALLEST_TILE + 1)} or more"
         )
-    tile = max(SMALLEST_TILE, round(tile_share * cell))
-    return tile, max(1, min(round(gap_share * cell), cell - tile))
+    tile = max(SMALLEST_TILE, min(round(tile_share * cell), cell - 2))
+    return tile, max(1, min(round(gap_share * cell), cell - tile - 1))
 
 
 def cut_tiles(image: Tensor, grid: int, tile: int, gap: int) -> Tensor:
@@ -94,4 +94,4 @@ def encode_apart(encoder: Encoder, tiles: Tensor) -> Tensor:
 
     No batch norm sees two tiles of one image, so that none of them hears of its siblings on that way.
     """
-    return torch.stack([encoder(tile) for tile in tiles.unbind(1)], dim=1)
+    return torch.stack([encoder.encode_patch(tile) for tile in tiles.unbind(1)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -21,11 +22,11 @@ from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 
 GREY = 2.0  # root mean square distance of ab from their mean: below, there is no colour to carry
-SMALLEST = 1e-6  # probability: what is pointed to may lack the target's colour
+ABSENT = math.log(1e-6)  # log-probability of a colour that no reference has, which costs this and teaches nothing
 
 
 def point(reference: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """From each place of the target to all places of the references: softmax over inner products.
+    """From each place of the target to all places of the references: log-softmax over inner products.
 
     Args:
         reference: Embeddings f_i of all places of all references, (N, I, D).
@@ -33,20 +34,20 @@ def point(reference: Tensor, target: Tensor, temperature: float) -> Tensor:
         temperature: The lower, the fewer places are pointed to.
 
     Returns:
-        A, (N, J, I) float32; each row sums to 1.
+        log A, (N, J, I) float32; each row of A sums to 1.
 
     Source: Vondrick et al. 2018, eq. 2.
     """
     with torch.autocast(target.device.type, enabled=False):
         scores = target.float() @ reference.float().transpose(1, 2)
-        return (scores / temperature).softmax(dim=2)
+        return (scores / temperature).log_softmax(dim=2)
 
 
 def copy_labels(pointers: Tensor, labels: Tensor) -> Tensor:
     """What the places of the target get from where they point to.
 
     Args:
-        pointers: A of `point`, (N, J, I).
+        pointers: log A of `point`, (N, J, I).
         labels: Of the places of the references, (N, I, K): one-hot colours, or whatever else can be mixed.
 
     Returns:
@@ -55,7 +56,26 @@ def copy_labels(pointers: Tensor, labels: Tensor) -> Tensor:
     Source: Vondrick et al. 2018, eq. 1.
     """
     with torch.autocast(labels.device.type, enabled=False):
-        return pointers @ labels
+        return pointers.exp() @ labels
+
+
+def log_share(pointers: Tensor, lent: Tensor, answer: Tensor) -> Tensor:
+    """How likely the right colours are lent: the logarithm of `copy_labels`, exact where they are very unlikely.
+
+    Args:
+        pointers: log A of `point`, (N, J, I).
+        lent: Colours of the places of the references, (N, I) int64.
+        answer: Colours of the places of the target, (N, J) int64.
+
+    Returns:
+        (N, J); `ABSENT`, without a gradient, where no reference has the colour.
+
+    Source: Vondrick et al. 2018, eq. 3.
+    """
+    right = lent[:, None] == answer[..., None]  # (N, J, I)
+    present = right.any(dim=2)
+    found = pointers.masked_fill(~right & present[..., None], -torch.inf).logsumexp(dim=2)
+    return torch.where(present, found, ABSENT)
 
 
 def colours_at(frame: Tensor, size: Sequence[int]) -> Tensor:
@@ -114,6 +134,7 @@ class VideoColorization(Method):
     """
 
     default_views = staticmethod(pretext_views)
+    reads_map = True
     embedding: ClassVar[str | None] = "embed"
     encoder_colours: ClassVar[Colours] = "lightness"
     takes_clips: ClassVar[bool] = True
@@ -162,11 +183,11 @@ class VideoColorization(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Embed the grey frames, point from the last one into the others, copy their colours."""
-        predicted, colour = self._carried(self._frames(views[0]))  # (N, K, h, w), (N, T, h, w)
+        pointers, colour = self._pointers(self._frames(views[0]))  # (N, J, I), (N, T, h, w)
+        predicted = self._carried(pointers, colour)
         before, answer = colour[:, -2], colour[:, -1]
-        share = predicted.gather(1, answer[:, None]).clamp(min=SMALLEST)
         return {
-            "loss": -share.log().mean(),
+            "loss": -log_share(pointers, colour[:, :-1].flatten(1), answer.flatten(1)).mean(),
             "accuracy": (predicted.argmax(dim=1) == answer).float().mean(),
             "copy_accuracy": (before == answer).float().mean(),
         }
@@ -174,7 +195,8 @@ class VideoColorization(Method):
     def task_picture(self, views: list[Tensor]) -> TaskPicture:
         """The last reference, the grey target, the colours that it was lent, and its own."""
         frame = self._frames(views[0])
-        predicted, colour = self._carried(frame)
+        pointers, colour = self._pointers(frame)
+        predicted = self._carried(pointers, colour)
         before, answer = colour[:, -2], colour[:, -1]
         right, copied = (
             (100 * (said == answer).float().mean(dim=(1, 2))).tolist() for said in (predicted.argmax(dim=1), before)
@@ -205,13 +227,16 @@ class VideoColorization(Method):
             raise UsageError("video_colorization carries colours from frame to frame: give clips, --data clips:PATH:4")
         return frame
 
-    def _carried(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (N, T, C, H, W) to the shares of the target's colours (N, K, h, w), and to true ones (N, T, h, w)."""
+    def _pointers(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (N, T, C, H, W) to log A of `point` (N, J, I), and to colours (N, T, h, w) of all places."""
         n, count = frame.shape[:2]
         features = self.encoder.feature_map(frame.flatten(0, 1))  # (N T, C, h, w)
         h, w = features.shape[-2:]
         colour = nearest_cluster(colours_at(frame.flatten(0, 1), (h, w)), self.centroid).view(n, count, h, w)
         f = self.embed(features.flatten(2).transpose(1, 2)).view(n, count, h * w, -1)
-        pointers = point(f[:, :-1].flatten(1, 2), f[:, -1], self.temperature)  # (N, J, I)
+        return point(f[:, :-1].flatten(1, 2), f[:, -1], self.temperature), colour
+
+    def _carried(self, pointers: Tensor, colour: Tensor) -> Tensor:
+        """Shares of the target's colours, (N, K, h, w)."""
         lent = F.one_hot(colour[:, :-1].flatten(1), len(self.centroid)).to(pointers.dtype)  # (N, I, K)
-        return copy_labels(pointers, lent).transpose(1, 2).reshape(n, -1, h, w), colour
+        return copy_labels(pointers, lent).transpose(1, 2).reshape(len(lent), -1, *colour.shape[2:])

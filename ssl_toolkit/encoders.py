@@ -219,6 +219,23 @@ class Encoder(nn.Module):
         features: Tensor = self.backbone(self.normalize(image))
         return features
 
+    def encode_patch(self, patch: Tensor) -> Tensor:
+        """Patches of images (N, C, h, w) in [0, 1] to pooled features (N, D).
+
+        Raises:
+            UsageError: If they are too small for the network.
+        """
+        try:
+            features: Tensor = self(patch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise UsageError(
+                f"{self.config.name} cannot encode patches of {patch.shape[-2]}x{patch.shape[-1]} px "
+                f"({str(error).splitlines()[0]}): give larger views (--views.size) or another --encoder"
+            ) from error
+        return features
+
     def feature_map(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to the last feature map (N, D, h, w), patch tokens of a ViT included."""
         features: Tensor = self.backbone.forward_features(self.normalize(image))
@@ -228,19 +245,37 @@ class Encoder(nn.Module):
         height, width = self.backbone.patch_embed.dynamic_feat_size(image.shape[-2:])
         return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
 
-    def map_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the feature map of the images that it is for."""
-        size, training = self.config.image_size, self.training
+    def map_shape(self, side: int | None = None) -> tuple[int, int, int]:
+        """Channels, height and width of the feature map of images of a `side`; None: of those that it is for."""
         with torch.no_grad():
-            features = self.eval().feature_map(self.mean.expand(1, -1, size, size))
-        self.train(training)
-        _, width, height, across = features.shape
+            _, width, height, across = self._example_map(side or self.config.image_size).shape
         return width, height, across
 
     def width_and_stride(self) -> tuple[int, int]:
         """Channels of the feature map, and pixels from one position of it to the next."""
-        width, _, across = self.map_shape()
-        return width, round(self.config.image_size / across)
+        side = self.config.image_size
+        if not hasattr(self.backbone, "patch_embed"):
+            side = -(-side // 64) * 64  # a part of a position at the edge would count as one
+        width, _, across = self.map_shape(side)
+        return width, round(side / across)
+
+    def freeze_behind_map(self) -> None:
+        """Freeze the weights that the feature map does without, such as the norm behind a pooling.
+
+        No gradient reaches them when only the map is trained on, and processes that train together would wait for it.
+        """
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        with torch.enable_grad():
+            total = self._example_map(self.config.image_size).sum()
+        for weight, gradient in zip(weights, torch.autograd.grad(total, weights, allow_unused=True), strict=True):
+            weight.requires_grad_(gradient is not None)
+
+    def _example_map(self, side: int) -> Tensor:
+        """The feature map of one grey image, in eval mode."""
+        training = self.training
+        features = self.eval().feature_map(self.mean.expand(1, -1, side, side))
+        self.train(training)
+        return features
 
     def tokens(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to a token a position (N, T, D), row by row, without class tokens."""

@@ -59,6 +59,8 @@ class Method(pl.LightningModule, ABC):
     takes_clips: ClassVar[bool] = False
     # The fewest frames that the method makes anything of; 1: images will do.
     min_frames: ClassVar[int] = 1
+    # Whether it trains on the encoder's feature maps, instead of its pooled features.
+    reads_map: ClassVar[bool] = False
     # The submodule whose output the loss compares, such as ``projector``: a collapse is seen there first. Its rows are
     # those of the first view, then those of the others. None: there are the encoder's features and no more.
     embedding: ClassVar[str | None] = None
@@ -70,6 +72,8 @@ class Method(pl.LightningModule, ABC):
                 f"{type(self).__name__} trains an encoder of the kind '{self.encoder_colours}', this one sees "
                 f"'{encoder.config.colours}': give --encoder the name of an architecture, or a run of the same method"
             )
+        if self.reads_map:
+            encoder.freeze_behind_map()
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
         # Set by whoever trains the method, before training starts.
         self.seed, self.total_steps, self.images_per_step = 0, 1, 256
@@ -95,6 +99,13 @@ class Method(pl.LightningModule, ABC):
         Args:
             views: Those of some images, batch by batch, as `step` gets them; what is measured goes into buffers.
         """
+
+    def compile_encoder(self, **options: Any) -> None:
+        """Let ``torch.compile``, with `options`, make what the method asks of its encoder faster."""
+        if self.reads_map:
+            self.encoder.feature_map = torch.compile(self.encoder.feature_map, **options)  # type: ignore[method-assign]
+        else:
+            self.encoder.compile(**options)
 
     @property
     def kept_encoder(self) -> Encoder:

@@ -90,7 +90,7 @@ def fit(
     method.accumulate, method.clip_gradient = accumulate, clip_gradient
     first = launched_rank() == 0
     if compile_encoder:
-        method.encoder.compile()
+        method.compile_encoder()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
     name = type(method).__name__
     if checkpoint is None and type(method).prepare is not Method.prepare:

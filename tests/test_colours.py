@@ -26,11 +26,19 @@ def test_there_and_back() -> None:
     torch.testing.assert_close(lab_to_rgb(rgb_to_lab(image)), image, atol=1e-4, rtol=0)
 
 
+def test_greys_have_no_colour_at_all() -> None:
+    grey = torch.linspace(0, 1, 256).view(1, 1, 16, 16).expand(-1, 3, -1, -1)
+    assert not rgb_to_lab(grey)[:, 1:].any()
+    level = torch.tensor([[100.0, 100.0, 101.0], [100.0, 101.0, 100.0], [101.0, 100.0, 100.0]]).T / 255
+    assert (rgb_to_lab(level.view(1, 3, 1, 3))[:, 1:].abs().amax(dim=1) > 0.1).all()
+
+
 def test_mixed_precision_loses_nothing() -> None:
     image = torch.rand(2, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(rgb_to_lab(image), rgb_to_lab(image.clone()))
-        assert rgb_to_lab(image).dtype == torch.float32
+        found = rgb_to_lab(image)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, rgb_to_lab(image))
     assert torch.equal(rgb_to_lab(image.double()).float().round(), rgb_to_lab(image).round())
 
 

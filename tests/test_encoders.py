@@ -370,6 +370,10 @@ def test_patches_of_another_size(tmp_path: Path) -> None:
         ("convnet", 32, (256, 8)),
         ("resnet18", 64, (512, 32)),
         ("resnet18", 32, (512, 8)),
+        ("resnet18", 28, (512, 8)),
+        ("resnet18", 100, (512, 32)),
+        ("convnet", 28, (256, 8)),
+        ("test_convnext", 80, (64, 32)),
         ("vit_tiny_patch16_224", 64, (192, 16)),
     ],
 )

@@ -88,6 +88,11 @@ def test_nothing_in_the_hole_is_seen_and_it_alone_is_the_target(
     assert torch.equal(pictures[0], pictures[1])
     assert found[0] != found[1]  # another target
     assert not torch.equal(inputs[0], inputs[2])
+    painted: list[torch.Tensor] = []
+    method.decoder.register_forward_hook(lambda module, args, out: (painted.append(out), out.retain_grad())[-1])
+    step(method, image)["loss"].backward()
+    assert painted[0].grad is not None
+    assert torch.equal(painted[0].grad.abs().sum(dim=1, keepdim=True) > 0, hole)
 
 
 def test_the_hole_is_filled_with_the_mean_colour(small_encoder: Encoder) -> None:

@@ -64,7 +64,7 @@ def test_the_network_sees_tiles_of_mean_zero_and_deviation_one(small_encoder: En
     seen: list[torch.Tensor] = []
     method.encoder.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     method.step([torch.rand(6, 3, 32, 32) * 0.2 + 0.6], None)  # type: ignore[arg-type]
-    assert [tile.shape for tile in seen] == [(6, 3, 9, 9)] * 9
+    assert [tile.shape for tile in seen] == [(6, 3, 8, 8)] * 9
     for tile in seen:
         assert tile.mean(dim=(2, 3)).abs().max() < 1e-4
         assert (tile.std(dim=(2, 3), correction=0) - 1).abs().max() < 1e-3

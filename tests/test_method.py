@@ -7,6 +7,7 @@ import importlib
 import itertools
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.collapse import effective_rank, embedding_std
 from ssl_toolkit.eval.doctor import CollapseDoctor
 from ssl_toolkit.eval.features import Encode, Features, extract
@@ -136,6 +138,38 @@ def test_optimizer_has_the_trained_weights_and_decays_no_norm_or_bias(found: typ
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in decay:
                 assert (decay[parameter] == 0) == (norm or "bias" in name), f"{name} of {module}"
+
+
+@every_method
+def test_the_compiler_gets_what_the_method_asks_of_its_encoder(found: type[Method]) -> None:
+    method, batch = small(found), batch_of(UNLABELLED, found.min_frames)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    method.compile_encoder(backend=backend)
+    with torch.no_grad():
+        method.step(method.views(batch.image), batch)
+    torch._dynamo.reset()
+    assert graphs
+
+
+# Networks with a norm behind their pooling.
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit2"])
+@every_method
+def test_no_trained_weight_is_left_without_a_gradient_by_other_networks(found: type[Method], name: str) -> None:
+    """Processes that train together would wait for it."""
+    config = replace(small_config(found, 64), name=name, patch_size=8 if "vit" in name else 0)
+    try:
+        method = found(Encoder(config), found.default_views(64, 3 * found.min_frames), **tiny_heads(found))
+        image = torch.rand(8, 3 * found.min_frames, 64, 64)
+        batch = Batch((255 * image).to(torch.uint8), UNLABELLED, torch.arange(8))
+        method.step(method.views(batch.image), batch)["loss"].backward()
+    except UsageError as error:
+        pytest.skip(str(error))
+    assert [name for name, weight in method.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
 # What it does to an encoder. Shapes take more steps than a test can wait for: after few, most methods know colours

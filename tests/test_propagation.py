@@ -97,9 +97,9 @@ def test_the_first_frame_and_the_last_few_lend() -> None:
 def test_iou_is_the_mean_over_objects() -> None:
     found = np.array([[1, 1, 0, 2], [1, 0, 0, 2]])
     truth = np.array([[1, 1, 1, 0], [1, 0, 0, 2]])
-    assert iou(found, truth, 1) == pytest.approx(3 / 4)
-    assert iou(found, truth, 2) == pytest.approx((3 / 4 + 1 / 2) / 2)
-    assert iou(found, truth, 3) == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)  # the third is in neither
+    assert iou(found, truth, [1]) == pytest.approx(3 / 4)
+    assert iou(found, truth, [1, 2]) == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert iou(found, truth, [1, 2, 5]) == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)  # the fifth is in neither
 
 
 def test_labels_of_positions_are_means_over_their_area() -> None:
@@ -211,6 +211,15 @@ def test_masks_move_with_what_they_are_on() -> None:
     assert found["copied"].scores["iou"] == pytest.approx((1 / 3 + 0) / 2)
     assert found["trained"].scores["iou"] > 0.5  # its corners are rounded off
     np.testing.assert_array_equal(found["trained"].frames[0], truth[0])
+
+
+def test_objects_may_have_any_numbers_and_only_those_of_the_first_mask_are_scored() -> None:
+    truth = {0: 5 * square(8), 1: 5 * square(16), 2: 5 * square(24)}
+    truth[2][:4] = 7  # comes later
+    found = carry_masks({"trained": encoder_of()}, clip(3), truth, SURE)
+    same = carry_masks({"trained": encoder_of()}, clip(3), {n: square(8 + 8 * n) for n in range(3)}, SURE)
+    assert {name: each.scores for name, each in found.items()} == {name: each.scores for name, each in same.items()}
+    assert set(np.unique(found["trained"].frames[2])) == {0, 5}
 
 
 def test_without_other_masks_the_first_one_goes_there_and_back() -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.pretext.tiles import cut_tiles, encode_apart, standardized, tile_and_gap
 
@@ -45,6 +45,7 @@ def test_tiles_of_every_usual_size_fit_and_leave_a_gap(side: int) -> None:
         assert tile >= 8
         assert gap >= 1
         assert cut_tiles(torch.rand(2, 3, side, side), 3, tile, gap).shape == (2, 9, 3, tile, tile)
+        assert (side // 3 - tile - gap > 0) == (side >= 30)  # room for a shift
 
 
 def test_views_too_small_for_the_grid_are_refused() -> None:
@@ -72,3 +73,9 @@ def test_no_batch_norm_hears_of_two_tiles_of_an_image(small_encoder: Encoder) ->
     before, after = (encode_apart(small_encoder.train(), each) for each in (tiles, other))
     same = (before == after).all(dim=2).all(dim=0)
     assert same.tolist() == [place != 4 for place in range(9)]
+
+
+def test_tiles_too_small_for_the_network_are_refused() -> None:
+    encoder = Encoder(EncoderConfig("test_convnext", image_size=64, load_size=64))
+    with pytest.raises(UsageError, match=r"test_convnext cannot encode patches of 8x8 px .*--views.size.*--encoder"):
+        encode_apart(encoder, torch.rand(2, 9, 3, 8, 8))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ssl_toolkit.augment import Views
@@ -25,6 +26,7 @@ from ssl_toolkit.pretext.video_colorization import (
     colours_at,
     copy_labels,
     grid_of_colours,
+    log_share,
     nearest_cluster,
     point,
 )
@@ -49,21 +51,35 @@ def test_pointers_are_the_softmax_of_inner_products() -> None:
     target = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     pointers = point(reference, target, temperature=0.5)
     scores = torch.tensor([[[2.0, 0.0, 6.0], [0.0, 4.0, 0.0]]])
-    torch.testing.assert_close(pointers, scores.exp() / scores.exp().sum(dim=2, keepdim=True))
+    torch.testing.assert_close(pointers.exp(), scores.exp() / scores.exp().sum(dim=2, keepdim=True))
 
 
 def test_pointers_are_of_single_precision_under_mixed_precision() -> None:
     f = 8 * torch.randn(2, 5, 16)
     with torch.autocast("cpu", torch.bfloat16):
         pointers = point(f, f.bfloat16(), 1.0)
-        assert torch.equal(copy_labels(pointers, torch.eye(5).expand(2, 5, 5)), pointers)
+        assert torch.equal(copy_labels(pointers, torch.eye(5).expand(2, 5, 5)), pointers.exp())
     torch.testing.assert_close(pointers, point(f, f.bfloat16().float(), 1.0))
 
 
 def test_labels_are_copied_from_where_the_pointers_point() -> None:
     pointers = torch.tensor([[[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]])
     labels = torch.eye(3)[None] * torch.tensor([1.0, 2.0, 4.0])
-    assert copy_labels(pointers, labels).tolist() == [[[0, 2, 0], [0.5, 0, 2]]]
+    assert copy_labels(pointers.log(), labels).tolist() == [[[0, 2, 0], [0.5, 0, 2]]]
+
+
+def test_the_share_of_the_right_colour_is_exact_and_teaches_however_small_it_is() -> None:
+    lent, answer = torch.tensor([[0, 1, 1]]), torch.tensor([[0, 1, 2]])
+    scores = torch.tensor([[[0.0, 40.0, 0.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]], requires_grad=True)
+    found = log_share(scores.log_softmax(dim=2), lent, answer)
+    shares = copy_labels(scores.detach().double().log_softmax(dim=2), F.one_hot(lent, 3).double())
+    expected = shares.gather(2, answer[..., None])[0, :2, 0].log()
+    torch.testing.assert_close(found[0, :2], expected, check_dtype=False)
+    assert found[0, 2].item() == pytest.approx(np.log(1e-6))  # no reference has the colour
+    found.sum().backward()
+    assert scores.grad is not None
+    torch.testing.assert_close(scores.grad[0, 0], torch.tensor([1.0, -1.0, 0.0]))
+    assert not scores.grad[0, 2].any()
 
 
 def test_identical_frames_lend_each_place_its_own_colour() -> None:
@@ -113,9 +129,10 @@ def test_the_colours_of_the_target_reach_nothing_but_the_answer() -> None:
     frames = [painted(lightness[0] - 30, -3 * ab), *(painted(each, ab) for each in lightness[1:])]
     other = painted(lightness[-1], -ab)
     with torch.no_grad():
-        one, answer = method._carried(torch.stack(frames, dim=1))
-        two, another = method._carried(torch.stack([*frames[:-1], other], dim=1))
-        elsewhere, _ = method._carried(torch.stack([*frames[:-1], painted(lightness[-1] - 30, ab)], dim=1))
+        clips = ([*frames[:-1], last] for last in (frames[-1], other, painted(lightness[-1] - 30, ab)))
+        (first, answer), (second, another), (third, shown) = (method._pointers(torch.stack(c, dim=1)) for c in clips)
+        one, two = method._carried(first, answer), method._carried(second, another)
+        elsewhere = method._carried(third, shown)
     torch.testing.assert_close(one, two, atol=2e-4, rtol=0)
     assert (one - elsewhere).abs().max() > 1e-3  # its lightness does
     assert torch.equal(answer[:, :-1], another[:, :-1])

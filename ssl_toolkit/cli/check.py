@@ -44,7 +44,7 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     device = pick_device({"gpu": "cuda"}.get(config["accelerator"], config["accelerator"]))
     method.to(device)
     if config["compile"]:
-        method.encoder.compile()
+        method.compile_encoder()
     order = numpy_generator(config["seed"], "check").permutation(len(images))
     part = Subset(images, order[: max(VARIETY, BATCHES) * batch_size])
     in_memory = fits_in_memory(images, size, config["cache"])
