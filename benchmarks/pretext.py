@@ -66,12 +66,17 @@ def ask(images: str, run: RunFolder) -> None:
     from ssl_toolkit.cli.pretrain import assemble, make_parser
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.eval.doctor import examine_method
+    from ssl_toolkit.training import prepare
 
     trained = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
-    config = run.config() | {"data": images}
-    held_out, method = assemble(make_parser(config["method"]["name"]).settings_of(config))
-    loader = ImageLoader(held_out, method.encoder.config.load_size, batch_size=256, shuffle=True)
-    untrained = examine_method(method, loader)["step"]
+    config = run.config()
+    settings = make_parser(config["method"]["name"]).settings_of
+    loaders = []
+    for data in (images, config["data"]):
+        source, method = assemble(settings(config | {"data": data}))
+        loaders.append(ImageLoader(source, method.encoder.config.load_size, batch_size=256, shuffle=True))
+    prepare(method, loaders[1], config["seed"])
+    untrained = examine_method(method, loaders[0])["step"]
     (run.path / TASK).write_text(json.dumps({"trained": trained, "untrained": untrained}))
 
 

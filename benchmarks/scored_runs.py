@@ -82,11 +82,15 @@ def score_random(run: RunFolder, data: tuple[str, str]) -> None:
     evaluate(str(file), *data, out=str(run.path / RANDOM), baselines=False)
 
 
+def steps_of(run: RunFolder) -> int:
+    """Steps that a run took, from its newest checkpoint."""
+    return max(int(path.stem.split("-")[1]) for path in run.checkpoints.glob("step-*.ckpt"))
+
+
 def minutes(run: RunFolder) -> float:
     """Time of the steps, from their speed in ``metrics.csv``."""
-    rows = read_metrics(run.metrics_file)
-    batch, steps = run.config()["batch_size"], int(rows[-1]["step"])
-    return steps * batch / statistics.median(float(row["images_per_second"]) for row in rows) / 60
+    rows, batch = read_metrics(run.metrics_file), run.config()["batch_size"]
+    return steps_of(run) * batch / statistics.median(float(row["images_per_second"]) for row in rows) / 60
 
 
 def scored(out: Path, name: str) -> list[RunFolder]:
@@ -117,7 +121,7 @@ def row_of(runs: list[RunFolder]) -> dict[str, Any]:
     """Steps, minutes and scores of the runs of one method."""
     found = [scores(run) for run in runs]
     return {
-        "steps": f"{int(read_metrics(runs[0].metrics_file)[-1]['step']):,} x {runs[0].config()['batch_size']}",
+        "steps": f"{steps_of(runs[0]):,} x {runs[0].config()['batch_size']}",
         "minutes": f"{statistics.median(minutes(run) for run in runs):.1f}",
         **{protocol: [each[protocol] for each in found if each] for protocol in PROTOCOLS},
     }

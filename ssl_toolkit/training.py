@@ -94,7 +94,7 @@ def fit(
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
     name = type(method).__name__
     if checkpoint is None and type(method).prepare is not Method.prepare:
-        _prepare(method, loader, seed)
+        prepare(method, loader, seed)
     # Short runs are logged more often, so that there is a curve to look at.
     log_every = max(1, min(10, method.total_steps // 50))
 
@@ -136,8 +136,8 @@ def fit(
         save_encoder(method.kept_encoder, run.encoder_file, name)
 
 
-def _prepare(method: Method, loader: ImageLoader, seed: int) -> None:
-    """Let the method measure some of the images, the same ones in every process."""
+def prepare(method: Method, loader: ImageLoader, seed: int) -> None:
+    """Let a method that is not trained yet measure some of the images, the same ones in every process."""
     rows = numpy_generator(seed, "prepare").permutation(len(loader.images))[:MEASURED]
     some = Subset(loader.images, np.sort(rows))
     bad = BadImages(some, max_rate=1.0)  # the training itself judges how many are too many

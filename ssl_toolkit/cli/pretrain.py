@@ -156,7 +156,8 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         "--encoder.patch_size",
         type=int | None,
         default=None,
-        help="side of a ViT's patches, pixels; if not given, its own, but at most an eighth of image_size",
+        help="side of a ViT's patches, pixels; if not given, its own, but of those named patch8, patch16 or patch32 at "
+        "most an eighth of image_size",
     )
     if found is not None:
         parser.add_class_arguments(found, "method", skip={"encoder", "views", "optimizer"})
