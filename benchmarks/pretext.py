@@ -74,7 +74,8 @@ def ask(images: str, run: RunFolder) -> None:
     loaders = []
     for data in (images, config["data"]):
         source, method = assemble(settings(config | {"data": data}))
-        loaders.append(ImageLoader(source, method.encoder.config.load_size, batch_size=256, shuffle=True))
+        size, batch_size = method.encoder.config.load_size, min(256, len(source))
+        loaders.append(ImageLoader(source, size, batch_size=batch_size, shuffle=True))
     prepare(method, loaders[1], config["seed"])
     untrained = examine_method(method, loaders[0])["step"]
     (run.path / TASK).write_text(json.dumps({"trained": trained, "untrained": untrained}))
