@@ -90,7 +90,8 @@ def steps_of(run: RunFolder) -> int:
 def minutes(run: RunFolder) -> float:
     """Time of the steps, from their speed in ``metrics.csv``."""
     rows, batch = read_metrics(run.metrics_file), run.config()["batch_size"]
-    return steps_of(run) * batch / statistics.median(float(row["images_per_second"]) for row in rows) / 60
+    speeds = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]  # none right after a resume
+    return steps_of(run) * batch / statistics.median(speeds) / 60
 
 
 def scored(out: Path, name: str) -> list[RunFolder]:
