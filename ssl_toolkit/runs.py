@@ -53,6 +53,14 @@ class RunFolder:
         loaded: dict[str, Any] = yaml.safe_load(self.config_file.read_text())
         return loaded
 
+    def empty(self) -> None:
+        """Delete all that lies in the folder. The folder itself stays: it may be a link to somewhere."""
+        for child in self.path.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+
 
 def start_run(path: str | Path, config: dict[str, Any], *, overwrite: bool = False, resume: bool = False) -> RunFolder:
     """Make the folder of a new run, or open that of a run to resume, and never lose one on the way.
@@ -80,11 +88,7 @@ def start_run(path: str | Path, config: dict[str, Any], *, overwrite: bool = Fal
             raise UsageError(f"--out {path} holds a run already: name another folder, or give --resume or --overwrite")
     try:
         if run.path.is_dir():
-            for child in run.path.iterdir():  # the folder itself stays: it may be a link to somewhere
-                if child.is_dir() and not child.is_symlink():
-                    shutil.rmtree(child)
-                else:
-                    child.unlink()
+            run.empty()
         run.checkpoints.mkdir(parents=True)
         write_atomic(run.config_file, lambda temporary: temporary.write_text(yaml.safe_dump(config, sort_keys=False)))
     except OSError as error:

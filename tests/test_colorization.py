@@ -1,11 +1,14 @@
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
@@ -220,6 +223,18 @@ def test_data_without_a_colour_are_refused(train_quickly: Callable) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 1, 16, 16), dtype=np.uint8).repeat(3, axis=1)
     with pytest.raises(UsageError, match=r"none of the 8 images that were looked at has a colour.*another --method"):
         train_quickly(Colorization, Arrays(pixels))
+
+
+def test_a_run_that_could_not_begin_leaves_nothing_in_its_way(tmp_path: Path) -> None:
+    for number in range(8):
+        Image.fromarray(np.full((32, 32), 20 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    out = tmp_path / "run"
+    options = {"encoder": "convnet", "epochs": 1, "batch_size": 8, "workers": 0, "progress": False}
+    with pytest.raises(UsageError, match="none of the 8 images"):
+        pretrain("colorization", data=str(tmp_path), out=str(out), **options)
+    assert list(out.iterdir()) == []
+    pretrain("rotation", data=str(tmp_path), out=str(out), **options)
+    assert (out / "encoder.safetensors").is_file()
 
 
 # What is refused, and the picture

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 GROUPS = ("method", "encoder", "optimizer")
 NESTED = (*GROUPS, "views")
 NOT_STORED = ("resume", "overwrite", "progress")
+FIT = (
+    *("epochs", "seed", "precision", "accumulate", "clip_gradient", "accelerator", "devices", "sync_batch_norm"),
+    *("checkpoint_every", "resume", "progress"),
+)  # fmt: skip
 
 
 def pretrain(
@@ -281,29 +285,19 @@ def run(config: dict[str, Any]) -> Path:
         rank=rank,
         world_size=world_size,
     )
-    fit(
-        method,
-        loader,
-        folder,
-        callbacks=[*online_knn(config, images, encoder), *collapse_doctor(config)],
-        compile_encoder=config["compile"],
-        **{
-            k: config[k]
-            for k in (
-                "epochs",
-                "seed",
-                "precision",
-                "accumulate",
-                "clip_gradient",
-                "accelerator",
-                "devices",
-                "sync_batch_norm",
-                "checkpoint_every",
-                "resume",
-                "progress",
-            )
-        },
-    )
+    try:
+        fit(
+            method,
+            loader,
+            folder,
+            callbacks=[*online_knn(config, images, encoder), *collapse_doctor(config)],
+            compile_encoder=config["compile"],
+            **{name: config[name] for name in FIT},
+        )
+    except UsageError:
+        if rank == 0 and not any(folder.checkpoints.iterdir()):
+            folder.empty()  # nothing was trained, and the command can be given again
+        raise
     return folder.path
 
 
