@@ -34,6 +34,7 @@ from scored_runs import (
 
 from ssl_toolkit.runs import RunFolder
 
+VIDEO = "video_colorization"
 # The scalar of `Method.step` that says how well a task is solved.
 QUESTIONS = {
     "rotation": "accuracy",
@@ -43,16 +44,17 @@ QUESTIONS = {
     "inpainting": "psnr",
     "colorization": "gain",
     "split_brain": "gain",
-    "video_colorization": "accuracy",
+    VIDEO: "accuracy",
     "masked_autoencoder": "psnr",
     "supervised": "accuracy",
 }
 UNITS = {"accuracy": (100, 1, "%"), "psnr": (1, 1, "dB"), "gain": (1, 2, "nats")}  # factor, digits, unit
 METHODS = ("simclr", *QUESTIONS)
-VIDEO = "video_colorization"
 # Random weights depend on the encoder alone; the other tasks share SimCLR's.
-KINDS = {"simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", "masked_autoencoder": ", ViT"}
-KINDS |= {VIDEO: ", L alone, 128 px"}
+KINDS = {
+    "simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", VIDEO: ", L alone, 128 px",
+    "masked_autoencoder": ", ViT",
+}  # fmt: skip
 SUPERVISED_EPOCHS = 6
 COLUMNS = {
     "seeds": "seeds", "steps": "steps x batch", "minutes": "core-minutes", "task": "own task",
