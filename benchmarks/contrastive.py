@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scored_runs import Rows, baseline_rows, chart, make_parser, row_of, scored, table, train_and_score
+from scored_runs import Rows, baseline_rows, benchmark_parser, chart, row_of, scored, table, train_and_score
 
 from ssl_toolkit.runs import RunFolder
 
@@ -37,7 +37,7 @@ def collect(methods: list[str], out: Path) -> Rows:
 
 
 def main() -> None:
-    options = make_parser(
+    options = benchmark_parser(
         "The contrastive methods on CIFAR-10.", METHODS, "cifar10", "train and test", "runs/contrastive"
     ).parse_args()
     data = (f"{options.data}/train", f"{options.data}/test")

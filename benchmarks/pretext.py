@@ -22,8 +22,8 @@ from scored_runs import (
     TASK,
     Rows,
     baseline_rows,
+    benchmark_parser,
     chart,
-    make_parser,
     mean_and_deviation,
     row_of,
     score_random,
@@ -67,19 +67,21 @@ def ask(images: str, run: RunFolder) -> None:
     from ssl_toolkit.cli.doctor import doctor
     from ssl_toolkit.cli.pretrain import assemble, make_parser
     from ssl_toolkit.data.loader import ImageLoader
+    from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.eval.doctor import examine_method
     from ssl_toolkit.training import prepare
 
     trained = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
     config = run.config()
     settings = make_parser(config["method"]["name"]).settings_of
-    loaders = []
-    for data in (images, config["data"]):
-        source, method = assemble(settings(config | {"data": data}))
-        size, batch_size = method.encoder.config.load_size, min(256, len(source))
-        loaders.append(ImageLoader(source, size, batch_size=batch_size, shuffle=True))
-    prepare(method, loaders[1], config["seed"])
-    untrained = examine_method(method, loaders[0])["step"]
+    held_out, _ = assemble(settings(config | {"data": images}))
+    trained_on, method = assemble(settings(config))
+
+    def loader(source: ImageSet) -> ImageLoader:
+        return ImageLoader(source, method.encoder.config.load_size, batch_size=min(256, len(source)), shuffle=True)
+
+    prepare(method, loader(trained_on), config["seed"])
+    untrained = examine_method(method, loader(held_out))["step"]
     (run.path / TASK).write_text(json.dumps({"trained": trained, "untrained": untrained}))
 
 
@@ -119,7 +121,9 @@ def collect(methods: list[str], out: Path) -> Rows:
 
 
 def main() -> None:
-    parser = make_parser("The pretext tasks on Imagenette.", METHODS, "imagenette128", "train and val", "runs/pretext")
+    parser = benchmark_parser(
+        "The pretext tasks on Imagenette.", METHODS, "imagenette128", "train and val", "runs/pretext"
+    )
     parser.add_argument("--clips", nargs=2, metavar=("TRAIN", "HELD_OUT"), help="clips, for video_colorization")
     options = parser.parse_args()
     images = (f"{options.data}/train", f"{options.data}/val")

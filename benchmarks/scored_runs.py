@@ -17,7 +17,9 @@ SCORES, RANDOM, TASK = "scores.json", "random.json", "task.json"
 Rows = dict[str, dict[str, Any]]
 
 
-def make_parser(description: str, methods: Sequence[str], data: str, parts: str, out: str) -> argparse.ArgumentParser:
+def benchmark_parser(
+    description: str, methods: Sequence[str], data: str, parts: str, out: str
+) -> argparse.ArgumentParser:
     """The command line of an accuracy benchmark.
 
     Args:

@@ -184,7 +184,7 @@ class VideoColorization(Method):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Embed the grey frames, point from the last one into the others, copy their colours."""
         pointers, colour = self._pointers(self._frames(views[0]))  # (N, J, I), (N, T, h, w)
-        predicted = self._carried(pointers, colour)
+        predicted = self._carried(pointers.detach(), colour)
         before, answer = colour[:, -2], colour[:, -1]
         return {
             "loss": -log_share(pointers, colour[:, :-1].flatten(1), answer.flatten(1)).mean(),
