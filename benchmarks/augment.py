@@ -78,7 +78,7 @@ def cases(batches: dict[str, int]) -> list[Case]:
         *(Recipe(96, (0.05, 0.4), blur_p=0.5, **DINO) for _ in range(8)),
     ]
     small, large, multi = "SimCLR 32 px", "SimCLR 224 px", "DINO 2x224 + 8x96 px"
-    simclr, dino = partial(simclr_views, count=1), partial(multicrop_views, 224, 96)
+    simclr, dino = partial(simclr_views, count=1), partial(multicrop_views, 224, local_size=96)
     return [
         Case(small, batches["small"], 32, [Recipe(32, **SIMCLR)], partial(simclr, 32), {"cpu": 4.5}),
         Case(large, batches["large"], 256, [Recipe(224, **SIMCLR)], partial(simclr, 224), {"cpu": 4, "cuda": 5}),

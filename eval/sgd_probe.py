@@ -78,7 +78,7 @@ def sgd_probe(
     bad = BadImages(train, max_rate=max_bad_rate)
     batch_size = min(batch_size, len(train))
     loader = ImageLoader(train, load_size, batch_size=batch_size, shuffle=True, seed=seed, workers=workers, bad=bad)
-    views = pretext_views(size, train.channels, crop_scale=(0.08, 1.0))
+    views = pretext_views(size, channels=train.channels, crop_scale=(0.08, 1.0))
     steps = epochs * len(loader)
     with isolate_rng(), evaluating(encode), progress_bar(steps, "linear layer", "step", progress) as bar:
         torch.manual_seed(seed)

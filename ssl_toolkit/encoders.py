@@ -309,7 +309,7 @@ class Encoder(nn.Module):
 
     def eval_view(self) -> EvalView:
         """What evaluation does to images that were read at `load_size`: bytes to [0, 1], the central `image_size`."""
-        return eval_view(self.config.image_size, self.config.load_size)
+        return eval_view(self.config.image_size, resize=self.config.load_size)
 
     def reinitialized(self, seed: int) -> Encoder:
         """The same architecture with fresh random weights, on the same device; the caller's draws are not disturbed."""

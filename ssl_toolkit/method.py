@@ -82,7 +82,7 @@ class Method(pl.LightningModule, ABC):
 
     @staticmethod
     @abstractmethod
-    def default_views(size: int, channels: int = 3) -> Views:
+    def default_views(size: int, *, channels: int = 3) -> Views:
         """The method's recipe of views for images of `size` pixels; its keyword arguments are the user's options."""
 
     @abstractmethod

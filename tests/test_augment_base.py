@@ -3,7 +3,14 @@ import torch
 from kornia import augmentation as K
 
 from ssl_toolkit.augment import ColourJitter, Cutout, GaussianBlur, RandomErasing, ResizedCropFlip, Solarize
-from ssl_toolkit.augment.base import RangeGuard, chance, memory_format, uniform, unit_range_error
+from ssl_toolkit.augment.base import (
+    RangeGuard,
+    between,
+    first_that_fits,
+    memory_format,
+    uniform_block,
+    unit_range_error,
+)
 
 # One of each kind, all at a probability between 0 and 1.
 KINDS = {
@@ -52,7 +59,7 @@ def test_uint8_and_float_input_agree(make):
     torch.manual_seed(3)
     from_floats = augmentation(images().float() / 255)
     assert from_bytes.dtype == torch.float32
-    assert torch.allclose(from_bytes, from_floats, atol=1e-6)
+    assert torch.allclose(from_bytes, from_floats, atol=3e-6)  # the hue amplifies rounding where the chroma is small
 
 
 @kinds
@@ -214,16 +221,33 @@ def test_unit_range_error_allows_rounding():
     assert unit_range_error(torch.tensor([0.0, 1.1]), "x") is not None
 
 
-def test_uniform_and_chance():
+def test_uniform_block():
     torch.manual_seed(0)
-    draws = uniform((20_000,), 2.0, 4.0)
-    assert draws.min() >= 2
-    assert draws.max() < 4
-    assert abs(draws.mean() - 3) < 0.02
-    assert abs(chance(20_000, 0.3).mean() - 0.3) < 0.01
-    assert chance(5, 1.0).tolist() == [1] * 5
-    assert chance(5, 0.0).tolist() == [0] * 5
-    assert uniform((4, 2), 0.0, 1.0, same=True).unique(dim=0).shape[0] == 1
+    block = uniform_block(3, 20_000)
+    assert block.shape == (3, 20_000)
+    assert block.min() >= 0
+    assert block.max() < 1
+    assert (block.mean(1) - 0.5).abs().max() < 0.01
+    assert uniform_block(3, 4, same=True).unique(dim=1).shape == (3, 1)
+    assert between(torch.tensor([0.0, 0.5]), 2.0, 4.0).tolist() == [2.0, 3.0]
+
+
+def test_the_first_try_that_fits():
+    tries = torch.tensor([[1.0, 4.0, 7.0], [2.0, 5.0, 8.0], [3.0, 6.0, 9.0]])
+    fits = torch.tensor([[True, False, False], [True, True, False], [False, True, False]])
+    assert first_that_fits(tries, fits, torch.tensor([0.0, 0.0, -1.0])).tolist() == [1.0, 5.0, -1.0]
+
+
+@kinds
+def test_parameters_are_a_function_of_the_uniforms(make):
+    """One column of uniforms decides one image, wherever it stands in the batch."""
+    augmentation = make()
+    uniforms = torch.rand(augmentation.draws, 8)
+    together = augmentation.from_uniforms(uniforms, (8, 3, 16, 16))
+    alone = augmentation.from_uniforms(uniforms[:, 5:6], (1, 3, 16, 16))
+    assert together.keys() == alone.keys()
+    for name, value in together.items():
+        assert torch.equal(value[5:6], alone[name])
 
 
 def test_memory_format():

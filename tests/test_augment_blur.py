@@ -5,7 +5,7 @@ from kornia import augmentation as K
 from torchvision.transforms import v2
 
 from ssl_toolkit.augment import GaussianBlur
-from ssl_toolkit.augment.blur import blur_bands, blur_dense, blur_matrix
+from ssl_toolkit.augment.blur import blur_bands_, blur_taps_
 from ssl_toolkit.errors import UsageError
 
 
@@ -63,26 +63,32 @@ def test_the_kernel_follows_the_size():
     assert [2 * blur.radius(side, side) + 1 for side in (8, 32, 96, 224)] == [3, 3, 9, 23]
 
 
-def test_blur_matrix_known_values():
+def test_known_values():
     weight = torch.exp(torch.tensor(-0.5))
     near, middle = weight / (1 + 2 * weight), 1 / (1 + 2 * weight)
-    expected = torch.tensor([[middle, 2 * near, 0], [near, middle, near], [0, 2 * near, middle]])
-    assert torch.allclose(blur_matrix(torch.ones(1), 1, 3)[0], expected)
-    assert torch.equal(blur_matrix(torch.zeros(1), 3, 8)[0], torch.eye(8))
+    line = torch.eye(3).view(1, 3, 1, 3).expand(1, 3, 3, 3).clone()  # three images, each one bright column
+    blur_taps_(line, torch.ones(3), 1)
+    expected = torch.tensor([[middle, near, 0], [2 * near, middle, 2 * near], [0, near, middle]])
+    assert torch.allclose(line[0, :, 0], expected)
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24)])
-def test_the_matrices_of_accelerators_blur_alike(height, width):
+@pytest.mark.parametrize("blur", [blur_taps_, blur_bands_])
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24), (40, 70)])
+def test_every_way_blurs_alike(monkeypatch, blur, everywhere, height, width):
+    """Taps and bands, as on a CPU and as on an accelerator, where images that stay have a sigma of 0."""
+    monkeypatch.setattr("ssl_toolkit.augment.blur.whole", lambda x: everywhere)
     planes = torch.rand(3, 2, height, width)
     expected = torch.stack([F.gaussian_blur(planes[:, 0], [7, 7], [1.5, 1.5]), planes[:, 1]], dim=1)
-    assert torch.allclose(blur_dense(planes, torch.tensor([1.5, 0.0]), 3), expected, atol=1e-5)
+    blur(planes, torch.tensor([1.5, 0.0]), 3)
+    assert torch.allclose(planes, expected, atol=1e-5)
 
 
-def test_bands_blur_channels_that_do_not_lie_together():
+def test_planes_that_do_not_lie_together():
     planes = torch.rand(3, 2, 40, 50)
     expected = F.gaussian_blur(planes[:, 1], [9, 9], [1.5, 1.5])
     untouched = planes[:, 0].clone()
-    blur_bands(planes[:, 1], 1.5, 4)
+    blur_bands_(planes[:, 1:], torch.tensor([1.5]), 4)
     assert torch.allclose(planes[:, 1], expected, atol=1e-5)
     assert torch.equal(planes[:, 0], untouched)
 

@@ -3,7 +3,7 @@ import torch
 import torchvision.transforms.v2.functional as F
 from torchvision.transforms import InterpolationMode
 
-from ssl_toolkit.augment.resample import DENSE_SIDE, Boxes, apply_axes, axis_matrix, is_dense, resample
+from ssl_toolkit.augment.resample import DENSE_SIDE, Boxes, axis_matrix, axis_taps, resample
 
 
 def a_batch(height, width, count=5, channels=3):
@@ -65,23 +65,39 @@ def test_bicubic_equals_torchvision(size_in, size_out):
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_large_uint8_images_equal_torchvision_to_the_bit(mode):
     image, boxes = a_batch(64, 80), some_boxes(64, 80)
-    assert not is_dense(image, (32, 32))
+    assert max(image.shape) > DENSE_SIDE
     ours = (resample(image, boxes, (32, 32), mode).transpose(0, 1) * 255).round()
     assert torch.equal(ours, (by_torchvision(image, boxes, (32, 32), mode) * 255).round())
 
 
-def test_dense_and_one_by_one_agree(monkeypatch):
-    image, boxes = a_batch(40, 48).float() / 255, some_boxes(40, 48)
-    dense = resample(image, boxes, (24, 20), "bilinear").clone()
-    monkeypatch.setattr("ssl_toolkit.augment.resample.DENSE_SIDE", 0)
-    assert torch.allclose(resample(image, boxes, (24, 20), "bilinear"), dense, atol=1e-5)
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("size_in", "size_out"), SIZES)
+def test_every_way_to_the_pixels_agrees(monkeypatch, mode, size_in, size_out):
+    image, boxes = a_batch(*size_in).float() / 255, some_boxes(*size_in)
+    ways = []
+    for side, everywhere in ((0, False), (1000, False), (0, True)):  # one by one, dense, gathered
+        monkeypatch.setattr("ssl_toolkit.augment.resample.DENSE_SIDE", side)
+        monkeypatch.setattr("ssl_toolkit.augment.resample.whole", lambda x, on=everywhere: on)
+        ways.append(resample(image, boxes, size_out, mode).clone())
+    assert torch.allclose(ways[0], ways[1], atol=1e-5)
+    assert torch.allclose(ways[0], ways[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_taps_are_the_rows_of_the_matrix(mode):
+    start, length = torch.tensor([0.0, 3.0, 10.0]), torch.tensor([20.0, 9.0, 2.0])
+    flip = torch.tensor([False, True, False])
+    pixels, weights = axis_taps(start, length, flip, 20, 7, mode)
+    matrix = torch.zeros(3, 7, 20).scatter_add_(2, pixels, weights)
+    assert torch.allclose(matrix, axis_matrix(start, length, flip, 20, 7, mode), atol=1e-6)
+    assert pixels.shape[2] == {"bilinear": 6, "bicubic": 12}[mode]  # twice the reach of a kernel as wide as 20 / 7
 
 
 @pytest.mark.parametrize("side", [32, DENSE_SIDE + 16])
 def test_sources_pick_the_images(side):
     image, boxes = a_batch(side, side), some_boxes(side, side)
-    sources = [4, 0, 3]
-    picked = resample(image, boxes.pick(torch.tensor(sources)), (16, 16), "bilinear", sources).clone()
+    sources = torch.tensor([4, 0, 3])
+    picked = resample(image, boxes.pick(sources), (16, 16), "bilinear", sources).clone()
     assert torch.equal(picked, resample(image, boxes, (16, 16), "bilinear")[:, sources])
 
 
@@ -117,9 +133,3 @@ def test_axis_matrix_known_values():
     flipped = axis_matrix(torch.tensor([0.0]), torch.tensor([2.0]), torch.tensor([True]), 2, 4)
     assert torch.allclose(flipped[0], doubled[0].flip(0))
     assert torch.allclose(axis_matrix(one, 2 * one, None, 4, 3, "bicubic").sum(-1), torch.ones(1, 3))
-
-
-def test_apply_axes_is_two_matrix_products():
-    planes, along_y, along_x = torch.rand(3, 2, 5, 6), torch.rand(2, 4, 5), torch.rand(2, 7, 6)
-    output = apply_axes(planes, along_y, along_x, torch.empty(3, 2, 4, 7))
-    assert torch.allclose(output, torch.einsum("nhH,cnHW,nwW->cnhw", along_y, planes, along_x), atol=1e-5)

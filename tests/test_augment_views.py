@@ -15,6 +15,7 @@ from ssl_toolkit.augment import (
     Views,
     simclr_views,
 )
+from ssl_toolkit.augment.base import uniform_block
 from ssl_toolkit.errors import UsageError
 
 
@@ -32,7 +33,7 @@ def test_a_view_is_its_operations_in_a_container(side):
     steps = [ColourJitter(), GaussianBlur(), Solarize()]
     view = View(ResizedCropFlip((side, side)), steps)
     image = images(6, 60, 70)
-    params = view.draw(tuple(image.shape), 5)
+    params = view.from_uniforms(uniform_block(view.draws, 6), tuple(image.shape))
     fused = view(image, params)
     plain = view.crop(image, params=params[0])
     for step, drawn in zip(steps, params[1:], strict=True):
@@ -41,14 +42,21 @@ def test_a_view_is_its_operations_in_a_container(side):
     assert (fused - plain).abs().mean() < 1e-5
 
 
-def test_one_more_operation_leaves_the_draws_of_the_others():
-    shape = (10, 3, 24, 20)
-    few, more = a_view().draw(shape, 5), a_view(GaussianBlur(), Solarize()).draw(shape, 5)
-    reordered = View(ResizedCropFlip((16, 16)), [Solarize(), ColourJitter()]).draw(shape, 5)
-    for name, value in few[1].items():
-        assert torch.equal(value, more[1][name])
-        assert torch.equal(value, reordered[2][name])
-    assert torch.equal(few[0]["src"], more[0]["src"])
+def test_one_more_operation_at_the_end_leaves_the_draws_of_the_others():
+    uniforms, shape = torch.rand(60, 10), (10, 3, 24, 20)
+    few, more = a_view(), a_view(GaussianBlur(), Solarize())
+    first = few.from_uniforms(uniforms[: few.draws], shape)
+    for params, again in zip(first, more.from_uniforms(uniforms[: more.draws], shape), strict=False):
+        assert all(torch.equal(value, again[name]) for name, value in params.items())
+
+
+def test_the_batch_draws_one_block(monkeypatch):
+    calls = []
+    rand = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: calls.append(args) or rand(*args, **kwargs))
+    views = simclr_views(16)
+    views(images())
+    assert calls == [((sum(view.draws for view in views.transforms), 10),)]
 
 
 def test_one_more_view_leaves_the_others():
@@ -74,13 +82,13 @@ def test_the_global_seed_decides():
 
 def test_two_operations_of_a_kind_draw_apart():
     view = View(ResizedCropFlip((16, 16)), [ColourJitter(), ColourJitter()])
-    params = view.draw((10, 3, 24, 20), 0)
+    params = view.from_uniforms(torch.rand(view.draws, 10), (10, 3, 24, 20))
     assert not torch.equal(params[1]["hue_factor"], params[2]["hue_factor"])
 
 
 def test_operations_of_different_kinds_draw_apart():
     view = View(ResizedCropFlip((16, 16)), [GaussianBlur(p=0.5), Solarize(p=0.5)])
-    params = view.draw((64, 3, 24, 20), 0)
+    params = view.from_uniforms(torch.rand(view.draws, 64), (64, 3, 24, 20))
     assert not torch.equal(params[1]["batch_prob"], params[2]["batch_prob"])
 
 

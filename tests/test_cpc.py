@@ -28,7 +28,7 @@ def encoder(name: str = "convnet", norm: Any = "layer", channels: int = 3) -> En
 def make(channels: int = 3, **options: Any) -> CPC:
     built = encoder(channels=channels)
     options = {"context_dim": 6, "projection_dim": 5, **options}
-    return CPC(built, CPC.default_views(32, channels), **options)
+    return CPC(built, CPC.default_views(32, channels=channels), **options)
 
 
 def picture(*shape: int) -> Tensor:

@@ -99,7 +99,7 @@ def test_projected_colours_hold_no_green_against_magenta_and_keep_greys() -> Non
 
 def test_grey_images_are_taken_as_they_are() -> None:
     encoder = Encoder(EncoderConfig("convnet", channels=1, image_size=32, load_size=32))
-    assert RelativePatch(encoder, RelativePatch.default_views(32, 1)).colour == "keep"
+    assert RelativePatch(encoder, RelativePatch.default_views(32, channels=1)).colour == "keep"
 
 
 @pytest.mark.parametrize("neighbours", [1, 8])

@@ -36,7 +36,7 @@ from tests.conftest import Arrays
 def made(size: int = 32, **options: Any) -> VideoColorization:
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig("convnet", image_size=size, load_size=size, colours="lightness"))
-    return VideoColorization(encoder, VideoColorization.default_views(size, 12), **options)
+    return VideoColorization(encoder, VideoColorization.default_views(size, channels=12), **options)
 
 
 def step(method: VideoColorization, clip: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,8 +2,10 @@
 
 They are Kornia augmentations, so they stand beside any other in `AugmentationSequential`, and differ in this:
 
-- Parameters are drawn on the CPU in float32, wherever the images are and whatever ``module.to(bfloat16)`` says. Equal
-  seeds give equal parameters on every device, and the host knows them without asking the device.
+- Parameters are functions of uniforms that are drawn on the CPU in float32, wherever the images are and whatever
+  ``module.to(bfloat16)`` says. Equal seeds give equal parameters on every device, and nothing waits for one.
+- What an operation does to an image is a pure function of planes and of per-image tensors, without a branch that
+  depends on them: a compiler makes one function of a whole view, and `engine` runs it in pieces on a CPU.
 - `generator` draws from a generator of your own; without it the global one is used, as everywhere in Kornia.
 - uint8 is taken as [0, 255]; floats outside [0, 1] are refused where the arithmetic would be wrong: in every batch on
   the CPU, in the first one on an accelerator, which would have to be waited for.
@@ -11,6 +13,7 @@ They are Kornia augmentations, so they stand beside any other in `AugmentationSe
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -27,13 +30,40 @@ _RANGE_SLACK = 1e-3  # what resampling and blur may overshoot
 
 
 class Draws(RandomGeneratorBase):
-    """A Kornia parameter generator that draws on the CPU and in float32, wherever the module is moved.
+    """A Kornia parameter generator: a pure function of a block of uniforms, on whatever device they are.
 
-    In bfloat16 a brightness factor takes 153 values; on the device, reading a crop box waits for the device.
+    Drawn on the CPU and in float32, wherever the module is moved: in bfloat16 a brightness factor takes 153 values.
+
+    Attributes:
+        count: Uniforms that an image takes.
     """
 
+    count: int
+
     def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to make: `uniform` draws from the ranges themselves."""
+        """Nothing to make: parameters are computed from uniforms."""
+
+    @abstractmethod
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], **place: Any) -> Params:
+        """The parameters of N images, without a branch.
+
+        Args:
+            uniforms: (count, N) in [0, 1).
+            shape: (N, C, H, W) of the images.
+            place: What an operation needs besides (the crop's `box`).
+        """
+
+    def forward(
+        self,
+        batch_shape: tuple[int, ...],
+        same_on_batch: bool = False,
+        generator: Generator | None = None,
+        **place: Any,
+    ) -> Params:
+        """Draw, for images (N, C, H, W); one draw for all of them with `same_on_batch`."""
+        return self.from_uniforms(
+            uniform_block(self.count, batch_shape[0], same_on_batch, generator), tuple(batch_shape), **place
+        )
 
 
 class DeviceAugmentation:
@@ -63,10 +93,20 @@ class DeviceAugmentation:
             generator: CPU generator to draw from; the global one when None.
             place: What the parameter generator needs besides (the crop's `box`).
         """
-        gate = chance(batch_shape[0], self.p, self.same_on_batch, generator)
-        params: Params = dict(self._param_generator(batch_shape, self.same_on_batch, generator=generator, **place))
-        params["batch_prob"] = gate
+        uniforms = uniform_block(self.draws, batch_shape[0], self.same_on_batch, generator)
+        params = self.from_uniforms(uniforms, tuple(batch_shape), **place)
         params["forward_input_shape"] = torch.tensor(tuple(batch_shape))
+        return params
+
+    @property
+    def draws(self) -> int:
+        """Uniforms that an image takes: one for the probability, the rest for the parameters."""
+        return 1 + self._param_generator.count
+
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], **place: Any) -> Params:
+        """The parameters for a batch: a pure function of uniforms (draws, N), on their device."""
+        params = dict(self._param_generator.from_uniforms(uniforms[1:], shape, **place))
+        params["batch_prob"] = (uniforms[0] < self.p).to(torch.float32)
         return params
 
     def forward(
@@ -143,18 +183,28 @@ class DeviceAugmentation:
         raise NotImplementedError
 
 
-def uniform(
-    shape: tuple[int, ...], low: float, high: float, same: bool = False, generator: Generator | None = None
-) -> Tensor:
-    """Float32 draws from [low, high) on the CPU; one for the whole first axis when `same`."""
-    drawn = (1, *shape[1:]) if same else shape
-    unit = torch.rand(drawn, generator=generator, dtype=torch.float32, device="cpu")
-    return unit.mul_(high - low).add_(low).expand(shape)
+def uniform_block(count: int, images: int, same: bool = False, generator: Generator | None = None) -> Tensor:
+    """(count, images) float32 uniforms of [0, 1), drawn on the CPU in one call; equal for all images when `same`."""
+    block = torch.rand((count, 1 if same else images), generator=generator, dtype=torch.float32, device="cpu")
+    return block.expand(count, images)
 
 
-def chance(count: int, p: float, same: bool = False, generator: Generator | None = None) -> Tensor:
-    """(count,) float32 of 1 with probability `p`, else 0. Always draws, so that `p` never shifts later draws."""
-    return (uniform((count,), 0.0, 1.0, same, generator) < p).to(torch.float32)
+def between(uniform: Tensor, low: float, high: float) -> Tensor:
+    """Uniforms of [0, 1) to [low, high)."""
+    return uniform * (high - low) + low
+
+
+def first_that_fits(candidates: Tensor, fits: Tensor, otherwise: Tensor) -> Tensor:
+    """Of T candidates an image, the first that fits.
+
+    Args:
+        candidates: (T, N).
+        fits: (T, N) bool.
+        otherwise: (N,), where none does.
+    """
+    before = fits.to(torch.int32).cumsum(0)
+    chosen = torch.where(fits & (before == 1), candidates, torch.zeros_like(candidates)).sum(0)
+    return torch.where(before[-1] > 0, chosen, otherwise)
 
 
 def output_dtype(image: Tensor) -> torch.dtype:
@@ -214,8 +264,3 @@ def memory_format(image: Tensor) -> torch.memory_format:
     if image.dim() == 4 and not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
-
-
-def rows(gate: Tensor) -> list[int]:
-    """Indices of the rows that `gate` (N,) selects; known to the host without asking a device."""
-    return [row for row, on in enumerate((gate > 0.5).tolist()) if on]

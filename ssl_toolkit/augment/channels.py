@@ -1,82 +1,72 @@
-"""Colour arithmetic on planes: torchvision's brightness, contrast, saturation, hue and greyscale, one pass each.
+"""Colour arithmetic: torchvision's brightness, contrast, saturation, hue and greyscale, on planes.
 
-The working layout is `x`, contiguous float32 planes (C, n, P) in [0, 1]: channels, images, pixels. Every factor is
-(n, 1), one a sample. Functions that end in an underscore change `x` in place; their `scratch` is memory to work in,
-so that nothing is allocated (on a CPU fresh pages cost more than the arithmetic).
+`x` are the channels of n images, float32 in [0, 1]: one tensor (C, n, h, w), which a CPU works through with the fewest
+calls, or a tuple of C planes (n, h, w), of which a compiler makes one pass. Every factor is (n,), one an image.
+Functions that end in an underscore change `x` in place, and work in memory that is kept between calls: on a CPU fresh
+pages cost more than the arithmetic. None has a branch that depends on a value.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from ssl_toolkit.augment.workspace import take
+
+Planes = Tensor | tuple[Tensor, ...]
 
 # ITU-R 601-2 luma as Pillow and torchvision round it; the sum is .9999.
 LUMA = (0.2989, 0.587, 0.114)
 _TINY = 1e-12
-SCRATCH_PLANES = 5
 
 
-def grey_of(x: Tensor, out: Tensor) -> Tensor:
-    """Luma of RGB planes (3, n, P) -> `out` (n, P)."""
-    torch.mul(x[0], LUMA[0], out=out)
-    return out.add_(x[1], alpha=LUMA[1]).add_(x[2], alpha=LUMA[2])
+def each(x: Planes, function: Callable[[Tensor], Tensor]) -> Planes:
+    """A function of every channel."""
+    return function(x) if isinstance(x, Tensor) else tuple(map(function, x))
 
 
-def mean_grey(x: Tensor) -> Tensor:
-    """Mean luma of each image, (n, 1); for other than three channels the mean over all of them."""
-    mean = x.mean(dim=-1, keepdim=True)  # (C, n, 1)
+def luma(x: Planes, out: Tensor | None = None) -> Tensor:
+    """Luma of RGB, (n, h, w); for other than three channels their mean."""
     if len(x) != 3:
-        return mean.mean(dim=0)
-    return mean[0] * LUMA[0] + mean[1] * LUMA[1] + mean[2] * LUMA[2]
+        return sum(x[1:], x[0]) / len(x)
+    red, green, blue = x
+    return torch.mul(red, LUMA[0], out=out).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def brightness_(x: Tensor, factor: Tensor) -> None:
-    """``factor * x``, clamped to [0, 1]; factors are not negative."""
-    x.mul_(factor).clamp_(max=1)
+def blend_(x: Planes, keep: Tensor, to_luma: Tensor) -> None:
+    """``keep x + to_luma luma(x)``, clamped.
 
-
-def contrast_(x: Tensor, factor: Tensor) -> None:
-    """Blend with the mean grey of the image: ``factor * x + (1 - factor) * mean``, clamped."""
-    offset = (1 - factor) * mean_grey(x)
-    x.mul_(factor).add_(offset).clamp_(0, 1)
-
-
-def saturation_(x: Tensor, factor: Tensor, scratch: Tensor) -> None:
-    """Blend with the grey pixel: ``factor * x + (1 - factor) * grey``, clamped."""
-    grey = grey_of(x, scratch[0]).mul_(1 - factor)
-    torch.addcmul(grey, x, factor, out=x).clamp_(0, 1)
-
-
-def blend_(x: Tensor, factor: Tensor, to_mean: Tensor, to_grey: Tensor, scratch: Tensor) -> None:
-    """A different one of the three above for each image: ``factor x + to_mean mean + to_grey grey``, clamped.
-
-    With `factor` f, brightness has (to_mean, to_grey) = (0, 0), contrast (1 - f, 0), saturation (0, 1 - f).
+    With a factor f, saturation is (f, 1 - f), brightness (f, 0), greyscale (0, 1).
     """
-    if len(x) != 3:
-        offset = mean_grey(x).mul_(to_mean)
-        x.mul_(factor).add_(offset).clamp_(0, 1)
-        return
-    base = grey_of(x, scratch[0])
-    offset = base.mean(dim=-1, keepdim=True).mul_(to_mean)
-    base.mul_(to_grey).add_(offset)
-    torch.addcmul(base, x, factor, out=x).clamp_(0, 1)
+    base = luma(x, _scratch(x, 1)[0]).mul_(to_luma[:, None, None])
+    keep = keep[:, None, None]
+    each(x, lambda plane: torch.addcmul(base, plane, keep, out=plane).clamp_(0, 1))
 
 
-def greyscale_(x: Tensor, scratch: Tensor) -> None:
-    """All three channels become the luma."""
-    x.copy_(grey_of(x, scratch[0]))
+def scale_(x: Planes, factor: Tensor) -> None:
+    """``factor x``, clamped: brightness."""
+    each(x, lambda plane: plane.mul_(factor[:, None, None]).clamp_(max=1))
 
 
-def turn_hue_(x: Tensor, turns: Tensor, scratch: Tensor) -> None:
-    """Turn the HSV hue by `turns` (n, 1) of the full circle, exactly, without a branch.
+def contrast_(x: Planes, factor: Tensor) -> None:
+    """``factor x + (1 - factor) m`` with the image's mean luma m, clamped."""
+    factor = factor[:, None, None]
+    offset = (1 - factor) * luma(each(x, lambda plane: plane.mean((-2, -1), keepdim=True)))
+    each(x, lambda plane: plane.mul_(factor).add_(offset).clamp_(0, 1))
+
+
+def turn_hue_(x: Planes, turns: Tensor) -> None:
+    """Turn the HSV hue by `turns` of the full circle, exactly.
 
     With chroma ``c = max - min``, u and v the larger and the smaller of green and blue, and t = min(r, u), the hue's
     distance from red is ``|(t - v) / c - 2 [r < u]|`` sixths of a turn, towards green where g > b. After the turn by
     h (in turns), a channel is ``min + c clamp(|6 h - 3| - 1, 0, 1)`` (red) or ``max - c clamp(|6 h - 2k| - 1, 0, 1)``
     (green k = 1, blue k = 2).
     """
-    red, green, blue = x.unbind(0)
-    high, low, hue, chroma, swap = scratch[:SCRATCH_PLANES].unbind(0)
+    red, green, blue = x
+    high, low, hue, chroma, swap = _scratch(x, 5)
     torch.maximum(green, blue, out=high)
     torch.minimum(green, blue, out=low)
     torch.lt(red, high, out=swap)
@@ -87,7 +77,9 @@ def turn_hue_(x: Tensor, turns: Tensor, scratch: Tensor) -> None:
     torch.addcdiv(swap, hue, chroma, value=-0.5, out=hue).abs_()  # thirds of a turn
     torch.sub(green, blue, out=swap)
     hue.copysign_(swap)
-    torch.add(turns + 1, hue, alpha=1 / 3, out=hue).frac_()  # [0, 1): hue and turns are within half a turn each
+    torch.add(
+        (turns + 1)[:, None, None], hue, alpha=1 / 3, out=hue
+    ).frac_()  # [0, 1): hue and turns are within half a turn each
     torch.sub(high, chroma, alpha=2, out=low)  # min - c
     high.add_(chroma)  # max + c
     torch.addcmul(low, _ramp(hue, 1 / 2, red), chroma, value=6, out=red)
@@ -100,18 +92,25 @@ def _ramp(hue: Tensor, at: float, out: Tensor) -> Tensor:
     return torch.sub(hue, at, out=out).abs_().clamp_(1 / 6, 1 / 3)
 
 
-def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """`turn_hue_` as one expression, for a compiler to fuse into one pass."""
-    red, green, blue = x.unbind(0)
-    upper, lower = torch.maximum(green, blue), torch.minimum(green, blue)
-    high, low = torch.maximum(red, upper), torch.minimum(red, lower)
-    chroma = (high - low) * 6
-    distance = (torch.minimum(red, upper) - lower) / chroma.clamp(min=_TINY) - (red < upper) / 3
-    hue = torch.frac(torch.copysign(distance.abs(), green - blue) + turns + 1)
-    new_red = low - chroma / 6 + chroma * (hue - 1 / 2).abs().clamp(1 / 6, 1 / 3)
-    new_green = high + chroma / 6 - chroma * (hue - 1 / 3).abs().clamp(1 / 6, 1 / 3)
-    new_blue = high + chroma / 6 - chroma * (hue - 2 / 3).abs().clamp(1 / 6, 1 / 3)
-    return torch.stack([new_red, new_green, new_blue])
+def _scratch(x: Planes, count: int) -> tuple[Tensor, ...]:
+    """Memory for so many planes."""
+    return tuple(take(f"scratch {number}", tuple(x[0].shape), x[0].device) for number in range(count))
+
+
+def mix_channels_(x: Planes, matrix: Tensor, offset: Tensor) -> None:
+    """``matrix x + offset`` at every pixel, clamped.
+
+    Args:
+        x: RGB.
+        matrix: (n, 3, 3).
+        offset: (n, 3).
+    """
+    before = [plane.clone() for plane in x]
+    for row in range(3):
+        plane = torch.addcmul(offset[:, row, None, None], before[0], matrix[:, row, 0, None, None], out=x[row])
+        for column in (1, 2):
+            plane.addcmul_(before[column], matrix[:, row, column, None, None])
+        plane.clamp_(0, 1)
 
 
 def hue_matrix(turns: Tensor) -> Tensor:
@@ -127,7 +126,8 @@ def hue_matrix(turns: Tensor) -> Tensor:
     Returns:
         (n, 3, 3) matrices on RGB.
     """
-    angle = (turns * (2 * torch.pi))[:, None, None]
-    mean = torch.full((3, 3), 1 / 3)
-    swirl = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
-    return angle.cos() * (torch.eye(3) - mean) + mean + angle.sin() * swirl
+    angle = turns * (2 * torch.pi)
+    mean = (1 - angle.cos()) / 3
+    swirl = angle.sin() / 3**0.5
+    one, two, three = angle.cos() + mean, mean - swirl, mean + swirl
+    return torch.stack([one, two, three, three, one, two, two, three, one], dim=1).view(-1, 3, 3)

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from kornia.augmentation import random_generator as rg
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ssl_toolkit.augment import channels as ops
-from ssl_toolkit.augment.base import (
-    DeviceAugmentation,
-    Draws,
-    Flags,
-    Params,
-    RangeGuard,
-    chance,
-    uniform,
-)
-from ssl_toolkit.augment.engine import run_steps
-from ssl_toolkit.augment.workspace import take
+from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, RangeGuard, between
+from ssl_toolkit.augment.engine import only, run_steps
 from ssl_toolkit.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -55,35 +43,35 @@ class ColourDraws(Draws, rg.ColorJitterGenerator):
         self.grey_p = grey_p
         self.order = order
 
-    def forward(
-        self, batch_shape: tuple[int, ...], same_on_batch: bool = False, generator: Generator | None = None
-    ) -> Params:
+    count = 9
+
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], **place: object) -> Params:
         """(N,) factors as Kornia names them, ``order`` (N, 4) int64 and ``grey`` (N,), 1 where the image turns grey."""
-        count = batch_shape[0]
-        factors = {}
-        for name, strength in zip(_NAMES, self.strength, strict=True):
-            low, high = (-strength, strength) if name == "hue" else (max(0.0, 1 - strength), 1 + strength)
-            factors[f"{name}_factor"] = uniform((count,), low, high, same_on_batch, generator)
-        ranks = uniform((count, 4), 0.0, 1.0, same_on_batch, generator)
-        order = ranks.argsort(dim=1) if self.order == "random" else torch.tensor(self.order).expand(count, 4)
-        return {**factors, "order": order, "grey": chance(count, self.grey_p, same_on_batch, generator)}
+        ranges = [(max(0.0, 1 - strength), 1 + strength) for strength in self.strength[:HUE]]
+        ranges.append((-self.strength[HUE], self.strength[HUE]))
+        factors = {
+            f"{name}_factor": between(uniform, low, high)
+            for name, uniform, (low, high) in zip(_NAMES, uniforms, ranges, strict=False)
+        }
+        if self.order == "random":
+            order = inverse(ranks(uniforms[4:8]))
+        else:
+            order = torch.stack([torch.full_like(uniforms[0], number, dtype=torch.int64) for number in self.order], 1)
+        return {**factors, "order": order, "grey": (uniforms[8] < self.grey_p).to(torch.float32)}
 
 
-@dataclass
-class _Plan:
-    """The batch's parameters as the arithmetic takes them; the lists are what the host needs to know."""
+def ranks(uniforms: Tensor) -> Tensor:
+    """The places (N, 4) that four numbers (4, N) take when they are sorted; of equal ones the first comes first."""
+    mine, other = uniforms[:, None], uniforms[None]
+    number = torch.arange(4, device=uniforms.device)
+    earlier = number[None, :, None] < number[:, None, None]
+    return ((other < mine) | ((other == mine) & earlier)).sum(1).t()
 
-    grey: list[int]  # 1 where the image turns grey
-    order: list[list[int]]  # (N, 4)
-    place: list[int]  # where in the order the hue stands, -1 without jitter
-    factor: Tensor  # (N, 4) of the operation in that place, for `channels.blend_`
-    to_mean: Tensor
-    to_grey: Tensor
-    turns: Tensor  # (N, 1)
-    matrix: Tensor  # (N, 3, 3), linear mode
-    mean_matrix: Tensor  # (N, 3, 3), linear mode
-    mean: Tensor  # (C, 1, 1), or no elements without normalisation
-    std: Tensor
+
+def inverse(places: Tensor) -> Tensor:
+    """Permutations (N, 4): from the place of each operation to the operation in each place, and back."""
+    place = torch.arange(4, device=places.device)
+    return ((places[:, None, :] == place[:, None]) * place).sum(-1)
 
 
 class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
@@ -103,8 +91,6 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
             `docs/augmentations.md` states.
         mean: Subtracted at the end, one value a channel; None for no normalisation.
         std: Divided by at the end, one value a channel; None for no normalisation.
-        compile: Fuse the exact hue with torch.compile: "auto" on CUDA only, "always", "never". Where it fails, a
-            warning, and the plain arithmetic goes on.
         same_on_batch: One draw for the whole batch.
         keepdim: Return the rank of the input.
 
@@ -125,7 +111,6 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         hue: Literal["exact", "linear"] = "exact",
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
-        compile: Literal["auto", "always", "never"] = "auto",
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
@@ -139,7 +124,6 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         self.linear = hue == "linear"
         self.grey_first = grey_first
         self.mean, self.std = mean, std
-        self.compile_hue = compile
         self._guard = RangeGuard()
 
     def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
@@ -147,109 +131,121 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         self._guard(input, type(self).__name__)
         return run_steps(input, [(self, params)])
 
-    def sort_key(self, params: Params) -> list[int] | None:
-        """Images whose hue stands at the same place in the order turn it together, and grey ones stand together."""
-        grey = (params["grey"] > 0.5).tolist()
-        return [2 * place + on for place, on in zip(self._places(params), grey, strict=True)]
+    def sort_key(self, params: Params) -> Tensor | None:
+        """Images that most stages change together stand side by side."""
+        hue_first, parts = _parts(inverse(params["order"].expand(len(params["batch_prob"]), 4)))
+        key = 4 * hue_first + torch.where(hue_first, parts[0], -parts[0] % 3)
+        return torch.where(params["batch_prob"] > 0.5, key, 8)
 
-    def plan(self, params: Params, channels: int, device: torch.device) -> _Plan:
-        """Factors by place in the order, and in linear mode the matrices."""
+    def plan(self, params: Params, channels: int) -> tuple[Tensor, ...]:
+        """What `run` takes, each (N, ...): of greyscale, then of the jitter.
+
+        In exact mode an image goes through a fixed row of stages, all but its own four neutral: two for brightness and
+        saturation in the image's order, contrast, again two, hue, two, contrast, two. Each of the 24 orders is a part
+        of that row: contrast comes once before the hue and once after it, and both see what they must.
+        """
         active = self._active(channels)
         count = len(params["batch_prob"])
         jitter = params["batch_prob"] > 0.5
         order = params["order"].expand(count, 4)
-        factors = torch.stack([params[f"{name}_factor"] for name in _NAMES], dim=1)  # (N, 4) by operation
-        rest = 1 - factors
-        keep = torch.tensor([number in active for number in range(4)])[order] & (order != HUE)
-        zero = torch.zeros(())
-        exact_only = channels != 3 or not self.linear
-        matrix, mean_matrix = (zero, zero) if exact_only else jitter_matrices(factors, order, active, jitter)
-        placed = (
-            torch.where(keep, factors.gather(1, order), torch.ones(())),
-            torch.where(keep & (order == CONTRAST), rest.gather(1, order), zero),
-            torch.where(keep & (order == SATURATION), rest.gather(1, order), zero),
-            factors[:, HUE:],
-            matrix,
-            mean_matrix,
-            torch.tensor(self.mean or ())[:, None, None],
-            torch.tensor(self.std or ())[:, None, None],
+        factor = [params[f"{name}_factor"] for name in _NAMES]
+        grey = params["grey"] if channels == 3 else torch.zeros_like(params["grey"])
+        if channels == 3 and self.linear:
+            return (grey, 1 - grey, *jitter_matrices(torch.stack(factor, 1), order, active, jitter))
+        one, zero = torch.ones_like(factor[0]), torch.zeros_like(factor[0])
+        brightness, contrast, saturation = (
+            torch.where(jitter, factor[number], one) if number in active else one for number in range(HUE)
         )
-        return _Plan(
-            (params["grey"] > 0.5).long().tolist() if channels == 3 else [0] * count,
-            order.tolist(),
-            self._places(params),
-            *(tensor.to(device, non_blocking=True) for tensor in placed),
+        at = inverse(order).unbind(1)
+        hue_first, part = _parts(inverse(order))
+        bright_first = at[BRIGHTNESS] < at[SATURATION]
+        keep = (torch.where(bright_first, brightness, saturation), torch.where(bright_first, saturation, brightness))
+        to_luma = (torch.where(bright_first, zero, 1 - saturation), torch.where(bright_first, 1 - saturation, zero))
+        number = torch.arange(4, device=order.device)
+        here = torch.stack([p[:, None] == number for p in part], dim=-1).flatten(1)  # (N, 8)
+        keep_here = torch.where(here, torch.stack(keep, 1).repeat(1, 4), one[:, None])
+        twice = torch.stack([torch.where(hue_first, one, contrast), torch.where(hue_first, contrast, one)], 1)
+        return (
+            grey,
+            1 - grey,
+            keep_here != 1,
+            keep_here,
+            torch.where(here, torch.stack(to_luma, 1).repeat(1, 4), zero[:, None]),
+            twice != 1,
+            twice,
+            jitter,
+            torch.where(jitter, factor[HUE], zero),
         )
 
-    def run(self, planes: Tensor, plan: _Plan, first: int, last: int) -> Tensor:
-        """Jitter, grey and normalise the planes of images `first` to `last`, in place."""
-        x = planes.flatten(2)  # (C, n, P)
-        scratch = take("scratch", (ops.SCRATCH_PLANES, *x.shape[1:]), x.device)
-        if self.grey_first:
-            _grey_(x, plan.grey, first, last, scratch)
-        active = self._active(len(x))
-        if active and self.linear and len(x) == 3:
-            _linear_(x, plan, first, last)
-        elif active:
-            self._exact_(x, plan, first, last, active, scratch)
-        if not self.grey_first:
-            _grey_(x, plan.grey, first, last, scratch)
-        if self.mean is not None:
-            x.sub_(plan.mean).div_(plan.std)
-        return planes
+    def run(self, planes: Tensor, grey: Tensor, keep: Tensor, *jitter: Tensor) -> Tensor:
+        """Jitter, grey and normalise planes (C, n, h, w)."""
+        # Apart, the planes of a stage are one pass for a compiler.
+        x: ops.Planes = tuple(p.clone() for p in planes) if torch.compiler.is_compiling() else planes
+        turns_grey = len(planes) == 3 and self._param_generator.grey_p > 0
+        if turns_grey and self.grey_first:
+            only(grey > 0, ops.blend_, x, keep, grey)
+        if self._active(len(planes)):
+            self._linear(x, *jitter) if self.linear and len(planes) == 3 else self._exact(x, *jitter)
+        if turns_grey and not self.grey_first:
+            only(grey > 0, ops.blend_, x, keep, grey)
+        if self.mean is not None and self.std is not None:
+            for plane, mean, std in zip(x, self.mean, self.std, strict=True):
+                plane.sub_(mean).div_(std)
+        return x if isinstance(x, Tensor) else torch.stack(x)
 
-    def _exact_(self, x: Tensor, plan: _Plan, first: int, last: int, active: set[int], scratch: Tensor) -> None:
-        for start, stop in _runs(plan.place, first, last):
-            if plan.place[start] < 0:
-                continue
-            part = x[:, start - first : stop - first]
-            work = scratch[:, start - first : stop - first]
-            for place in range(4):
-                kinds = {plan.order[row][place] for row in range(start, stop)}
-                self._place_(part, plan, start, stop, place, kinds, active, work)
-
-    def _place_(
-        self, x: Tensor, plan: _Plan, start: int, stop: int, place: int, kinds: set[int], active: set[int], work: Tensor
+    def _exact(
+        self,
+        x: ops.Planes,
+        blends: Tensor,
+        keep: Tensor,
+        to_luma: Tensor,
+        contrasts: Tensor,
+        contrast: Tensor,
+        jitter: Tensor,
+        turns: Tensor,
     ) -> None:
-        """One place of the order: its operation where all images share it, else each image its own."""
-        if not kinds & active:
-            return
-        factor = plan.factor[start:stop, place, None]
-        if kinds == {HUE}:
-            self._hue_(x, plan.turns[start:stop], work)
-        elif kinds == {BRIGHTNESS}:
-            ops.brightness_(x, factor)
-        elif kinds == {CONTRAST}:
-            ops.contrast_(x, factor)
-        elif kinds == {SATURATION}:
-            ops.saturation_(x, factor, work)
-        else:
-            to_mean, to_grey = plan.to_mean[start:stop, place, None], plan.to_grey[start:stop, place, None]
-            ops.blend_(x, factor, to_mean, to_grey, work)
+        active = self._active(len(x))
+        for part in range(4):
+            if active & {BRIGHTNESS, SATURATION}:
+                for stage in (2 * part, 2 * part + 1):
+                    if len(x) == 3:
+                        only(blends, ops.blend_, x, keep, to_luma, column=stage)
+                    else:
+                        only(blends, ops.scale_, x, keep, column=stage)
+            if part in (0, 2) and CONTRAST in active:
+                only(contrasts, ops.contrast_, x, contrast, column=part // 2)
+            if part == 1 and HUE in active:
+                only(jitter, ops.turn_hue_, x, turns, neutral=False)
 
-    def _hue_(self, x: Tensor, turns: Tensor, scratch: Tensor) -> None:
-        wanted = self.compile_hue == "always" or (self.compile_hue == "auto" and x.device.type == "cuda")
-        turned = _compiled_turn(x, turns) if wanted else None
-        if turned is None:
-            ops.turn_hue_(x, turns, scratch)
-        else:
-            x.copy_(turned)
-
-    def _places(self, params: Params) -> list[int]:
-        """Where in its order each image turns its hue, 0 where hues are not turned; -1 for images without jitter."""
-        jitter = params["batch_prob"] > 0.5
-        hue = (params["order"].expand(len(jitter), 4) == HUE).long().argmax(dim=1)
-        place = hue if HUE in self.active and not self.linear else torch.zeros_like(hue)
-        places: list[int] = torch.where(jitter, place, -1).tolist()
-        return places
+    def _linear(self, x: ops.Planes, matrix: Tensor, mean_matrix: Tensor) -> None:
+        mean = torch.stack([plane.mean((-2, -1)) for plane in x], dim=1)  # (n, 3)
+        ops.mix_channels_(x, matrix, (mean_matrix @ mean[:, :, None])[:, :, 0])
 
     def _active(self, channels: int) -> set[int]:
         """The operations that change an image of so many channels."""
         if channels == 3:
             return self.active
-        if self.active & {SATURATION, HUE} or self._param_generator.grey_p > 0:
+        needs_rgb = self.active & {SATURATION, HUE} or self._param_generator.grey_p > 0
+        if needs_rgb and not torch.compiler.is_compiling():
             say_rgb_only(channels)
         return self.active & {BRIGHTNESS, CONTRAST}
+
+
+def _parts(places: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Whether the hue comes before the contrast, and where the first and the second of brightness and saturation stand.
+
+    0: before the first contrast, 1: between it and the hue, 2: between the hue and the second contrast, 3: after that.
+
+    Args:
+        places: (N, 4), the place of each operation.
+    """
+    brightness, contrast, saturation, hue = places.unbind(1)
+    hue_first = hue < contrast
+    first, second = (
+        (contrast < place).long() + (hue < place).long() + hue_first.long()
+        for place in (torch.minimum(brightness, saturation), torch.maximum(brightness, saturation))
+    )
+    return hue_first, (first, second)
 
 
 def jitter_matrices(factors: Tensor, order: Tensor, active: set[int], jitter: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,51 +260,28 @@ def jitter_matrices(factors: Tensor, order: Tensor, active: set[int], jitter: Te
     Returns:
         A and B, (N, 3, 3). Contrast adds its share of the mean luma of what came before it, and so a term in mean(x).
     """
-    count = len(factors)
-    eye, luma = torch.eye(3), torch.tensor(ops.LUMA)
-    to_luma = torch.ones(3, 1) * luma  # each channel becomes the luma
+    eye = torch.eye(3, device=factors.device)
+    # Each channel becomes the luma. Written by rows, so that no constant is copied from the host.
+    to_luma = torch.stack([torch.full_like(eye[0], weight) for weight in ops.LUMA], dim=1)
     factor = factors[:, :, None, None]
-    single = torch.stack(
-        [
-            factor[:, BRIGHTNESS] * eye,
-            factor[:, CONTRAST] * eye,
-            factor[:, SATURATION] * eye + (1 - factor[:, SATURATION]) * to_luma,
-            ops.hue_matrix(factors[:, HUE]),
-        ],
-        dim=1,
-    )  # (N, 4, 3, 3)
-    on = torch.tensor([number in active for number in range(4)]) & jitter[:, None]  # (N, 4)
-    single = torch.where(on[:, :, None, None], single, eye)
-    rest = torch.where(on[:, CONTRAST], 1 - factors[:, CONTRAST], torch.zeros(()))[:, None, None]
-    sample = torch.arange(count)
-    on_image, on_mean = eye.expand(count, 3, 3), torch.zeros(count, 3, 3)
+    single = [
+        factor[:, BRIGHTNESS] * eye,
+        factor[:, CONTRAST] * eye,
+        factor[:, SATURATION] * eye + (1 - factor[:, SATURATION]) * to_luma,
+        ops.hue_matrix(factors[:, HUE]),
+    ]
+    on = [(jitter if number in active else torch.zeros_like(jitter))[:, None, None] for number in range(4)]
+    rest = torch.where(on[CONTRAST], (1 - factor[:, CONTRAST]) * to_luma, torch.zeros_like(to_luma))
+    on_image = eye.expand(len(factors), 3, 3)
+    on_mean = torch.zeros_like(on_image)
     for place in range(4):
-        step = single[sample, order[:, place]]
-        mean_step = torch.where((order[:, place] == CONTRAST)[:, None, None], rest * to_luma, torch.zeros(()))
+        step = eye.expand_as(on_image)
+        for number in range(4):
+            step = torch.where((order[:, place] == number)[:, None, None] & on[number], single[number], step)
+        mean_step = torch.where((order[:, place] == CONTRAST)[:, None, None], rest, torch.zeros_like(rest))
         on_mean = step @ on_mean + mean_step @ on_image  # there is one contrast: before it, nothing in the mean
         on_image = step @ on_image
     return on_image, on_mean
-
-
-def _linear_(x: Tensor, plan: _Plan, first: int, last: int) -> None:
-    mean = x.mean(dim=-1).t()[:, :, None]  # (n, 3, 1)
-    offset = torch.bmm(plan.mean_matrix[first:last], mean)
-    images = x.transpose(0, 1)  # (n, 3, P)
-    turned = take("narrow", (images.shape[0], 3, images.shape[2]), x.device)
-    torch.baddbmm(offset, plan.matrix[first:last], images, out=turned)
-    torch.clamp(turned, 0, 1, out=images)
-
-
-def _grey_(x: Tensor, grey: list[int], first: int, last: int, scratch: Tensor) -> None:
-    for start, stop in _runs(grey, first, last):
-        if grey[start]:
-            ops.greyscale_(x[:, start - first : stop - first], scratch[:, start - first : stop - first])
-
-
-def _runs(key: list[int], first: int, last: int) -> list[tuple[int, int]]:
-    """Neighbours with equal keys, as (start, stop)."""
-    edges = [row for row in range(first + 1, last) if key[row] != key[row - 1]]
-    return list(zip([first, *edges], [*edges, last], strict=True))
 
 
 @functools.cache
@@ -318,25 +291,3 @@ def say_rgb_only(channels: int) -> None:
         "images of %d channels: saturation, hue and greyscale need RGB and are left out; brightness and contrast stay",
         channels,
     )
-
-
-_compile_failed = False
-
-
-@functools.cache
-def _compiled() -> Callable[[Tensor, Tensor], Tensor]:
-    return torch.compile(ops.turn_hue, dynamic=True)
-
-
-def _compiled_turn(x: Tensor, turns: Tensor) -> Tensor | None:
-    """The fused hue turn, or None where torch.compile does not work (with one warning)."""
-    global _compile_failed
-    if _compile_failed:
-        return None
-    try:
-        return _compiled()(x, turns)
-    except Exception as error:  # whatever a compiler on the user's machine may raise
-        _compile_failed = True
-        reason = str(error).strip().split("\n")[0][:200]
-        warnings.warn(f"torch.compile failed, the hue goes on uncompiled: {reason}", RuntimeWarning, stacklevel=2)
-        return None

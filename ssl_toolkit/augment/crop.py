@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,12 +18,12 @@ from ssl_toolkit.augment.base import (
     Flags,
     Params,
     RangeGuard,
-    chance,
+    between,
+    first_that_fits,
     like,
     output_dtype,
-    uniform,
 )
-from ssl_toolkit.augment.resample import Boxes, Mode, resample
+from ssl_toolkit.augment.resample import Boxes, Mode, boxes_of, resample
 from ssl_toolkit.errors import UsageError
 
 _TRIES = 10  # as torchvision
@@ -53,57 +52,47 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
         super().__init__(size, scale, ratio)
         self.flip_p = flip_p
 
-    def forward(
-        self,
-        batch_shape: tuple[int, ...],
-        same_on_batch: bool = False,
-        generator: Generator | None = None,
-        box: Tensor | None = None,
+    count = 2 * _TRIES + 3
+
+    def from_uniforms(
+        self, uniforms: Tensor, shape: tuple[int, ...], box: Tensor | None = None, **place: object
     ) -> Params:
-        """Draw N boxes.
+        """N boxes.
 
         Args:
-            batch_shape: (N, C, H, W).
-            same_on_batch: One draw for all images; only for images of one size.
-            generator: CPU generator; the global one when None.
+            uniforms: (count, N).
+            shape: (N, C, H, W).
             box: (N, 2) heights and widths of the valid top left part of each image; None for all of it.
+            place: Nothing more.
 
         Returns:
             ``src`` and ``dst``, (N, 4, 2), the corners (x, y) of the box and of the output as Kornia writes them
             (inclusive, clockwise from the top left), ``flip``, (N,) bool, and ``output_size``, (N, 2).
         """
-        count, image_height, image_width = batch_shape[0], batch_shape[-2], batch_shape[-1]
         if box is None:
-            full_height = torch.full((count, 1), float(image_height))
-            full_width = torch.full((count, 1), float(image_width))
+            full_height = torch.full_like(uniforms[0], shape[-2])
+            full_width = torch.full_like(uniforms[0], shape[-1])
         else:
-            valid = box.to("cpu", torch.float32)
-            full_height, full_width = valid[:, :1], valid[:, 1:]
-        shape = (count, _TRIES)
-        least, most = self.scale
-        area = uniform(shape, least, most, same_on_batch, generator) * full_height * full_width
-        log_ratio = uniform(shape, math.log(self.ratio[0]), math.log(self.ratio[1]), same_on_batch, generator)
-        ratio = log_ratio.exp()
-        place = uniform((count, 2), 0.0, 1.0, same_on_batch, generator)
-        flip = chance(count, self.flip_p, same_on_batch, generator) > 0.5
-
-        width, height = (area * ratio).sqrt_().round_(), (area / ratio).sqrt_().round_()
+            full_height, full_width = box.to(uniforms.device, torch.float32, non_blocking=True).unbind(1)
+        area = between(uniforms[:_TRIES], *self.scale) * full_height * full_width
+        ratio = between(uniforms[_TRIES : 2 * _TRIES], math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
+        width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
         fits = (width > 0) & (height > 0) & (width <= full_width) & (height <= full_height)
-        found, first = fits.max(dim=1, keepdim=True)  # the first try that fits
         central_height, central_width = self._central(full_height, full_width)
-        height = torch.where(found, height.gather(1, first), central_height)[:, 0]
-        width = torch.where(found, width.gather(1, first), central_width)[:, 0]
-        room_y, room_x = full_height[:, 0] - height, full_width[:, 0] - width
-        top = torch.where(found[:, 0], (place[:, 0] * (room_y + 1)).floor(), (room_y / 2).floor())
-        left = torch.where(found[:, 0], (place[:, 1] * (room_x + 1)).floor(), (room_x / 2).floor())
-        out_height, out_width = (torch.full((count,), float(side)) for side in self.output_size)
-        zero = torch.zeros(count)
+        height = first_that_fits(height, fits, central_height)
+        width = first_that_fits(width, fits, central_width)
+        found = fits.any(0)
+        room_y, room_x = full_height - height, full_width - width
+        top = torch.where(found, uniforms[-3] * (room_y + 1), room_y / 2).floor()
+        left = torch.where(found, uniforms[-2] * (room_x + 1), room_x / 2).floor()
+        out_height, out_width = (torch.full_like(top, side) for side in self.output_size)
+        zero = torch.zeros_like(top)
         return {
             "src": _corners(top, left, height, width),
             "dst": _corners(zero, zero, out_height, out_width),
-            "flip": flip,
+            "flip": uniforms[-1] < self.flip_p,
             # What follows in a Kornia container draws for this size.
-            "output_size": torch.tensor(self.output_size).expand(count, 2),
+            "output_size": torch.stack([out_height, out_width], dim=1).long(),
         }
 
     def _central(self, full_height: Tensor, full_width: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,15 +164,14 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
 
     def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Crop, resize and flip (N, C, H, W) by `params`."""
-        return like(self.planes(input, boxes_of(params), flags), input)
+        boxes = Boxes(*(field.to(input.device) for field in boxes_of(params)))
+        return like(self.planes(input, boxes, flags), input)
 
-    def planes(
-        self, image: Tensor, boxes: Boxes, flags: Flags | None = None, sources: Sequence[int] | None = None
-    ) -> Tensor:
+    def planes(self, image: Tensor, boxes: Boxes, flags: Flags | None = None, sources: Tensor | None = None) -> Tensor:
         """The crops as float32 planes (C, N, h, w); `sources` as in `resample`."""
         flags = self.flags if flags is None else flags
         mode: Mode = flags["resample"].name.lower()
-        if mode == "bicubic":
+        if mode == "bicubic" and not torch.compiler.is_compiling():
             self._guard(image, type(self).__name__)  # its overshoot is clipped at 0 and 1
         return resample(image, boxes, flags["size"], mode, sources)
 
@@ -194,7 +182,7 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
         zoom_x, zoom_y = out_width / boxes.width, out_height / boxes.height
         shift_x = (0.5 - boxes.left) * zoom_x - 0.5
         shift_y = (0.5 - boxes.top) * zoom_y - 0.5
-        matrix = torch.zeros(len(zoom_x), 3, 3)
+        matrix = torch.zeros(len(zoom_x), 3, 3, device=zoom_x.device)
         matrix[:, 0, 0] = torch.where(boxes.flip, -zoom_x, zoom_x)
         matrix[:, 0, 2] = torch.where(boxes.flip, out_width - 1 - shift_x, shift_x)
         matrix[:, 1, 1], matrix[:, 1, 2] = zoom_y, shift_y
@@ -216,14 +204,6 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
             align_corners=True,  # pixel centres, as `transform` counts them
         )
         return back
-
-
-def boxes_of(params: Params) -> Boxes:
-    """Kornia's corner points and our flips as boxes."""
-    src = params["src"].to("cpu", torch.float32)
-    left, top = src[:, 0, 0], src[:, 0, 1]
-    right, bottom = src[:, 2, 0], src[:, 2, 1]
-    return Boxes(top, left, bottom - top + 1, right - left + 1, params["flip"].to("cpu") > 0.5)
 
 
 def _corners(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import math
 
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, output_dtype, uniform
+from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, between, first_that_fits, output_dtype
 from ssl_toolkit.augment.engine import run_steps
 from ssl_toolkit.errors import UsageError
 
@@ -25,20 +25,19 @@ class EraseDraws(Draws):
     def __repr__(self) -> str:
         return f"scale={self.scale}, ratio={self.ratio}"
 
-    def forward(
-        self, batch_shape: tuple[int, ...], same_on_batch: bool = False, generator: Generator | None = None
-    ) -> Params:
+    count = 2 * _TRIES + 2
+
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], **place: object) -> Params:
         """``top``, ``left``, ``bottom``, ``right``, (N,) float pixels; empty where no try fits."""
-        count, full_height, full_width = batch_shape[0], batch_shape[-2], batch_shape[-1]
-        shape = (count, _TRIES)
-        area = uniform(shape, *self.scale, same_on_batch, generator) * (full_height * full_width)
-        ratio = uniform(shape, math.log(self.ratio[0]), math.log(self.ratio[1]), same_on_batch, generator).exp()
-        place = uniform((count, 2), 0.0, 1.0, same_on_batch, generator)
-        height, width = (area * ratio).sqrt_().round_(), (area / ratio).sqrt_().round_()
-        found, first = ((height < full_height) & (width < full_width)).max(dim=1, keepdim=True)
-        height, width = ((side.gather(1, first) * found)[:, 0] for side in (height, width))
-        top = (place[:, 0] * (full_height - height + 1)).floor()
-        left = (place[:, 1] * (full_width - width + 1)).floor()
+        full_height, full_width = shape[-2:]
+        area = between(uniforms[:_TRIES], *self.scale) * (full_height * full_width)
+        ratio = between(uniforms[_TRIES : 2 * _TRIES], math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
+        height, width = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+        fits = (height < full_height) & (width < full_width)
+        none = torch.zeros_like(uniforms[0])
+        height, width = first_that_fits(height, fits, none), first_that_fits(width, fits, none)
+        top = (uniforms[-2] * (full_height - height + 1)).floor()
+        left = (uniforms[-1] * (full_width - width + 1)).floor()
         return {"top": top, "left": left, "bottom": top + height, "right": left + width}
 
 
@@ -52,13 +51,12 @@ class CutoutDraws(Draws):
     def __repr__(self) -> str:
         return f"side={self.side}"
 
-    def forward(
-        self, batch_shape: tuple[int, ...], same_on_batch: bool = False, generator: Generator | None = None
-    ) -> Params:
+    count = 2
+
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], **place: object) -> Params:
         """``top``, ``left``, ``bottom``, ``right``, (N,) float pixels, possibly outside the image."""
-        place = uniform((batch_shape[0], 2), 0.0, 1.0, same_on_batch, generator)
-        top = (place[:, 0] * batch_shape[-2]).floor() - self.side // 2
-        left = (place[:, 1] * batch_shape[-1]).floor() - self.side // 2
+        top = (uniforms[0] * shape[-2]).floor() - self.side // 2
+        left = (uniforms[1] * shape[-1]).floor() - self.side // 2
         return {"top": top, "left": left, "bottom": top + self.side, "right": left + self.side}
 
 
@@ -76,22 +74,21 @@ class _Erase(DeviceAugmentation, IntensityAugmentationBase2D):
         self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None
     ) -> Tensor:
         """Erase from masks (N, C, H, W), with zeros."""
-        painted = _inside(self.plan(params, 0, input.device), input.shape[-2], input.shape[-1])
+        painted = _inside(self.plan(params, 0)[0].to(input.device), input.shape[-2], input.shape[-1])
         return torch.where(painted[:, None], torch.zeros((), dtype=output_dtype(input), device=input.device), input)
 
-    def sort_key(self, params: Params) -> list[int] | None:
+    def sort_key(self, params: Params) -> Tensor | None:
         """The order makes no difference."""
         return None
 
-    def plan(self, params: Params, channels: int, device: torch.device) -> Tensor:
+    def plan(self, params: Params, channels: int) -> tuple[Tensor, ...]:
         """(N, 4): top, left, bottom, right; an empty rectangle where nothing is erased."""
         sides = torch.stack([params[name] for name in ("top", "left", "bottom", "right")], dim=1)
-        drawn = torch.where(params["batch_prob"][:, None] > 0.5, sides, torch.zeros(()))
-        return drawn.to(device, non_blocking=True)
+        return (sides * (params["batch_prob"][:, None] > 0.5),)
 
-    def run(self, planes: Tensor, plan: Tensor, first: int, last: int) -> Tensor:
-        """Paint the rectangles of images `first` to `last`, in place."""
-        return planes.masked_fill_(_inside(plan[first:last], planes.shape[2], planes.shape[3]), self.value)
+    def run(self, planes: Tensor, sides: Tensor) -> Tensor:
+        """Paint the rectangles of the planes' images (C, n, h, w)."""
+        return planes.masked_fill_(_inside(sides, planes.shape[2], planes.shape[3]), self.value)
 
 
 class RandomErasing(_Erase):

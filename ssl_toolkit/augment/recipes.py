@@ -1,7 +1,7 @@
 """The papers' augmentation recipes, as small functions that return `Views`.
 
-Every number is an argument, with the paper's value as its default. Sizes are in pixels of the view; the blur's kernel
-follows them (a tenth, odd, at least 3).
+Every number is an argument, with the paper's value as its default; all but the size are given by name. Sizes are in
+pixels of the view; the blur's kernel follows them (a tenth, odd, at least 3).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Hue = Literal["exact", "linear"]
 
 def simclr_views(
     size: int,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -71,6 +72,7 @@ def simclr_views(
 
 def cifar_views(
     size: int = 32,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -106,6 +108,7 @@ def cifar_views(
 
 def moco_v1_views(
     size: int = 224,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.2, 1.0),
     flip_p: float = 0.5,
@@ -129,12 +132,14 @@ def moco_v1_views(
     Source: He et al. 2020, Momentum Contrast, section 3.3; the authors' ``main_moco.py``.
     """
     return moco_v2_views(
-        size, channels, crop_scale, flip_p, jitter, jitter_p, grey_p, blur_p=0.0, hue=hue, grey_first=True
-    )
+        size, channels=channels, crop_scale=crop_scale, flip_p=flip_p, jitter=jitter, jitter_p=jitter_p,
+        grey_p=grey_p, blur_p=0.0, hue=hue, grey_first=True,
+    )  # fmt: skip
 
 
 def moco_v2_views(
     size: int = 224,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.2, 1.0),
     flip_p: float = 0.5,
@@ -176,6 +181,7 @@ def moco_v2_views(
 
 def byol_views(
     size: int = 224,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     flip_p: float = 0.5,
@@ -219,6 +225,7 @@ def byol_views(
 
 def moco_v3_views(
     size: int = 224,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.08, 1.0),
     flip_p: float = 0.5,
@@ -249,12 +256,14 @@ def moco_v3_views(
         ``main_moco.py``.
     """
     return byol_views(
-        size, channels, crop_scale, flip_p, jitter, jitter_p, grey_p, blur_p, blur_sigma, solarize_p, "bilinear", hue
-    )
+        size, channels=channels, crop_scale=crop_scale, flip_p=flip_p, jitter=jitter, jitter_p=jitter_p,
+        grey_p=grey_p, blur_p=blur_p, blur_sigma=blur_sigma, solarize_p=solarize_p, interpolation="bilinear", hue=hue,
+    )  # fmt: skip
 
 
 def multicrop_views(
     size: int = 224,
+    *,
     channels: int = 3,
     local_size: int | None = None,
     global_count: int = 2,
@@ -324,6 +333,7 @@ def multicrop_views(
 
 def swav_views(
     size: int = 224,
+    *,
     channels: int = 3,
     local_size: int | None = None,
     global_count: int = 2,
@@ -360,13 +370,16 @@ def swav_views(
         and appendix A; ``multicropdataset.py``.
     """
     return multicrop_views(
-        size, channels, local_size, global_count, local_count, global_scale, local_scale, flip_p, jitter, jitter_p,
-        grey_p, (blur_p, blur_p), blur_p, blur_sigma, 0.0, "bilinear", hue,
+        size, channels=channels, local_size=local_size, global_count=global_count, local_count=local_count,
+        global_scale=global_scale, local_scale=local_scale, flip_p=flip_p, jitter=jitter, jitter_p=jitter_p,
+        grey_p=grey_p, global_blur_p=(blur_p, blur_p), local_blur_p=blur_p, blur_sigma=blur_sigma, solarize_p=0.0,
+        interpolation="bilinear", hue=hue,
     )  # fmt: skip
 
 
 def cpc_views(
     size: int,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.3, 1.0),
     flip_p: float = 0.5,
@@ -394,6 +407,7 @@ def cpc_views(
 
 def pretext_views(
     size: int,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.5, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -424,6 +438,7 @@ def pretext_views(
 
 def jigsaw_views(
     size: int,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.5, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -448,6 +463,7 @@ def jigsaw_views(
 
 def masked_autoencoder_views(
     size: int,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.2, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -464,11 +480,12 @@ def masked_autoencoder_views(
 
     Source: He et al. 2022, table 1e and appendix A.1.
     """
-    return pretext_views(size, channels, crop_scale, crop_ratio, flip_p)
+    return pretext_views(size, channels=channels, crop_scale=crop_scale, crop_ratio=crop_ratio, flip_p=flip_p)
 
 
 def finetune_views(
     size: int,
+    *,
     channels: int = 3,
     crop_scale: tuple[float, float] = (0.3, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -494,7 +511,8 @@ def finetune_views(
 
     Source: Szegedy et al. 2015 (crop); Cubuk et al. 2020, RandAugment; Zhong et al. 2020, Random Erasing.
     """
-    view = cast(View, pretext_views(size, channels, crop_scale, crop_ratio, flip_p).transforms[0])
+    views = pretext_views(size, channels=channels, crop_scale=crop_scale, crop_ratio=crop_ratio, flip_p=flip_p)
+    view = cast(View, views.transforms[0])
     then: list[nn.Module] = []
     if randaugment:
         if channels != 3:
@@ -506,7 +524,7 @@ def finetune_views(
 
 
 def eval_view(
-    size: int, resize: int | None = None, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    size: int, *, resize: int | None = None, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 ) -> EvalView:
     """The one view that evaluation sees: short side resized, centre crop.
 

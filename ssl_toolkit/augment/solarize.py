@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, RangeGuard, rows
-from ssl_toolkit.augment.engine import run_steps
+from ssl_toolkit.augment.base import DeviceAugmentation, Draws, Flags, Params, RangeGuard
+from ssl_toolkit.augment.engine import only, run_steps
 from ssl_toolkit.errors import UsageError
 
 
@@ -17,9 +17,9 @@ class NoDraws(Draws):
     def __repr__(self) -> str:
         return "nothing drawn"
 
-    def forward(
-        self, batch_shape: tuple[int, ...], same_on_batch: bool = False, generator: Generator | None = None
-    ) -> Params:
+    count = 0
+
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], **place: object) -> Params:
         """No parameters."""
         return {}
 
@@ -55,26 +55,22 @@ class Solarize(DeviceAugmentation, IntensityAugmentationBase2D):
         self._guard(input, type(self).__name__)
         return run_steps(input, [(self, params)])
 
-    def sort_key(self, params: Params) -> list[int] | None:
+    def sort_key(self, params: Params) -> Tensor | None:
         """The order makes no difference."""
         return None
 
-    def plan(self, params: Params, channels: int, device: torch.device) -> list[int]:
-        """Which images are solarised."""
-        return rows(params["batch_prob"])
+    def plan(self, params: Params, channels: int) -> tuple[Tensor, ...]:
+        """Which images are solarised, (N,) bool."""
+        return (params["batch_prob"] > 0.5,)
 
-    def run(self, planes: Tensor, plan: list[int], first: int, last: int) -> Tensor:
-        """Solarise those of the planes' images that were drawn, in place."""
-        chosen = [row - first for row in plan if first <= row < last]
-        if len(chosen) == last - first:
-            planes.copy_(_solarized(planes, self.threshold))
-        elif chosen:
-            index = torch.tensor(chosen).to(planes.device, non_blocking=True)
-            planes.index_copy_(1, index, _solarized(planes.index_select(1, index), self.threshold))
+    def run(self, planes: Tensor, on: Tensor) -> Tensor:
+        """Solarise those of the planes' images (C, n, h, w) that were drawn."""
+        only(on, solarize_, planes, threshold=self.threshold, neutral=False)
         return planes
 
 
-def _solarized(x: Tensor, threshold: float) -> Tensor:
+def solarize_(x: Tensor, threshold: float) -> None:
+    """Invert at and above the threshold, in place."""
     # Written as x + above (1 - 2x): three passes that vectorise, where `torch.where` on a CPU does not.
     above = torch.ge(x, threshold, out=torch.empty_like(x))
-    return torch.rsub(x, 1, alpha=2).mul_(above).add_(x)
+    x.add_(torch.rsub(x, 1, alpha=2).mul_(above))

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, cast
+import types
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Any, Literal, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_toolkit.augment.base import DeviceAugmentation, Params, RangeGuard
-from ssl_toolkit.augment.crop import ResizedCropFlip, boxes_of
+from ssl_toolkit.augment.base import DeviceAugmentation, Params, RangeGuard, uniform_block
+from ssl_toolkit.augment.crop import ResizedCropFlip
 from ssl_toolkit.augment.engine import Step, run_steps
-from ssl_toolkit.augment.resample import Boxes, resample
+from ssl_toolkit.augment.resample import Boxes, boxes_of, resample
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.randomness import derive_seed
 
 
 class View(nn.Module):
-    """One view: a crop and what follows it, run image by image where that keeps the cache warm.
+    """One view: a crop and what follows it, a pure function of (images, uniforms).
 
     It does what the same augmentations do in `AugmentationSequential`, and faster: nothing between them is written to
-    memory. Each operation draws from its own stream, so that one more operation leaves the others' draws as they were.
+    memory. On a CPU it goes through the batch in pieces, on CUDA it is compiled (see `Views.compiled`).
 
     Args:
         crop: The crop, with or without flip.
@@ -36,23 +38,54 @@ class View(nn.Module):
         self.then = nn.Sequential(*then)
         self.unit = all(getattr(step, "mean", None) is None for step in steps)  # nothing normalises
         self._guard = RangeGuard()
+        self._compiled: Callable[..., Tensor] | None = None
 
-    def draw(self, shape: tuple[int, ...], seed: int, box: Tensor | None = None) -> list[Params]:
-        """The parameters of crop and steps for a batch of `shape` (N, C, H, W), from `seed` alone."""
-        crop = self.crop.forward_parameters(shape, _stream(seed, self.crop, 0), box=box)
+    @property
+    def draws(self) -> int:
+        """Uniforms that an image takes."""
+        return sum(operation.draws for operation in self._operations())
+
+    def from_uniforms(self, uniforms: Tensor, shape: tuple[int, ...], box: Tensor | None = None) -> list[Params]:
+        """The parameters of crop and steps.
+
+        Args:
+            uniforms: (draws, N) in [0, 1), on any device.
+            shape: (N, C, H, W) of the images.
+            box: (N, 2) heights and widths of the valid top left part of each image of a padded batch.
+        """
+        parts = torch.split(uniforms, [operation.draws for operation in self._operations()])
         cropped = (*shape[:2], *self.crop.flags["size"])
         return [
-            crop,
-            *(step.forward_parameters(cropped, _stream(seed, step, number)) for number, step in _numbered(self.steps)),
+            self.crop.from_uniforms(parts[0], shape, box=box),
+            *(step.from_uniforms(part, cropped) for step, part in zip(self._operations()[1:], parts[1:], strict=True)),
         ]
 
-    def forward(self, image: Tensor, params: list[Params] | None = None, box: Tensor | None = None) -> Tensor:
+    def make(self, image: Tensor, params: list[Params]) -> Tensor:
+        """Crop and steps by given parameters; neither waits for a device nor asks it anything."""
+        boxes = Boxes(*(field.to(image.device) for field in boxes_of(params[0])))
+
+        def crop(sources: Tensor | None) -> Tensor:
+            return self.crop.planes(image, boxes if sources is None else boxes.pick(sources), sources=sources)
+
+        pairs = list(zip(cast("Iterable[Step]", self.steps), params[1:], strict=True))
+        return run_steps(image, pairs, crop, self.crop.flags["size"], self.unit)
+
+    def forward(
+        self,
+        image: Tensor,
+        params: list[Params] | None = None,
+        box: Tensor | None = None,
+        uniforms: Tensor | None = None,
+        compiled: bool = True,
+    ) -> Tensor:
         """Make the view.
 
         Args:
             image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W).
-            params: From `draw`, to repeat a view; drawn anew when None, with a seed from the global generator.
+            params: From `from_uniforms`, to repeat a view; None: from `uniforms`.
             box: (N, 2) heights and widths of the valid top left part of each image of a padded batch.
+            uniforms: (draws, N) that decide everything; drawn from the global CPU generator when None.
+            compiled: Whether a compiler may make one function of it on CUDA.
 
         Returns:
             (N, C, h, w): float32 for uint8, else the input's dtype.
@@ -61,34 +94,86 @@ class View(nn.Module):
             ValueError: Float images that leave [0, 1] (on an accelerator, only the first batch is looked at).
         """
         self._guard(image, "View")
-        if params is None:
-            params = self.draw(tuple(image.shape), new_seed(), box)
-        boxes = boxes_of(params[0])
-
-        def crop(sources: list[int]) -> Tensor:
-            in_order = sources == list(range(sources[0], sources[-1] + 1))
-            rows = slice(sources[0], sources[-1] + 1) if in_order else torch.tensor(sources)
-            return self.crop.planes(image, boxes.pick(rows), sources=sources)
-
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            pairs = list(zip(cast("Iterable[Step]", self.steps), params[1:], strict=True))
-            view: Tensor = self.then(run_steps(image, pairs, crop, self.crop.flags["size"], self.unit))
-        return view
+            if params is not None:
+                view = self.make(image, params)
+            else:
+                if uniforms is None:
+                    uniforms = to_device(uniform_block(self.draws, len(image)), image.device)
+                use = self._fused if compiled and image.device.type == "cuda" and len(image) else self._made
+                view = use(image, uniforms, None if box is None else box.to(image.device, non_blocking=True))
+            made: Tensor = self.then(view)
+        return made
+
+    def _operations(self) -> list[DeviceAugmentation]:
+        return [self.crop, *cast("Iterable[DeviceAugmentation]", self.steps)]
+
+    def _made(self, image: Tensor, uniforms: Tensor, box: Tensor | None) -> Tensor:
+        return self.make(image, self.from_uniforms(uniforms, tuple(image.shape), box))
+
+    def _fused(self, image: Tensor, uniforms: Tensor, box: Tensor | None) -> Tensor:
+        """The view as one compiled function, or as it is where there is no compiler (with one warning)."""
+        if not Views.compiler_works:
+            return self._made(image, uniforms, box)
+        if self._compiled is None:
+            self._compiled = compiled_function(self._made)
+        torch._dynamo.maybe_mark_dynamic(image, 0 if box is None else (0, 2, 3))
+        torch._dynamo.maybe_mark_dynamic(uniforms, 1)
+        try:
+            return self._compiled(image, uniforms, box)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler on the user's machine may raise
+            Views.compiler_works = False
+            reason = str(error).strip().split("\n")[0][:200]
+            warnings.warn(f"torch.compile failed, views go on uncompiled: {reason}", RuntimeWarning, stacklevel=2)
+            return self._made(image, uniforms, box)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function belongs to the module that it was made of, and a copy makes its own.
+        return {**self.__dict__, "_compiled": None}
+
+
+def compiled_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A bound method compiled as one graph, with compilations of its own.
+
+    The compiler counts how often it compiles a piece of code, and gives up after eight: ten views of one class must not
+    share that count.
+    """
+    method = cast(types.MethodType, function)
+    plain = cast(types.FunctionType, method.__func__)
+    own = types.FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__)
+    return cast("Callable[..., Tensor]", torch.compile(types.MethodType(own, method.__self__), fullgraph=True))
+
+
+def to_device(uniforms: Tensor, device: torch.device) -> Tensor:
+    """To a device without waiting for it."""
+    if device.type != "cuda":
+        return uniforms.to(device)
+    return uniforms.pin_memory().to(device, non_blocking=True)
 
 
 class Views(nn.Module):
     """A list of independent augmentations of one batch, one output a view.
 
-    Nothing here is ever differentiated, and autocast never reaches it: the parameters of an augmentation and the
-    pixels of a view are float32 whatever the precision of the training.
+    All that is random in a batch is one block of uniforms, drawn on the CPU in one call and sent in one copy; every
+    view computes its parameters from its rows of it, where the images are. Nothing here is ever differentiated, and
+    autocast never reaches it: the parameters of an augmentation and the pixels of a view are float32 whatever the
+    precision of the training.
 
     Args:
         transforms: One module a view, each uint8 or float [0, 1] (N, C, H, W) -> float (N, C, h, w).
+
+    Attributes:
+        compiled: Whether each `View` is compiled into one function on CUDA; the first batch then takes seconds.
     """
+
+    compiler_works = True  # until it fails once, in any view
 
     def __init__(self, transforms: Sequence[nn.Module]) -> None:
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
+        self.compiled = True
         self._guard = RangeGuard()
 
     @torch.no_grad()
@@ -116,15 +201,18 @@ class Views(nn.Module):
             )
         if image.is_floating_point():
             image = image.to(torch.float32)
-        # A seed a view, drawn before any of them: what a view draws does not depend on the others.
-        seeds = [new_seed() for _ in self.transforms]
-        with torch.autocast(image.device.type, enabled=False):
-            return [
-                transform(image, transform.draw(tuple(image.shape), seed, box))
-                if isinstance(transform, View)
-                else transform(image)
-                for transform, seed in zip(self.transforms, seeds, strict=True)
-            ]
+        counts = [transform.draws if isinstance(transform, View) else 0 for transform in self.transforms]
+        block = to_device(uniform_block(sum(counts), len(image)), image.device)
+        if box is not None:
+            box = box.to(image.device, non_blocking=True)
+        made = []
+        for transform, last, count in zip(self.transforms, accumulate(counts), counts, strict=True):
+            if isinstance(transform, View):
+                made.append(transform(image, None, box, block[last - count : last], self.compiled))
+            else:
+                with torch.autocast(image.device.type, enabled=False):
+                    made.append(transform(image))
+        return made
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -178,28 +266,9 @@ class EvalView(nn.Module):
             return image.to(torch.float32).mul(unit).clamp_(0, 1)
 
     def _from_boxes(self, image: Tensor, box: Tensor) -> Tensor:
-        valid = box.to("cpu", torch.float32)
+        valid = box.to(image.device, torch.float32)
         side = (valid.amin(dim=1) * (self.size / self.resize)).round()
         top, left = ((valid - side[:, None]) / 2).round().unbind(1)
-        boxes = Boxes(top, left, side, side, torch.zeros(len(side), dtype=torch.bool))
+        boxes = Boxes(top, left, side, side, torch.zeros_like(side, dtype=torch.bool))
         planes = resample(image, boxes, (self.size, self.size), self.mode)
         return planes.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # planes are working memory
-
-
-def new_seed() -> int:
-    """A seed from the global CPU generator, which the training loop seeds at each step."""
-    return int(torch.randint(2**62, (), device="cpu"))
-
-
-def _stream(seed: int, step: DeviceAugmentation, number: int) -> Generator:
-    """A generator for the `number`-th operation of its kind."""
-    return torch.Generator().manual_seed(derive_seed(seed, type(step).__name__, number))
-
-
-def _numbered(steps: nn.ModuleList) -> Iterator[tuple[int, DeviceAugmentation]]:
-    """Each step with the number of earlier ones of its kind."""
-    seen: dict[str, int] = {}
-    for step in cast("Iterable[DeviceAugmentation]", steps):
-        kind = type(step).__name__
-        yield seen.setdefault(kind, 0), step
-        seen[kind] += 1

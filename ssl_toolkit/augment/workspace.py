@@ -3,7 +3,7 @@
 On a CPU the arithmetic of an augmentation is cheaper than the fresh pages that its temporaries would touch, so the
 buffers of a piece are taken from here again and again. In a `View` they hold a few pieces, a few MiB a thread in all;
 augmentations outside of one take a batch at once, and each buffer may keep up to 16 MiB then. On an accelerator
-PyTorch's own allocator does this already.
+PyTorch's own allocator does this already, and a compiler needs no memory at all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def take(name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         device: Its device.
     """
     count = math.prod(shape)
-    if device.type != "cpu" or count > _LIMIT:
+    if device.type != "cpu" or count > _LIMIT or torch.compiler.is_compiling():
         return torch.empty(shape, dtype=torch.float32, device=device)
     held = _buffers.named.get(name)
     if held is None or held.numel() < count:

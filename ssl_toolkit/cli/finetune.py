@@ -262,7 +262,7 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     classes = parts["train"].classes or []
     method = FineTuning(
         encoder.train(),
-        finetune_views(encoder.config.image_size, encoder.config.channels, **_chosen(config, VIEWS)),
+        finetune_views(encoder.config.image_size, channels=encoder.config.channels, **_chosen(config, VIEWS)),
         OptimizerConfig(**config["optimizer"]),
         classes=classes,
         probe=probe,
