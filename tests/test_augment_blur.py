@@ -5,7 +5,7 @@ from kornia import augmentation as K
 from torchvision.transforms import v2
 
 from ssl_toolkit.augment import GaussianBlur
-from ssl_toolkit.augment.blur import blur_bands_, blur_taps_
+from ssl_toolkit.augment.blur import blur_bands_, blur_dense_, blur_matrix, blur_taps_
 from ssl_toolkit.errors import UsageError
 
 
@@ -72,23 +72,38 @@ def test_known_values():
     assert torch.allclose(line[0, :, 0], expected)
 
 
-@pytest.mark.parametrize("blur", [blur_taps_, blur_bands_])
-@pytest.mark.parametrize("everywhere", [False, True])
+def test_matrix_known_values():
+    weight = torch.exp(torch.tensor(-0.5))
+    near, middle = weight / (1 + 2 * weight), 1 / (1 + 2 * weight)
+    expected = torch.tensor([[middle, 2 * near, 0], [near, middle, near], [0, 2 * near, middle]])
+    assert torch.allclose(blur_matrix(torch.ones(1), 1, 3)[0], expected)
+    assert torch.equal(blur_matrix(torch.zeros(1), 3, 8)[0], torch.eye(8))
+    assert torch.allclose(blur_matrix(torch.full((1,), 5.0), 7, 8).sum(-1), torch.ones(1, 8))
+
+
+@pytest.mark.parametrize(("blur", "error"), [(blur_taps_, 1e-5), (blur_dense_, 1e-3)])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24), (40, 70)])
-def test_every_way_blurs_alike(monkeypatch, blur, everywhere, height, width):
-    """Taps and bands, as on a CPU and as on an accelerator, where images that stay have a sigma of 0."""
-    monkeypatch.setattr("ssl_toolkit.augment.blur.whole", lambda x: everywhere)
+def test_every_way_blurs_alike(blur, error, height, width):
     planes = torch.rand(3, 2, height, width)
     expected = torch.stack([F.gaussian_blur(planes[:, 0], [7, 7], [1.5, 1.5]), planes[:, 1]], dim=1)
     blur(planes, torch.tensor([1.5, 0.0]), 3)
-    assert torch.allclose(planes, expected, atol=1e-5)
+    assert torch.allclose(planes, expected, atol=error)
 
 
-def test_planes_that_do_not_lie_together():
+def test_on_an_accelerator_what_is_not_drawn_stays_to_the_bit(monkeypatch):
+    for name in ("blur", "engine"):
+        monkeypatch.setattr(f"ssl_toolkit.augment.{name}.whole", lambda x: True)
+    image = torch.rand(8, 3, 150, 150)
+    blur = GaussianBlur(p=0.5)
+    output = blur(image)
+    assert (output == image).flatten(1).all(1).tolist() == (blur._params["batch_prob"] < 0.5).tolist()
+
+
+def test_bands_blur_channels_that_do_not_lie_together():
     planes = torch.rand(3, 2, 40, 50)
     expected = F.gaussian_blur(planes[:, 1], [9, 9], [1.5, 1.5])
     untouched = planes[:, 0].clone()
-    blur_bands_(planes[:, 1:], torch.tensor([1.5]), 4)
+    blur_bands_(planes[:, 1], 1.5, 4)
     assert torch.allclose(planes[:, 1], expected, atol=1e-5)
     assert torch.equal(planes[:, 0], untouched)
 

@@ -13,6 +13,7 @@ from ssl_toolkit.augment import (
     Solarize,
     View,
     Views,
+    multicrop_views,
     simclr_views,
 )
 from ssl_toolkit.augment.base import uniform_block
@@ -67,6 +68,22 @@ def test_one_more_view_leaves_the_others():
     assert torch.equal(two[0], three[0])
     assert torch.equal(two[1], three[1])
     assert not torch.equal(two[0], two[1])
+
+
+def test_views_that_are_alike_are_one_batch_on_a_gpu(monkeypatch):
+    """The same views as one after the other."""
+    views = multicrop_views(16, local_size=8, local_count=3, blur_sigma=(0.1, 1.0))
+    assert views._groups(torch.device("cuda")) == [[0], [1], [2, 3, 4]]
+    assert simclr_views(16)._groups(torch.device("cuda")) == [[0, 1]]
+    other = [a_view(), a_view(GaussianBlur()), a_view(GaussianBlur((0.1, 1.0))), View(ResizedCropFlip((16, 16)))]
+    assert Views(other)._groups(torch.device("cuda")) == [[0], [1], [2], [3]]
+    box = torch.tensor([[24, 20], [12, 9]]).repeat(5, 1)
+    torch.manual_seed(0)
+    apart = views(images(), box)
+    torch.manual_seed(0)
+    monkeypatch.setattr(Views, "_groups", lambda self, device: [[0], [1], [2, 3, 4]])
+    for one, two in zip(views(images(), box), apart, strict=True):
+        assert torch.allclose(one, two, atol=1e-6)
 
 
 def test_the_global_seed_decides():

@@ -76,6 +76,7 @@ class DeviceAugmentation:
     p: float
     same_on_batch: bool
     keepdim: bool
+    flags: Flags
     _params: Params
     _param_generator: Draws
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -104,6 +104,22 @@ class View(nn.Module):
                 view = use(image, uniforms, None if box is None else box.to(image.device, non_blocking=True))
             made: Tensor = self.then(view)
         return made
+
+    def is_like(self, other: object) -> bool:
+        """Whether another view draws and does the same."""
+        return isinstance(other, View) and not len(self.then) and not len(other.then) and self._name == other._name
+
+    @cached_property
+    def _name(self) -> str:
+        plain = (bool, int, float, str, tuple, set, type(None))
+        return repr(
+            [
+                (type(part), sorted((k, v) for k, v in vars(part).items() if isinstance(v, plain) and k != "training"))
+                for operation in self._operations()
+                for part in (operation, operation._param_generator)
+            ]
+            + [operation.flags for operation in self._operations()]
+        )
 
     def _operations(self) -> list[DeviceAugmentation]:
         return [self.crop, *cast("Iterable[DeviceAugmentation]", self.steps)]
@@ -205,14 +221,30 @@ class Views(nn.Module):
         block = to_device(uniform_block(sum(counts), len(image)), image.device)
         if box is not None:
             box = box.to(image.device, non_blocking=True)
-        made = []
-        for transform, last, count in zip(self.transforms, accumulate(counts), counts, strict=True):
-            if isinstance(transform, View):
-                made.append(transform(image, None, box, block[last - count : last], self.compiled))
-            else:
+        made: list[Tensor] = []
+        uniforms = torch.split(block, counts)
+        for group in self._groups(image.device):
+            first = self.transforms[group[0]]
+            if not isinstance(first, View):
                 with torch.autocast(image.device.type, enabled=False):
-                    made.append(transform(image))
+                    made.append(first(image))
+                continue
+            parts = torch.cat([uniforms[number] for number in group], dim=1) if len(group) > 1 else uniforms[group[0]]
+            boxes = box if box is None or len(group) == 1 else box.repeat(len(group), 1)
+            images = image if len(group) == 1 else image.repeat(len(group), 1, 1, 1)
+            made += first(images, None, boxes, parts, self.compiled).chunk(len(group))
         return made
+
+    def _groups(self, device: torch.device) -> list[list[int]]:
+        """Positions of neighbours that are alike: on CUDA they are one batch, one function and one launch each."""
+        alike: list[list[int]] = []
+        for number, transform in enumerate(self.transforms):
+            last = self.transforms[alike[-1][0]] if alike else None
+            if device.type == "cuda" and isinstance(transform, View) and transform.is_like(last):
+                alike[-1].append(number)
+            else:
+                alike.append([number])
+        return alike
 
     def __len__(self) -> int:
         return len(self.transforms)
