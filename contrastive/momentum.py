@@ -28,5 +28,6 @@ def momentum_update(follower: nn.Module, leader: nn.Module, momentum: float) -> 
     Source: He et al. 2020 (MoCo), equation 2; Tarvainen & Valpola 2017.
     """
     torch._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), 1 - momentum)
-    for mine, its in zip(follower.buffers(), leader.buffers(), strict=True):
-        mine.copy_(its)
+    mine, its = list(follower.buffers()), list(leader.buffers())
+    if mine:
+        torch._foreach_copy_(mine, its)

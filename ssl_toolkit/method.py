@@ -139,7 +139,10 @@ class Method(pl.LightningModule, ABC):
         with torch.no_grad():
             views = self.views(batch.image, batch.box)
         scalars = self.step(views, batch)
-        self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image), sync_dist=True)
+        # Only where it is written down: even a metric that nobody reads is work for the host in every step.
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0:
+            self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image), sync_dist=True)
         return scalars["loss"]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

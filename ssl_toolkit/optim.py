@@ -132,12 +132,14 @@ def build_optimizer(
     lr = scaled_lr(config, batch_size)
     for group in groups:
         group["lr"] = lr * group["scale"]
+    # One kernel for all parameters, where they lie on a GPU.
+    fused = all(p.is_cuda for group in groups for p in group["params"]) or None
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr)
+        return torch.optim.AdamW(groups, lr, fused=fused)
     if config.name == "adam":
-        return torch.optim.Adam(groups, lr)
+        return torch.optim.Adam(groups, lr, fused=fused)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr, momentum=config.momentum, fused=fused)
     if config.name == "lars":
         lars: Optimizer = Lars(groups, lr, momentum=config.momentum)
         return lars

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,12 +29,15 @@ from ssl_toolkit.runs import RunFolder, launched_rank
 MEASURED = 2000  # images that a method may look at before it is trained
 BEFORE_TRAINING = -1  # the step of these draws
 
+# Optimiser steps that are worth the compilation of an encoder and its views on a GPU, some minute or two.
+WORTH_COMPILING = 2000
+
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def native_bf16(accelerator: str = "auto") -> bool:
     """Whether the device computes in bfloat16 itself; in software it is tens of times slower than float32."""
-    if _on_cuda(accelerator):
+    if on_cuda(accelerator):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return accelerator in ("auto", "cpu") and any(getattr(torch.cpu, name, bool)() for name in names)
@@ -52,7 +56,7 @@ def fit(
     accelerator: str = "auto",
     devices: int = 1,
     sync_batch_norm: bool = True,
-    compile_encoder: bool = False,
+    compile: bool = False,
     checkpoint_every: int | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -72,7 +76,7 @@ def fit(
         accelerator: Lightning's name of the device type.
         devices: Processes that train together, a device each; `loader` must be that of this process.
         sync_batch_norm: Whether batch norm is over the batches of all processes.
-        compile_encoder: Whether ``torch.compile`` is applied to the encoder.
+        compile: Whether ``torch.compile`` is applied to the encoder, and on CUDA to the views.
         checkpoint_every: Optimiser steps between checkpoints; None takes one every five minutes.
         resume: Whether to go on from the newest checkpoint that loads.
         progress: Whether a progress bar is shown.
@@ -89,7 +93,8 @@ def fit(
     by_hand = not method.automatic_optimization
     method.accumulate, method.clip_gradient = accumulate, clip_gradient
     first = launched_rank() == 0
-    if compile_encoder:
+    method.views.compiled = compile
+    if compile:
         method.compile_encoder()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
     name = type(method).__name__
@@ -98,9 +103,9 @@ def fit(
     # Short runs are logged more often, so that there is a curve to look at.
     log_every = max(1, min(10, method.total_steps // 50))
 
-    on_cuda = _on_cuda(accelerator)
+    cuda = on_cuda(accelerator)
     if devices > 1 and sync_batch_norm:
-        if on_cuda:
+        if cuda:
             convert_sync_batchnorm(method)
         else:
             synchronize_batch_norm(method)
@@ -109,16 +114,19 @@ def fit(
         run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.kept_encoder, run.encoder_file, name)
     )
 
-    with _quiet(), signals_given_back():
+    with _quiet(), signals_given_back(), fast_arithmetic(cuda):
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
             devices=devices,
-            strategy=_together(on_cuda) if devices > 1 else "auto",
+            strategy=_together(cuda) if devices > 1 else "auto",
             precision=precision,
             accumulate_grad_batches=1 if by_hand else accumulate,
             gradient_clip_val=None if by_hand else clip_gradient or None,
             log_every_n_steps=log_every,
+            benchmark=cuda or None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
             logger=_loggers(run, int(checkpoint.stem.split("-")[1]) if checkpoint else 0) if first else False,
             plugins=[AtomicCheckpointIO()],
             callbacks=[
@@ -148,14 +156,27 @@ def prepare(method: Method, loader: ImageLoader, seed: int) -> None:
         method.prepare(method.views(batch.image, batch.box) for batch in batches)
 
 
-def _on_cuda(accelerator: str) -> bool:
+@contextlib.contextmanager
+def fast_arithmetic(cuda: bool) -> Iterator[None]:
+    """TF32 for what stays in float32 on a GPU, while it lasts."""
+    before = torch.get_float32_matmul_precision()
+    if cuda:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def on_cuda(accelerator: str) -> bool:
+    """Whether Lightning's name of a device type means CUDA on this machine."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def _together(on_cuda: bool) -> DDPStrategy:
+def _together(cuda: bool) -> DDPStrategy:
     # Buffers need not be sent: queues and centres gather what they are made of, batch norm is synchronised or, where
     # that is not wanted, the first process's is kept.
-    return DDPStrategy(process_group_backend="nccl" if on_cuda else "gloo", broadcast_buffers=False)
+    return DDPStrategy(process_group_backend="nccl" if cuda else "gloo", broadcast_buffers=False)
 
 
 def _loggers(run: RunFolder, resume_step: int) -> list[Logger]:

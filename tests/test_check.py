@@ -29,7 +29,7 @@ def batches(count: int, size: int = 16, frames: int = 1) -> list[Batch]:
 def trial(found: Any = SimCLR, size: int = 16, **optimizer: Any) -> Trial:
     torch.manual_seed(0)
     heads = dict.fromkeys(tiny_heads(found), 64)
-    views = found.default_views(size, 3 * found.min_frames)
+    views = found.default_views(size, channels=3 * found.min_frames)
     method = found(Encoder(small_config(found, size)), views, OptimizerConfig(**optimizer), **heads)
     return Trial(method, images_per_step=16)
 

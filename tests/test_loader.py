@@ -10,6 +10,7 @@ from ssl_toolkit.data.loader import (
     BadImages,
     ImageLoader,
     InMemory,
+    OnDevice,
     Subset,
     cached,
     center_crop,
@@ -18,6 +19,7 @@ from ssl_toolkit.data.loader import (
 )
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.errors import ToolkitError, UsageError
+from tests.conftest import Arrays
 
 
 def flat(batches: list[list[int]]) -> list[int]:
@@ -237,7 +239,7 @@ def test_training_gets_whole_images_and_their_boxes(in_memory: bool, workers: in
         assert np.array_equal(image[:, :height, :width], images.pixels[index])
         assert image.sum() == images.pixels[index].sum()  # zeros around it
     moved = batch.to("meta")
-    assert (moved.image.device.type, moved.box.device.type) == ("meta", "cpu")
+    assert (moved.image.device.type, moved.box.device.type) == ("meta", "meta")
 
 
 def test_evaluation_gets_the_central_squares() -> None:
@@ -266,3 +268,48 @@ def test_read_some_passes_over_what_cannot_be_read(noise_images: Callable) -> No
     images = noise_images(6, broken=(4, 0))
     assert [int(image[0, 0, 0]) for image in read_some(images, [4, 3, 0, 5, 1], 2)] == [3, 5]
     assert len(read_some(images, [0, 4], 2)) == 0
+
+
+def unequal_images(broken: tuple[int, ...] = ()) -> Arrays:
+    """Images of many sizes, one of them a panorama."""
+    rng = np.random.default_rng(1)
+    sizes = [(16, 16), (16, 20), (24, 16), (16, 90), (16, 17)] * 5
+    images = Arrays(np.zeros((25, 3, 1, 1), np.uint8), np.arange(25) % 3, broken)
+    images.pixels = [rng.integers(0, 256, (3, *size), dtype=np.uint8) for size in sizes]  # type: ignore[assignment]
+    return images
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+@pytest.mark.parametrize("broken", [(), (3, 4, 24)])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_set_on_the_device_gives_the_same_batches(
+    noise_images: Callable, unequal: bool, broken: tuple[int, ...], rank: int
+) -> None:
+    """To the last bit: order, replacements of bad images, padding, boxes; also from the middle of an epoch on."""
+    images = unequal_images(broken) if unequal else noise_images(25, broken)
+    bad = BadImages(images, max_rate=0.5)
+    kept = OnDevice(images, 16, bad, torch.device("cpu"))
+    plain, fast = (
+        ImageLoader(each, 16, batch_size=4, shuffle=True, seed=7, bad=bad, rank=rank, world_size=2)
+        for each in (images, kept)
+    )
+    assert fast._on_device
+    assert not plain._on_device
+    for _ in range(3):
+        for ours, theirs in zip(fast, plain, strict=True):
+            for one, two in zip(ours, theirs, strict=True):
+                assert (one is None) == (two is None)
+                assert one is None or torch.equal(one, two)
+    assert fast.state_dict() == plain.state_dict()
+    fast.load_state_dict({"position": 4, "images": 25})
+    plain.load_state_dict({"position": 4, "images": 25})
+    assert torch.equal(next(iter(fast)).image, next(iter(plain)).image)
+
+
+def test_a_set_on_the_device_is_taken_where_it_is_asked_for(noise_images: Callable) -> None:
+    images, cpu = noise_images(8), torch.device("cpu")
+    assert isinstance(cached(images, 16, BadImages(images), "device", device=cpu), OnDevice)
+    assert not isinstance(cached(images, 16, BadImages(images), "auto", device=cpu), OnDevice)
+    assert not isinstance(cached(images, 16, BadImages(images), "memory", device=cpu), OnDevice)
+    evaluation = ImageLoader(OnDevice(images, 16, BadImages(images), cpu), 16, batch_size=4)
+    assert torch.equal(next(iter(evaluation)).image, torch.from_numpy(images.pixels[:4]))

@@ -56,7 +56,9 @@ def test_every_method_is_installed() -> None:
 
 def small(found: type[Method]) -> Method:
     torch.manual_seed(0)
-    return found(Encoder(small_config(found, 32)), found.default_views(32, 3 * found.min_frames), **tiny_heads(found))
+    return found(
+        Encoder(small_config(found, 32)), found.default_views(32, channels=3 * found.min_frames), **tiny_heads(found)
+    )
 
 
 def batch_of(label: torch.Tensor, frames: int = 1) -> Batch:
@@ -163,7 +165,7 @@ def test_no_trained_weight_is_left_without_a_gradient_by_other_networks(found: t
     """Processes that train together would wait for it."""
     config = replace(small_config(found, 64), name=name, patch_size=8 if "vit" in name else 0)
     try:
-        method = found(Encoder(config), found.default_views(64, 3 * found.min_frames), **tiny_heads(found))
+        method = found(Encoder(config), found.default_views(64, channels=3 * found.min_frames), **tiny_heads(found))
         image = torch.rand(8, 3 * found.min_frames, 64, 64)
         batch = Batch((255 * image).to(torch.uint8), UNLABELLED, torch.arange(8))
         method.step(method.views(batch.image), batch)["loss"].backward()

@@ -43,7 +43,8 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     method.seed = config["seed"]
     device = pick_device({"gpu": "cuda"}.get(config["accelerator"], config["accelerator"]))
     method.to(device)
-    if config["compile"]:
+    method.views.compiled = config["compile"] == "always"
+    if config["compile"] == "always":
         method.compile_encoder()
     order = numpy_generator(config["seed"], "check").permutation(len(images))
     part = Subset(images, order[: max(VARIETY, BATCHES) * batch_size])

@@ -1,6 +1,8 @@
 """``ssl-toolkit pretrain``: images in, a run folder with an encoder out."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,14 +52,14 @@ def pretrain(
     epochs: int = 100,
     batch_size: int = 256,
     seed: int = 0,
-    workers: int = 2,
-    cache: Literal["auto", "memory", "none"] = "auto",
+    workers: int | Literal["auto"] = "auto",
+    cache: Literal["auto", "device", "memory", "none"] = "auto",
     data_root: str = "data",
     max_bad_rate: float = 0.01,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "auto",
     accumulate: int = 1,
     clip_gradient: float = 0.0,
-    compile: bool = False,
+    compile: Literal["auto", "always", "never"] = "auto",
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     devices: int = 1,
     sync_batch_norm: bool = True,
@@ -90,14 +92,17 @@ def pretrain(
         epochs: Passes over the images.
         batch_size: Images a batch, on each device.
         seed: Decides everything that is random.
-        workers: Processes that read images.
-        cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
+        workers: Processes that read images; auto takes as many as there are cores, from 2 to 16.
+        cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
+            them there where a quarter of its free memory suffices.
         data_root: Folder of torchvision's data sets, to which they are downloaded.
         max_bad_rate: Share of images that may be unreadable before the run fails, in [0, 1].
-        precision: Arithmetic of the training; auto takes bf16-mixed where the device computes in it natively.
+        precision: Arithmetic of the training; auto takes bf16-mixed on a GPU that computes in it natively, 32-true
+            elsewhere.
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
-        compile: Whether torch.compile is applied to the encoder.
+        compile: Whether torch.compile is applied to the encoder and the views; auto does so on a GPU for runs of at
+            least 2,000 steps, which are worth the minute that it takes.
         accelerator: Type of device.
         devices: Devices that train together, a process and a batch each; on the CPU, processes.
         sync_batch_norm: Whether batch norm is over the batches of all devices.
@@ -210,13 +215,15 @@ def assemble(config: dict[str, Any]) -> tuple["ImageSet", "Method"]:
     from ssl_toolkit.data.loader import full_batches, read_some
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.randomness import derive_seed
-    from ssl_toolkit.training import native_bf16
+    from ssl_toolkit.training import native_bf16, on_cuda
 
+    if config["workers"] == "auto":
+        config["workers"] = max(2, min(16, available_cores()))
     check_numbers(config)
     check_accelerator(config["accelerator"], config["devices"])
     native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
-        config["precision"] = "bf16-mixed" if native else "32-true"
+        config["precision"] = "bf16-mixed" if native and on_cuda(config["accelerator"]) else "32-true"
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = open_images(config["data"], root=config["data_root"], labels=config["labels"], channels=config["channels"])
@@ -230,6 +237,11 @@ def assemble(config: dict[str, Any]) -> tuple["ImageSet", "Method"]:
     for image in read_some(images, [0], 1, encoder.config.load_size):
         try_step(method, image)
     return images, method
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def try_step(method: "Method", image: "NDArray[np.uint8]") -> None:
@@ -254,9 +266,12 @@ def try_step(method: "Method", image: "NDArray[np.uint8]") -> None:
 
 def run(config: dict[str, Any]) -> Path:
     """Train what `config` says, all of it resolved (see `pretrain`)."""
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached
-    from ssl_toolkit.training import fit
+    import torch
 
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
+    from ssl_toolkit.training import WORTH_COMPILING, fit, on_cuda
+
+    start = time.perf_counter()
     images, method = assemble(config)
     encoder = method.encoder
     rank, world_size, size = launched_rank(), config["devices"], encoder.config.load_size
@@ -273,7 +288,18 @@ def run(config: dict[str, Any]) -> Path:
             f"{encoder.config.name} with {encoder.feature_dim} features"
         )
     bad = BadImages(images, folder.bad_images(rank), config["max_bad_rate"])
-    images = cached(images, size, bad, config["cache"], config["workers"], config["progress"] and rank == 0)
+    listed = time.perf_counter()
+    cuda = on_cuda(config["accelerator"])
+    device = torch.device("cuda", rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    shown = config["progress"] and rank == 0
+    images = cached(images, size, bad, config["cache"], config["workers"], shown, device)
+    read = time.perf_counter()
+    steps = full_batches(images, config["batch_size"], world_size) * config["epochs"] // config["accumulate"]
+    compiled = config["compile"] == "always" or (config["compile"] == "auto" and cuda and steps >= WORTH_COMPILING)
+    if rank == 0:
+        say(f"start: {listed - start:.1f} s to list images and build the method, {read - listed:.1f} s to read them")
+        if compiled and config["compile"] == "auto":
+            say(f"compiling encoder and views, worth it for {steps:,} steps: --compile never leaves it")
     loader = ImageLoader(
         images,
         size,
@@ -284,6 +310,7 @@ def run(config: dict[str, Any]) -> Path:
         bad=bad,
         rank=rank,
         world_size=world_size,
+        device=device,
     )
     try:
         fit(
@@ -291,7 +318,7 @@ def run(config: dict[str, Any]) -> Path:
             loader,
             folder,
             callbacks=[*online_knn(config, images, encoder), *collapse_doctor(config)],
-            compile_encoder=config["compile"],
+            compile=compiled,
             **{name: config[name] for name in FIT},
         )
     except UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,10 @@ class Batch(NamedTuple):
     box: Tensor | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
-        """The batch on a device, but for the boxes: crops are drawn on the CPU, which must not wait for the device."""
-        image, label, index = (part.to(device, **kwargs) for part in (self.image, self.label, self.index))
-        return Batch(image, label, index, self.box)
+        """The batch on a device; nothing is copied of one that is there."""
+        return self.each(lambda part: part.to(device, **kwargs))
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A function of every tensor."""
+        box = None if self.box is None else function(self.box)
+        return Batch(function(self.image), function(self.label), function(self.index), box)

@@ -153,29 +153,116 @@ class InMemory(ImageSet):
         return pixels
 
 
+class OnDevice(InMemory):
+    """An image set in memory that also lies on a device, as bytes: a batch is an index.
+
+    Args:
+        images: What to read.
+        size: Short side to which images are resized.
+        bad: Receives the images that cannot be read.
+        device: Where they lie.
+        workers: Processes that read.
+        progress: Shows a progress bar.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        size: int,
+        bad: BadImages,
+        device: torch.device,
+        workers: int = 0,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(images, size, bad, workers, progress)
+        empty = np.zeros((self.channels, 0, 0), np.uint8)
+        whole = [empty if pixels is None else center_crop(pixels, MAX_ASPECT * size) for pixels in self._pixels]
+        self.sizes = np.array([pixels.shape[1:] for pixels in whole], np.int64).reshape(-1, 2)
+        self._readable = np.array([pixels is not None for pixels in self._pixels])
+        self._equal = len(np.unique(self.sizes[self._readable], axis=0)) <= 1
+        self._device_labels = torch.from_numpy(self.labels).to(device)
+        self._first = torch.from_numpy(np.cumsum([0, *self.sizes.prod(axis=1)])[:-1]).to(device)
+        self._device_sizes = torch.from_numpy(self.sizes).to(device)
+        # One pixel after the other, whatever the sizes; of equal ones, image after image.
+        shape = (-1, self.channels)
+        flat = np.concatenate([pixels.reshape(self.channels, -1).T for pixels in whole]).reshape(shape)
+        self.pixels = torch.from_numpy(flat).to(device)
+        if self._equal and self._readable.all() and len(whole):
+            self.pixels = self.pixels.view(len(whole), *self.sizes[0], self.channels).permute(0, 3, 1, 2).contiguous()
+
+    def readable(self, rows: NDArray[np.int64], tries: int) -> NDArray[np.int64]:
+        """In the place of an image that cannot be read, the next one that can; left out if `tries` find none."""
+        found = []
+        for row in rows.tolist():
+            candidates = ((row + step) % len(self) for step in range(tries))
+            found += [each for each in candidates if self._readable[each]][:1]
+        return np.array(found, np.int64)
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """The images at `rows`, all of them readable, as the loader gives them: whole, and padded where they differ."""
+        device = self.pixels.device
+        index = torch.from_numpy(rows)
+        index = index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
+        label = self._device_labels.index_select(0, index)
+        if self.pixels.dim() == 4:
+            return Batch(self.pixels.index_select(0, index), label, index)
+        sizes = self.sizes[rows]
+        height, width = sizes.max(axis=0).tolist()
+        box = self._device_sizes.index_select(0, index)
+        y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+        own_height, own_width = box[:, 0, None, None], box[:, 1, None, None]
+        place = self._first.index_select(0, index)[:, None, None] + y * own_width + x
+        inside = (y < own_height) & (x < own_width)
+        image = self.pixels[place.where(inside, torch.zeros_like(place))] * inside[..., None]
+        equal = bool((sizes == sizes[0]).all())
+        return Batch(image.permute(0, 3, 1, 2).contiguous(), label, index, None if equal else box)
+
+
 CACHE_LIMIT = 2 * 2**30  # bytes
+DEVICE_SHARE = 0.25  # of the device's free memory
 
 
 def fits_in_memory(images: ImageSet, size: int, cache: str = "auto") -> bool:
     """Whether `cached` keeps the images in memory."""
+    return cache in ("memory", "device") or (cache == "auto" and _bytes(images, size) <= CACHE_LIMIT)
+
+
+def _bytes(images: ImageSet, size: int) -> float:
     # Photographs are 3:2 at the longest, most of them.
-    fits = len(images) * images.channels * size * size * 1.5 <= CACHE_LIMIT
-    return cache == "memory" or (cache == "auto" and fits)
+    return len(images) * images.channels * size * size * 1.5
+
+
+def fits_on_device(images: ImageSet, size: int, cache: str, device: torch.device) -> bool:
+    """Whether `cached` also keeps the images on the device."""
+    if cache != "auto" or device.type != "cuda":
+        return cache == "device"
+    free, _ = torch.cuda.mem_get_info(device)
+    return fits_in_memory(images, size) and _bytes(images, size) <= DEVICE_SHARE * free
 
 
 def cached(
-    images: ImageSet, size: int, bad: BadImages, cache: str = "auto", workers: int = 0, progress: bool = False
+    images: ImageSet,
+    size: int,
+    bad: BadImages,
+    cache: str = "auto",
+    workers: int = 0,
+    progress: bool = False,
+    device: torch.device | None = None,
 ) -> ImageSet:
-    """The images decoded once and kept in memory, or as they are.
+    """The images decoded once and kept in memory or on a device, or as they are.
 
     Args:
         images: What to read.
         size: Short side to which images are resized, pixels.
         bad: Receives the images that cannot be read.
-        cache: ``memory`` keeps them, ``none`` does not, ``auto`` keeps up to 2 GiB.
+        cache: ``memory`` keeps them, ``device`` keeps them on the device too, ``none`` does not; ``auto`` keeps up to
+            2 GiB, on a CUDA device where a quarter of its free memory suffices.
         workers: Processes that read.
         progress: Shows a progress bar.
+        device: Where the images are needed; None: on the CPU, where memory is all there is.
     """
+    if device is not None and fits_on_device(images, size, cache, device):
+        return OnDevice(images, size, bad, device, workers, progress)
     return InMemory(images, size, bad, workers, progress) if fits_in_memory(images, size, cache) else images
 
 
@@ -240,6 +327,7 @@ class ImageLoader:
             squares; None: for training. Of an image longer than 4:1, "whole" is the middle of that shape.
         rank: Which part of each global batch is ours.
         world_size: How many parts there are.
+        device: A CUDA device to which batches are copied, one ahead of the step, on a stream of its own.
 
     Raises:
         UsageError: If training is left with no batch at all.
@@ -259,7 +347,9 @@ class ImageLoader:
         whole: bool | None = None,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
     ) -> None:
+        self._device = device if device is not None and device.type == "cuda" else None
         whole = shuffle if whole is None else whole
         self.images, self.size, self.batch_size, self.shuffle = images, size, batch_size, shuffle
         self.total = len(images)
@@ -268,6 +358,9 @@ class ImageLoader:
         self._length = full_batches(images, batch_size, world_size) if shuffle else -(-self.total // batch_size)
         # An image set in memory gains nothing from processes that copy it about.
         self.workers = workers = 0 if isinstance(images, InMemory) else workers
+        self._whole, self._transform = whole, transform
+        # More bad images than this end the run, so no search for a substitute need go further.
+        self._tries = int(self.bad.max_rate * len(images)) + 2
         self._order = _Order(self.total, batch_size, shuffle, seed, rank, world_size)
         self._loader: DataLoader[Any] = DataLoader(
             _Fetch(
@@ -277,7 +370,7 @@ class ImageLoader:
                 substitute=shuffle,
                 seed=seed,
                 transform=transform,
-                limit=self.bad.max_rate,
+                tries=self._tries,
             ),
             batch_size=None,  # the sampler's items are whole batches
             sampler=self._order,
@@ -292,17 +385,36 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._order.epoch, self._order.start = divmod(self.position, len(self)) if self.shuffle else (0, 0)
+        batches = self._indexed() if self._on_device else self._read()
+        for batch in batches if self._device is None or self._on_device else _sent_ahead(batches, self._device):
+            self.position += self.shuffle
+            if batch is not None:
+                yield batch
+
+    @property
+    def _on_device(self) -> bool:
+        return isinstance(self.images, OnDevice) and self.shuffle and self._whole and self._transform is None
+
+    def _indexed(self) -> Iterator[Batch | None]:
+        assert isinstance(self.images, OnDevice)
+        for _, rows in self._order:
+            found = self.images.readable(np.asarray(rows, np.int64), self._tries)
+            yield self.images.batch(found) if len(found) else None
+
+    def _read(self) -> Iterator[Batch | None]:
         for pixels, box, indices, bad in self._loader:
             self.bad.record(bad)
-            self.position += self.shuffle
-            if indices:
-                index = np.asarray(indices, np.int64)
-                yield Batch(
+            index = np.asarray(indices, np.int64)
+            yield (
+                Batch(
                     torch.from_numpy(pixels),
                     torch.from_numpy(self.images.labels[index]),
                     torch.from_numpy(index),
                     None if box is None else torch.from_numpy(box),
                 )
+                if indices
+                else None
+            )
 
     def state_dict(self) -> dict[str, int]:
         """The position, for a checkpoint."""
@@ -320,6 +432,34 @@ class ImageLoader:
                 "bring the images back as they were, or start a new run from its encoder"
             )
         self.position = state["position"]
+
+
+def _sent_ahead(batches: Iterator[Batch | None], device: torch.device) -> Iterator[Batch | None]:
+    """Batches on a CUDA device: while the step runs, the next one is on its way, from pinned memory."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def sent(batch: Batch | None) -> Batch | None:
+        if batch is None:
+            return None
+        pinned = batch.each(torch.Tensor.pin_memory)
+        with torch.cuda.stream(stream):
+            return pinned.to(device, non_blocking=True)
+
+    def arrived(batch: Batch | None) -> Batch | None:
+        step = torch.cuda.current_stream(device)
+        step.wait_stream(stream)
+        for part in batch or ():
+            if part is not None:
+                part.record_stream(step)
+        return batch
+
+    ready = next(batches, None)
+    ready = sent(ready)
+    for batch in batches:
+        handed = arrived(ready)
+        ready = sent(batch)
+        yield handed
+    yield arrived(ready)
 
 
 class _Order(Sampler[tuple[int, list[int]]]):
@@ -353,12 +493,10 @@ class _Fetch(Dataset[_Fetched]):
         substitute: bool,
         seed: int,
         transform: Transform | None,
-        limit: float,
+        tries: int,
     ) -> None:
         self.images, self.size, self.longest = images, size, longest
-        self.substitute, self.seed, self.transform = substitute, seed, transform
-        # More bad images than this end the run, so no search for a substitute need go further.
-        self.tries = int(limit * len(images)) + 2
+        self.substitute, self.seed, self.transform, self.tries = substitute, seed, transform, tries
 
     def __getitem__(self, item: tuple[int, list[int]]) -> _Fetched:
         epoch, indices = item
