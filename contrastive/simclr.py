@@ -29,6 +29,7 @@ class SimCLR(Method):
         temperature: Divides the similarities, above 0.
         hidden_dim: Width of the projection head's hidden layer.
         projection_dim: Dimension in which views are compared.
+        last_norm: Whether a batch norm stands behind the projection head's last layer, as in the authors' code.
 
     Source: Chen et al. 2020, algorithm 1; the projection head is thrown away (section 4.2).
     """
@@ -44,11 +45,12 @@ class SimCLR(Method):
         temperature: float = 0.2,
         hidden_dim: int = 512,
         projection_dim: int = 128,
+        last_norm: bool = False,
     ) -> None:
         super().__init__(encoder, views, optimizer)
         require_positive(temperature=temperature, hidden_dim=hidden_dim, projection_dim=projection_dim)
         require_two_views(len(views))
-        self.projector = mlp(encoder.feature_dim, hidden_dim, projection_dim)
+        self.projector = mlp(encoder.feature_dim, hidden_dim, projection_dim, last_norm=last_norm)
         self.temperature = temperature
 
     def chance_loss(self, batch_size: int) -> float | None:

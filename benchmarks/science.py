@@ -1,0 +1,147 @@
+"""Recipes at full length, as far as the minutes go, and on from there at the next call.
+
+    python benchmarks/science.py --data cifar10 --minutes 9 --recipes simclr moco
+    python benchmarks/science.py --data cifar10 --recipes simclr:optimizer.lr=0.12 --epochs 50 --choose-on val
+
+`--data` is a folder with train/ and test/, a folder a class. Each recipe (configs/NAME_cifar10_r18.yaml) is trained by
+`ssl-toolkit pretrain` in a run folder of its own; when the minutes are over it is stopped as by Ctrl-C, which saves it.
+Then kNN (k = 200 and 20, temperature .1) and the linear probe, one row of JSON a run and call in OUT/rows.jsonl, and
+the table of all rows. Recipes are chosen on a validation part, 5,000 training images by the hash of their names
+(`--choose-on val`, the default); `--choose-on test` scores the test images, once a recipe is settled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory, Subset
+from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.encoders import load_encoder
+from ssl_toolkit.eval.features import Features, extract
+from ssl_toolkit.eval.knn import knn
+from ssl_toolkit.eval.linear_probe import linear_probe
+from ssl_toolkit.logs import read_metrics
+from ssl_toolkit.runs import RunFolder
+
+VALIDATION = 5000
+COMMAND = [sys.executable, "-c", "from ssl_toolkit.cli import main; main()", "pretrain"]
+
+
+def validation_rows(images: ImageSet) -> np.ndarray:
+    """The images whose names have the smallest hashes: the same ones on every machine."""
+    names = ["/".join(Path(images.path(row)).parts[-2:]) for row in range(len(images))]
+    return np.sort(np.argsort([hashlib.blake2b(name.encode()).hexdigest() for name in names])[:VALIDATION])
+
+
+def train(recipe: str, run: RunFolder, options: argparse.Namespace, manifest: str, seconds: float) -> bool:
+    """Train on, for so many seconds at most; whether the run is finished."""
+    name, *changes = recipe.split(":")
+    arguments = ["--config", f"{name}_{options.set_name}_r18", "--data", manifest, "--labels", "none"]
+    arguments += ["--out", str(run.path), "--resume", *(f"--{change}" for change in changes)]
+    if options.epochs:
+        arguments += ["--epochs", str(options.epochs)]
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return process.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        return False
+
+
+def evaluate(run: RunFolder, train_images: ImageSet, test_images: ImageSet) -> dict[str, float]:
+    """Scores by kNN and linear probe of the encoder as it stands."""
+    encoder = load_encoder(run.encoder_file)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parts: list[Features] = [
+        extract(encoder, ImageLoader(images, encoder.config.load_size), view=encoder.eval_view(), device=device)
+        for images in (train_images, test_images)
+    ]
+    return {
+        "knn200": knn(*parts, k=200)["top1"],
+        "knn20": knn(*parts, k=20)["top1"],
+        "linear": linear_probe(*parts, device=device)["top1"],
+    }
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows as Markdown."""
+    lines = ["| recipe | epochs | min | images/s | kNN, k = 200 | k = 20 | linear | scored on |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---|")
+    for row in rows:
+        scores = " | ".join(f"{100 * float(str(row[name])):.1f}" for name in ("knn200", "knn20", "linear"))
+        lines.append(
+            f"| {row['recipe']} | {row['epochs']} of {row['of']} | {row['minutes']} | {row['images_per_second']:,} "
+            f"| {scores} | {row['scored_on']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Recipes at full length.", allow_abbrev=False)
+    parser.add_argument("--data", default="cifar10", help="folder with train/ and test/")
+    parser.add_argument("--set-name", default="cifar10", help="which recipes: NAME_SET_r18")
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--recipes", nargs="+", default=["simclr"], metavar="NAME[:option=value...]")
+    parser.add_argument("--epochs", type=int, help="in the place of the recipe's")
+    parser.add_argument("--choose-on", choices=("val", "test"), default="val")
+    parser.add_argument("--out", type=Path, default=Path("runs/science"))
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    whole = open_images(f"{options.data}/train")
+    held_out = validation_rows(whole)
+    rest = np.setdiff1d(np.arange(len(whole)), held_out)
+    on_val = options.choose_on == "val"
+    seen = Subset(whole, rest) if on_val else whole
+    manifest = options.out / f"train_{options.choose_on}.csv"
+    if not manifest.exists():
+        lines = (f"{Path(seen.path(row)).resolve()}\n" for row in range(len(seen)))
+        manifest.write_text("path\n" + "".join(lines))
+    finished = {}
+    for number, recipe in enumerate(options.recipes):
+        run = RunFolder(options.out / f"{recipe.replace(':', '+').replace('/', '_')}_{options.choose_on}")
+        share = (end - time.monotonic()) / (len(options.recipes) - number)
+        started = time.monotonic()
+        finished[recipe] = (run, train(recipe, run, options, str(manifest), share), time.monotonic() - started)
+
+    size = 32 if options.set_name == "cifar10" else 146
+    bank, queries = (
+        InMemory(images, size, BadImages(images), workers=min(16, os.cpu_count() or 1))
+        for images in (seen, Subset(whole, held_out) if on_val else open_images(f"{options.data}/test"))
+    )
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    for recipe, (run, done, seconds) in finished.items():
+        metrics = read_metrics(run.metrics_file)
+        if not metrics or not run.encoder_file.exists():
+            print(f"{recipe}: nothing was trained")
+            continue
+        speeds = [float(row["images_per_second"]) for row in metrics if row.get("images_per_second")]
+        config = run.config()
+        row = {
+            "recipe": recipe, "epochs": int(metrics[-1]["epoch"]) + done, "of": config["epochs"],
+            "minutes": round(seconds / 60, 2), "images_per_second": round(float(np.median(speeds))),
+            **evaluate(run, bank, queries), "scored_on": options.choose_on, "machine": machine,
+            "torch": torch.__version__, "date": str(datetime.date.today()),
+        }  # fmt: skip
+        with (options.out / "rows.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    rows = [json.loads(line) for line in (options.out / "rows.jsonl").read_text().splitlines()]
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
