@@ -264,7 +264,7 @@ LEARNS: dict[str, dict[str, Any]] = {
     "moco": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {**MOMENTUM, "queue_size": 500}},
     "moco_v3": {"epochs": 2, "lr": 2e-3, "views": UNLIKE_PAIR, "method": MOMENTUM},
     "nnclr": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {**HEAD, "queue_size": 500}},
-    "rotation": {"epochs": 3, "lr": 3e-3, "views": {"size": 24}, "size": 32},
+    "rotation": {"epochs": 4, "lr": 3e-3, "views": {"size": 24}, "size": 32},
     "simclr": {"epochs": 4, "lr": 3e-3, "views": SHAPE_PAIR, "method": HEAD, "size": 32},
     "simsiam": {"epochs": 4, "lr": 5e-4, "views": PAIR, "method": SIMSIAM},
     "swav": {"epochs": 3, "lr": 2e-3, "views": SWAV_CROPS, "method": SWAV},
