@@ -84,3 +84,27 @@ def test_wheel_works_beside_a_hostile_eval(wheel: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "simclr" in done.stdout
+
+
+WARNS = "import warnings\n\ndef pytest_runtest_setup(item):\n    warnings.warn('of a plug-in', UserWarning)\n"
+TESTS = """
+import warnings
+
+def test_other_code_may_warn():
+    exec(compile("import warnings; warnings.warn('x')", "theirs.py", "exec"), {"__name__": "other"})
+
+def test_ours_may_not():
+    exec(compile("import warnings; warnings.warn('x')", "ours.py", "exec"), {"__name__": "ssl_toolkit.optim"})
+"""
+
+
+def test_only_our_own_warnings_are_errors(tmp_path: Path) -> None:
+    """Beside any plug-in of pytest: one that warns within pytest itself would end the run if its warnings were errors."""
+    (tmp_path / "warning_plugin.py").write_text(WARNS)
+    (tmp_path / "test_of_warnings.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    command += ["-o", "addopts=", "-p", "warning_plugin", "-p", "no:cacheprovider", "test_of_warnings.py"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=100)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "FAILED test_of_warnings.py::test_ours_may_not" in done.stdout
