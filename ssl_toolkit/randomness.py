@@ -7,7 +7,9 @@ stopped and resumed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -32,8 +34,22 @@ def numpy_generator(*key: int | str) -> np.random.Generator:
 
 
 def seed_device(seed: int, step: int, rank: int) -> None:
-    """Seed PyTorch's global generators, CPU and accelerators, for one training step on one rank.
+    """Seed PyTorch's global generators, CPU and accelerator, for one training step on one rank.
 
-    Kornia and dropout draw from the global generators, so this is what makes a step's draws repeatable.
+    Kornia and dropout draw from the global generators, so this is what makes a step's draws repeatable. The states are
+    those of ``torch.manual_seed``, which also notes a stack trace for each kind of device that is not there: more work
+    for the host than the rest of a step's bookkeeping.
     """
-    torch.manual_seed(derive_seed(seed, "device", step, rank))
+    value = derive_seed(seed, "device", step, rank)
+    torch.default_generator.manual_seed(value)
+    _seed_accelerator()(value)
+
+
+@functools.cache
+def _seed_accelerator() -> Callable[[int], object]:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return lambda value: None
+    module = torch.get_device_module(accelerator)
+    seed: Callable[[int], object] = getattr(module, "manual_seed_all", module.manual_seed)
+    return seed

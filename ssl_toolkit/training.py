@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import math
@@ -100,10 +101,9 @@ def fit(
     name = type(method).__name__
     if checkpoint is None and type(method).prepare is not Method.prepare:
         prepare(method, loader, seed)
-    # Short runs are logged more often, so that there is a curve to look at.
-    log_every = max(1, min(10, method.total_steps // 50))
-
     cuda = on_cuda(accelerator)
+    # Short runs are logged more often, so that there is a curve to look at; a GPU is waited for whenever one reads it.
+    log_every = max(1, min(50 if cuda else 10, method.total_steps // 50))
     if devices > 1 and sync_batch_norm:
         if cuda:
             convert_sync_batchnorm(method)
@@ -114,7 +114,7 @@ def fit(
         run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.kept_encoder, run.encoder_file, name)
     )
 
-    with _quiet(), signals_given_back(), fast_arithmetic(cuda):
+    with _quiet(), signals_given_back(), fast_arithmetic(cuda), collector_spared():
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
@@ -166,6 +166,20 @@ def fast_arithmetic(cuda: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def collector_spared() -> Iterator[None]:
+    """Let Python's garbage collector leave out what is there already, while it lasts.
+
+    Torch and its companions are a million objects, and a full collection, every few hundred steps, stops the host for a
+    third of a second to look at them.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def on_cuda(accelerator: str) -> bool:

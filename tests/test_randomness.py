@@ -23,3 +23,10 @@ def test_equal_keys_give_equal_draws() -> None:
     assert torch.equal(draws[0], draws[3])
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+def test_a_step_is_seeded_as_torch_would() -> None:
+    seed_device(1, 2, 3)
+    ours = torch.rand(3)
+    torch.manual_seed(derive_seed(1, "device", 2, 3))
+    assert torch.equal(ours, torch.rand(3))
