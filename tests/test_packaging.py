@@ -99,7 +99,7 @@ def test_ours_may_not():
 
 
 def test_only_our_own_warnings_are_errors(tmp_path: Path) -> None:
-    """Beside any plug-in of pytest: one that warns within pytest itself would end the run if its warnings were errors."""
+    """A plug-in that warns within pytest itself would end the run if its warnings were errors."""
     (tmp_path / "warning_plugin.py").write_text(WARNS)
     (tmp_path / "test_of_warnings.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
