@@ -6,9 +6,9 @@ from kornia.enhance import adjust_hue
 from ssl_toolkit.augment import channels as ops
 
 COUNT, SIDE = 9, 16
-FACTORS = torch.linspace(0.2, 1.8, COUNT)
-TURNS = torch.linspace(-0.5, 0.5, COUNT)
-ZERO = torch.zeros(COUNT)
+FACTORS = torch.linspace(0.2, 1.8, COUNT).view(-1, 1, 1)
+TURNS = torch.linspace(-0.5, 0.5, COUNT).view(-1, 1, 1)
+ZERO = torch.zeros(COUNT, 1, 1)
 
 
 def a_batch():
@@ -42,7 +42,7 @@ def run(name, x, apart=False):
 def test_equals_torchvision(name, integer_error):
     image = a_batch()
     ours = run(name, planes(image))
-    amounts = (TURNS if name == "hue" else FACTORS).tolist()
+    amounts = (TURNS if name == "hue" else FACTORS).flatten().tolist()
     adjust = getattr(F, f"adjust_{name}")
     floats = torch.stack([adjust(one.float() / 255, amount) for one, amount in zip(image, amounts, strict=True)])
     assert torch.allclose(ours, floats, atol=2e-5)
@@ -53,13 +53,13 @@ def test_equals_torchvision(name, integer_error):
 
 def test_hue_equals_kornia():
     image = a_batch().float() / 255
-    theirs = adjust_hue(image, TURNS * 2 * torch.pi)
+    theirs = adjust_hue(image, TURNS.flatten() * 2 * torch.pi)
     assert torch.allclose(run("hue", planes(a_batch())), theirs, atol=1e-4)
 
 
 def test_hue_known_values():
     x = torch.tensor([[[[1.0, 0.0]]], [[[0.0, 0.5]]], [[[0.0, 0.5]]]])  # red, and a dark cyan
-    ops.turn_hue_(x, torch.tensor([1 / 3]))
+    ops.turn_hue_(x, torch.full((1, 1, 1), 1 / 3))
     assert torch.allclose(x[:, 0, 0, 0], torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)  # green
     assert torch.allclose(x[:, 0, 0, 1], torch.tensor([0.5, 0.0, 0.5]), atol=1e-6)  # magenta
 
@@ -88,10 +88,11 @@ def test_a_neutral_blend_changes_nothing():
 def test_other_channel_counts_use_the_mean_of_all():
     x = torch.rand(5, 2, 2, 4)
     expected = (0.5 * x + 0.5 * x.mean(dim=(0, 2, 3), keepdim=True)).clamp(0, 1)
-    ops.contrast_(x, torch.full((2,), 0.5))
+    ops.contrast_(x, torch.full((2, 1, 1), 0.5))
     assert torch.allclose(x, expected, atol=1e-6)
-    ops.scale_(x, torch.tensor([0.5, 3.0]))
-    assert torch.allclose(x, (expected * torch.tensor([0.5, 3.0])[:, None, None]).clamp(0, 1), atol=1e-6)
+    factors = torch.tensor([0.5, 3.0]).view(2, 1, 1)
+    ops.scale_(x, factors)
+    assert torch.allclose(x, (expected * factors).clamp(0, 1), atol=1e-6)
 
 
 def test_mixed_channels():
@@ -111,7 +112,7 @@ def test_hue_matrix_keeps_greys_and_turns_back():
 
 def turned(x, turns):
     x = x.clone()
-    ops.turn_hue_(x, turns)
+    ops.turn_hue_(x, turns.view(-1, 1, 1))
     return x
 
 

@@ -190,12 +190,17 @@ def test_each_order_is_a_part_of_the_row_of_stages():
     assert len(output.unique(dim=0)) > 20
 
 
-def test_ranks_and_their_inverse():
-    uniforms = torch.tensor([[0.1, 0.5], [0.9, 0.5], [0.4, 0.2], [0.3, 0.5]])
-    places = colour.ranks(uniforms)
-    assert places.tolist() == [[0, 3, 2, 1], [1, 2, 0, 3]]  # of equal ones the first comes first
-    assert colour.inverse(places).tolist() == [[0, 3, 2, 1], [2, 0, 1, 3]]
-    assert torch.equal(colour.inverse(colour.inverse(places)), places)
+def test_orders_are_drawn_by_sorting():
+    uniforms = torch.full((9, 2), 0.5)
+    uniforms[4:8] = torch.tensor([[0.1, 0.5], [0.9, 0.5], [0.4, 0.2], [0.3, 0.5]])
+    order = colour.ColourDraws((0.4, 0.4, 0.4, 0.1), 0.2, "random").from_uniforms(uniforms, (2, 3, 8, 8))["order"]
+    assert order.tolist() == [[0, 3, 2, 1], [2, 0, 1, 3]]  # of equal ones the first comes first
+
+
+def test_stages_of_an_order():
+    assert colour.stages_of((0, 1, 2, 3)) == [0, 3, 1, 2, 3, 3, 3, 3, 3, 3, 3]
+    assert colour.stages_of((3, 1, 2, 0)) == [3, 3, 3, 3, 3, 3, 3, 3, 1, 2, 0]
+    assert colour.stages_of((2, 3, 0, 1)) == [3, 3, 3, 2, 3, 3, 0, 3, 1, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import torch
 import torchvision.transforms.v2.functional as F
 from torchvision.transforms import InterpolationMode
 
-from ssl_toolkit.augment.resample import DENSE_SIDE, Boxes, axis_matrix, axis_taps, resample
+from ssl_toolkit.augment.resample import DENSE_SIDE, Boxes, axis_matrix, resample, taps
 
 
 def a_batch(height, width, count=5, channels=3):
@@ -15,14 +15,19 @@ def some_boxes(height, width):
     top, left = torch.tensor([0.0, 3, 1, 0, 5]), torch.tensor([0.0, 2, 0, 4, 1])
     tall = torch.tensor([height, height - 3, 7, 9, height - 6]).float()
     wide = torch.tensor([width, width - 2, 11, width - 4, 6]).float()
-    return Boxes(top, left, tall, wide, torch.tensor([False, True, False, True, True]))
+    flip = torch.tensor([False, True, False, True, True])
+    return Boxes(torch.stack([top, left]), torch.stack([tall, wide]), flip)
+
+
+def rectangle(boxes, row):
+    """Top, left, height, width of one of the boxes."""
+    return (*boxes.start[:, row].int().tolist(), *boxes.length[:, row].int().tolist())
 
 
 def by_torchvision(image, boxes, size, mode):
     views = []
     for row, one in enumerate(image):
-        top, left, height, width = (int(field[row]) for field in boxes[:4])
-        view = F.resized_crop(one, top, left, height, width, list(size), InterpolationMode(mode), antialias=True)
+        view = F.resized_crop(one, *rectangle(boxes, row), list(size), InterpolationMode(mode), antialias=True)
         views.append(F.horizontal_flip(view) if boxes.flip[row] else view)
     stacked = torch.stack(views)
     return stacked.float() / 255 if stacked.dtype == torch.uint8 else stacked
@@ -85,12 +90,13 @@ def test_every_way_to_the_pixels_agrees(monkeypatch, mode, size_in, size_out):
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_taps_are_the_rows_of_the_matrix(mode):
-    start, length = torch.tensor([0.0, 3.0, 10.0]), torch.tensor([20.0, 9.0, 2.0])
-    flip = torch.tensor([False, True, False])
-    pixels, weights = axis_taps(start, length, flip, 20, 7, mode)
-    matrix = torch.zeros(3, 7, 20).scatter_add_(2, pixels, weights)
-    assert torch.allclose(matrix, axis_matrix(start, length, flip, 20, 7, mode), atol=1e-6)
-    assert pixels.shape[2] == {"bilinear": 6, "bicubic": 12}[mode]  # twice the reach of a kernel as wide as 20 / 7
+    boxes, size_in, size = some_boxes(20, 24), (20, 24), (7, 9)
+    pixels, weights = taps(boxes, size_in, size, mode)
+    assert pixels.shape == (2, 5, 9, {"bilinear": 6, "bicubic": 12}[mode])  # twice the reach of a kernel 20 / 7 wide
+    for axis, flip in enumerate((None, boxes.flip)):
+        matrix = torch.zeros(5, 9, size_in[axis]).scatter_add_(2, pixels[axis], weights[axis])[:, : size[axis]]
+        its = axis_matrix(boxes.start[axis], boxes.length[axis], flip, size_in[axis], size[axis], mode)
+        assert torch.allclose(matrix, its, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [32, DENSE_SIDE + 16])
@@ -108,7 +114,7 @@ def test_no_pixel_outside_the_box_is_read(side, mode):
     image = torch.full((5, 1, side, side), 0.25)
     inside = torch.zeros_like(image, dtype=torch.bool)
     for row in range(5):
-        top, left, height, width = (int(field[row]) for field in boxes[:4])
+        top, left, height, width = rectangle(boxes, row)
         inside[row, :, top : top + height, left : left + width] = True
     poisoned = torch.where(inside, image, torch.tensor(1.0))
     output = resample(poisoned, boxes, (20, 20), mode)

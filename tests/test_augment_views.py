@@ -177,6 +177,7 @@ def test_views_do_not_share_memory():
         assert all(torch.equal(a, b) for a, b in zip(first, before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")  # of things of torch's that are looked at
 def test_memory_does_not_grow():
     views = simclr_views(16)
     image = images(4)

@@ -199,13 +199,12 @@ def first_that_fits(candidates: Tensor, fits: Tensor, otherwise: Tensor) -> Tens
     """Of T candidates an image, the first that fits.
 
     Args:
-        candidates: (T, N).
-        fits: (T, N) bool.
-        otherwise: (N,), where none does.
+        candidates: (T, ..., N).
+        fits: (T, ..., N) bool.
+        otherwise: (..., N), where none does.
     """
-    before = fits.to(torch.int32).cumsum(0)
-    chosen = torch.where(fits & (before == 1), candidates, torch.zeros_like(candidates)).sum(0)
-    return torch.where(before[-1] > 0, chosen, otherwise)
+    chosen = (candidates * (fits & (fits.cumsum(0) == 1))).sum(0)
+    return torch.where(fits.any(0), chosen, otherwise)
 
 
 def output_dtype(image: Tensor) -> torch.dtype:

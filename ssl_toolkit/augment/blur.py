@@ -85,7 +85,7 @@ class GaussianBlur(DeviceAugmentation, IntensityAugmentationBase2D):
 
     def plan(self, params: Params, channels: int) -> tuple[Tensor, ...]:
         """Standard deviations (N,), 0 where nothing is blurred."""
-        return (torch.where(params["batch_prob"] > 0.5, params["sigma"], torch.zeros_like(params["sigma"])),)
+        return (params["sigma"] * (params["batch_prob"] > 0.5),)
 
     def run(self, planes: Tensor, sigma: Tensor) -> Tensor:
         """Blur planes (C, n, h, w)."""
@@ -112,7 +112,7 @@ def blur_taps_(planes: Tensor, sigma: Tensor, radius: int) -> None:
     A `sigma` of 0 leaves an image as it is; pixels beyond an edge are its mirror image.
     """
     height, width = planes.shape[2:]
-    centre, *sides = _weights(sigma, radius)[:, :, None, None].unbind(1)  # (n, 1, 1) each
+    centre, *sides = _weights(sigma, radius)[..., None, None].unbind(1)  # (n, 1, 1) each
     padded = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
     rows = padded[..., radius : radius + width] * centre
     for step, weight in enumerate(sides, start=1):

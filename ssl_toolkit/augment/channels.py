@@ -1,7 +1,7 @@
 """Colour arithmetic: torchvision's brightness, contrast, saturation, hue and greyscale, on planes.
 
 `x` are the channels of n images, float32 in [0, 1]: one tensor (C, n, h, w), which a CPU works through with the fewest
-calls, or a tuple of C planes (n, h, w), of which a compiler makes one pass. Every factor is (n,), one an image.
+calls, or a tuple of C planes (n, h, w), of which a compiler makes one pass. Every factor is (n, 1, 1), one an image.
 Functions that end in an underscore change `x` in place, and work in memory that is kept between calls: on a CPU fresh
 pages cost more than the arithmetic. None has a branch that depends on a value.
 """
@@ -40,21 +40,19 @@ def blend_(x: Planes, keep: Tensor, to_luma: Tensor) -> None:
 
     With a factor f, saturation is (f, 1 - f), brightness (f, 0), greyscale (0, 1).
     """
-    base = luma(x, _scratch(x, 1)[0]).mul_(to_luma[:, None, None])
-    keep = keep[:, None, None]
+    base = luma(x, _scratch(x, 1)[0]).mul_(to_luma)
     each(x, lambda plane: torch.addcmul(base, plane, keep, out=plane).clamp_(0, 1))
 
 
 def scale_(x: Planes, factor: Tensor) -> None:
     """``factor x``, clamped: brightness."""
-    each(x, lambda plane: plane.mul_(factor[:, None, None]).clamp_(max=1))
+    each(x, lambda plane: plane.mul_(factor).clamp_(max=1))
 
 
 def contrast_(x: Planes, factor: Tensor) -> None:
     """``factor x + (1 - factor) m`` with the image's mean luma m, clamped."""
-    factor = factor[:, None, None]
-    offset = (1 - factor) * luma(each(x, lambda plane: plane.mean((-2, -1), keepdim=True)))
-    each(x, lambda plane: plane.mul_(factor).add_(offset).clamp_(0, 1))
+    offset = luma(each(x, lambda plane: plane.mean((-2, -1), keepdim=True))).mul_(1 - factor)
+    each(x, lambda plane: torch.addcmul(offset, plane, factor, out=plane).clamp_(0, 1))
 
 
 def turn_hue_(x: Planes, turns: Tensor) -> None:
@@ -66,20 +64,18 @@ def turn_hue_(x: Planes, turns: Tensor) -> None:
     (green k = 1, blue k = 2).
     """
     red, green, blue = x
-    high, low, hue, chroma, swap = _scratch(x, 5)
-    torch.maximum(green, blue, out=high)
-    torch.minimum(green, blue, out=low)
-    torch.lt(red, high, out=swap)
-    torch.minimum(red, high, out=hue).sub_(low)
+    high_, low_, hue_, chroma_ = _scratch(x, 4)
+    high = torch.maximum(green, blue, out=high_)
+    low = torch.minimum(green, blue, out=low_)
+    swap = torch.lt(red, high, out=take("swap", tuple(red.shape), red.device))
+    hue = torch.minimum(red, high, out=hue_).sub_(low)
     torch.maximum(red, high, out=high)
     torch.minimum(red, low, out=low)
-    torch.sub(high, low, out=chroma).clamp_(min=_TINY)
+    chroma = torch.sub(high, low, out=chroma_).clamp_(min=_TINY)
     torch.addcdiv(swap, hue, chroma, value=-0.5, out=hue).abs_()  # thirds of a turn
     torch.sub(green, blue, out=swap)
     hue.copysign_(swap)
-    torch.add(
-        (turns + 1)[:, None, None], hue, alpha=1 / 3, out=hue
-    ).frac_()  # [0, 1): hue and turns are within half a turn each
+    torch.add(turns + 1, hue, alpha=1 / 3, out=hue).frac_()  # [0, 1): hue and turns are within half a turn each
     torch.sub(high, chroma, alpha=2, out=low)  # min - c
     high.add_(chroma)  # max + c
     torch.addcmul(low, _ramp(hue, 1 / 2, red), chroma, value=6, out=red)
@@ -92,9 +88,11 @@ def _ramp(hue: Tensor, at: float, out: Tensor) -> Tensor:
     return torch.sub(hue, at, out=out).abs_().clamp_(1 / 6, 1 / 3)
 
 
-def _scratch(x: Planes, count: int) -> tuple[Tensor, ...]:
-    """Memory for so many planes."""
-    return tuple(take(f"scratch {number}", tuple(x[0].shape), x[0].device) for number in range(count))
+def _scratch(x: Planes, count: int) -> tuple[Tensor | None, ...]:
+    """Memory for so many planes; None where the allocator keeps its own."""
+    if not isinstance(x, Tensor) or x.device.type != "cpu":
+        return (None,) * count
+    return tuple(take(f"scratch {number}", tuple(x.shape[1:]), x.device) for number in range(count))
 
 
 def mix_channels_(x: Planes, matrix: Tensor, offset: Tensor) -> None:

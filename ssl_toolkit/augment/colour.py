@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,6 +22,31 @@ _log = logging.getLogger(__name__)
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # as Kornia and torchvision number them
 _NAMES = ("brightness", "contrast", "saturation", "hue")
+
+# A row of stages of which each of the 24 orders is a part: an image goes through all of them, all but its own neutral.
+_BLEND = {BRIGHTNESS, SATURATION}
+_ROW = (_BLEND, _BLEND, {CONTRAST}, _BLEND, _BLEND, {HUE}, _BLEND, _BLEND, {CONTRAST}, _BLEND, _BLEND)
+_PLACE_VALUE = (64, 16, 4, 1)  # an order read as a number to the base of 4
+
+
+def stages_of(order: Sequence[int]) -> list[int]:
+    """Which blend or contrast each stage of `_ROW` is for an image with this order; `HUE` where it is none."""
+    stages = [HUE] * len(_ROW)
+    # Where the hue comes before the contrast, nothing stands before the first contrast: on a CPU, where images that use
+    # the same stages are put side by side, more of them then do.
+    at = 3 if order.index(HUE) < order.index(CONTRAST) else 0
+    for operation in order:
+        at = next(stage for stage in range(at, len(_ROW)) if operation in _ROW[stage])
+        stages[at] = operation
+        at += 1
+    return stages
+
+
+def neighbours_key(order: Sequence[int]) -> int:
+    """Orders with equal or close keys share stages."""
+    first_blend = next(at for at, operation in enumerate(stages_of(order)) if operation in _BLEND)
+    part = sum(first_blend > at for at, kinds in enumerate(_ROW) if kinds != _BLEND)
+    return 4 + part if order.index(HUE) < order.index(CONTRAST) else -part % 3
 
 
 class ColourDraws(Draws, rg.ColorJitterGenerator):
@@ -54,24 +81,10 @@ class ColourDraws(Draws, rg.ColorJitterGenerator):
             for name, uniform, (low, high) in zip(_NAMES, uniforms, ranges, strict=False)
         }
         if self.order == "random":
-            order = inverse(ranks(uniforms[4:8]))
+            order = uniforms[4:8].argsort(dim=0, stable=True).t()
         else:
             order = torch.stack([torch.full_like(uniforms[0], number, dtype=torch.int64) for number in self.order], 1)
         return {**factors, "order": order, "grey": (uniforms[8] < self.grey_p).to(torch.float32)}
-
-
-def ranks(uniforms: Tensor) -> Tensor:
-    """The places (N, 4) that four numbers (4, N) take when they are sorted; of equal ones the first comes first."""
-    mine, other = uniforms[:, None], uniforms[None]
-    number = torch.arange(4, device=uniforms.device)
-    earlier = number[None, :, None] < number[:, None, None]
-    return ((other < mine) | ((other == mine) & earlier)).sum(1).t()
-
-
-def inverse(places: Tensor) -> Tensor:
-    """Permutations (N, 4): from the place of each operation to the operation in each place, and back."""
-    place = torch.arange(4, device=places.device)
-    return ((places[:, None, :] == place[:, None]) * place).sum(-1)
 
 
 class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
@@ -100,6 +113,9 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
     """
 
     _compute_matrix_lazily = False
+    _stages: Tensor
+    _keys: Tensor
+    _place_value: Tensor
 
     def __init__(
         self,
@@ -124,6 +140,13 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         self.linear = hue == "linear"
         self.grey_first = grey_first
         self.mean, self.std = mean, std
+        stages = torch.full((4**4, len(_ROW)), HUE)
+        keys = torch.zeros(4**4, dtype=torch.int64)
+        for each in itertools.permutations(range(4)):
+            code = sum(number * value for number, value in zip(each, _PLACE_VALUE, strict=True))
+            stages[code], keys[code] = torch.tensor(stages_of(each)), neighbours_key(each)
+        for name, table in (("_stages", stages), ("_keys", keys), ("_place_value", torch.tensor(_PLACE_VALUE))):
+            self.register_buffer(name, table, persistent=False)
         self._guard = RangeGuard()
 
     def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
@@ -133,49 +156,31 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
 
     def sort_key(self, params: Params) -> Tensor | None:
         """Images that most stages change together stand side by side."""
-        hue_first, parts = _parts(inverse(params["order"].expand(len(params["batch_prob"]), 4)))
-        key = 4 * hue_first + torch.where(hue_first, parts[0], -parts[0] % 3)
+        key = self._keys.to(params["order"].device)[self._code(params)]
         return torch.where(params["batch_prob"] > 0.5, key, 8)
 
-    def plan(self, params: Params, channels: int) -> tuple[Tensor, ...]:
-        """What `run` takes, each (N, ...): of greyscale, then of the jitter.
+    def _code(self, params: Params) -> Tensor:
+        order = params["order"].expand(len(params["batch_prob"]), 4)
+        return (order * self._place_value.to(order.device)).sum(1)
 
-        In exact mode an image goes through a fixed row of stages, all but its own four neutral: two for brightness and
-        saturation in the image's order, contrast, again two, hue, two, contrast, two. Each of the 24 orders is a part
-        of that row: contrast comes once before the hue and once after it, and both see what they must.
-        """
+    def plan(self, params: Params, channels: int) -> tuple[Tensor, ...]:
+        """What `run` takes, each (N, ...): of greyscale, then of the jitter; see `_exact` and `_linear`."""
         active = self._active(channels)
-        count = len(params["batch_prob"])
         jitter = params["batch_prob"] > 0.5
-        order = params["order"].expand(count, 4)
         factor = [params[f"{name}_factor"] for name in _NAMES]
-        grey = params["grey"] if channels == 3 else torch.zeros_like(params["grey"])
+        grey = params["grey"].view(-1, 1, 1)  # of other than three channels nothing turns grey
         if channels == 3 and self.linear:
+            order = params["order"].expand(len(jitter), 4)
             return (grey, 1 - grey, *jitter_matrices(torch.stack(factor, 1), order, active, jitter))
-        one, zero = torch.ones_like(factor[0]), torch.zeros_like(factor[0])
-        brightness, contrast, saturation = (
-            torch.where(jitter, factor[number], one) if number in active else one for number in range(HUE)
-        )
-        at = inverse(order).unbind(1)
-        hue_first, part = _parts(inverse(order))
-        bright_first = at[BRIGHTNESS] < at[SATURATION]
-        keep = (torch.where(bright_first, brightness, saturation), torch.where(bright_first, saturation, brightness))
-        to_luma = (torch.where(bright_first, zero, 1 - saturation), torch.where(bright_first, 1 - saturation, zero))
-        number = torch.arange(4, device=order.device)
-        here = torch.stack([p[:, None] == number for p in part], dim=-1).flatten(1)  # (N, 8)
-        keep_here = torch.where(here, torch.stack(keep, 1).repeat(1, 4), one[:, None])
-        twice = torch.stack([torch.where(hue_first, one, contrast), torch.where(hue_first, contrast, one)], 1)
-        return (
-            grey,
-            1 - grey,
-            keep_here != 1,
-            keep_here,
-            torch.where(here, torch.stack(to_luma, 1).repeat(1, 4), zero[:, None]),
-            twice != 1,
-            twice,
-            jitter,
-            torch.where(jitter, factor[HUE], zero),
-        )
+        one = torch.ones_like(factor[0])
+        by_operation = [factor[number] if number in active else one for number in range(HUE)]
+        factors = torch.where(jitter, torch.stack([*by_operation, one]), one).t()
+        stages = self._stages.to(factors.device)[self._code(params)]
+        keep = factors.gather(1, stages)
+        to_luma = (1 - keep) * (stages == SATURATION)
+        turns = (factor[HUE] * jitter).view(-1, 1, 1)
+        keep_rows, luma_rows = (each.view(*stages.shape, 1, 1) for each in (keep, to_luma))
+        return grey, 1 - grey, keep != 1, keep_rows, luma_rows, jitter, turns
 
     def run(self, planes: Tensor, grey: Tensor, keep: Tensor, *jitter: Tensor) -> Tensor:
         """Jitter, grey and normalise planes (C, n, h, w)."""
@@ -193,29 +198,21 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
                 plane.sub_(mean).div_(std)
         return x if isinstance(x, Tensor) else torch.stack(x)
 
-    def _exact(
-        self,
-        x: ops.Planes,
-        blends: Tensor,
-        keep: Tensor,
-        to_luma: Tensor,
-        contrasts: Tensor,
-        contrast: Tensor,
-        jitter: Tensor,
-        turns: Tensor,
-    ) -> None:
+    def _exact(self, x: ops.Planes, on: Tensor, keep: Tensor, to_luma: Tensor, jitter: Tensor, turns: Tensor) -> None:
+        """Every stage of the row on the images that it changes: `on`, `keep` and `to_luma` are (n, stages, ...)."""
         active = self._active(len(x))
-        for part in range(4):
-            if active & {BRIGHTNESS, SATURATION}:
-                for stage in (2 * part, 2 * part + 1):
-                    if len(x) == 3:
-                        only(blends, ops.blend_, x, keep, to_luma, column=stage)
-                    else:
-                        only(blends, ops.scale_, x, keep, column=stage)
-            if part in (0, 2) and CONTRAST in active:
-                only(contrasts, ops.contrast_, x, contrast, column=part // 2)
-            if part == 1 and HUE in active:
+        columns = (each.unbind(1) for each in (on, keep, to_luma))
+        for kinds, its_on, its_keep, its_luma in zip(_ROW, *columns, strict=True):
+            if not kinds & active:
+                continue
+            if kinds == {HUE}:
                 only(jitter, ops.turn_hue_, x, turns, neutral=False)
+            elif kinds == {CONTRAST}:
+                only(its_on, ops.contrast_, x, its_keep)
+            elif len(x) == 3:
+                only(its_on, ops.blend_, x, its_keep, its_luma)
+            else:
+                only(its_on, ops.scale_, x, its_keep)
 
     def _linear(self, x: ops.Planes, matrix: Tensor, mean_matrix: Tensor) -> None:
         mean = torch.stack([plane.mean((-2, -1)) for plane in x], dim=1)  # (n, 3)
@@ -229,23 +226,6 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
         if needs_rgb and not torch.compiler.is_compiling():
             say_rgb_only(channels)
         return self.active & {BRIGHTNESS, CONTRAST}
-
-
-def _parts(places: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Whether the hue comes before the contrast, and where the first and the second of brightness and saturation stand.
-
-    0: before the first contrast, 1: between it and the hue, 2: between the hue and the second contrast, 3: after that.
-
-    Args:
-        places: (N, 4), the place of each operation.
-    """
-    brightness, contrast, saturation, hue = places.unbind(1)
-    hue_first = hue < contrast
-    first, second = (
-        (contrast < place).long() + (hue < place).long() + hue_first.long()
-        for place in (torch.minimum(brightness, saturation), torch.maximum(brightness, saturation))
-    )
-    return hue_first, (first, second)
 
 
 def jitter_matrices(factors: Tensor, order: Tensor, active: set[int], jitter: Tensor) -> tuple[Tensor, Tensor]:

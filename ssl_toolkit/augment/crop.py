@@ -23,7 +23,7 @@ from ssl_toolkit.augment.base import (
     like,
     output_dtype,
 )
-from ssl_toolkit.augment.resample import Boxes, Mode, boxes_of, resample
+from ssl_toolkit.augment.resample import Boxes, Mode, boxes_of, by_axis, resample
 from ssl_toolkit.errors import UsageError
 
 _TRIES = 10  # as torchvision
@@ -57,50 +57,51 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
     def from_uniforms(
         self, uniforms: Tensor, shape: tuple[int, ...], box: Tensor | None = None, **place: object
     ) -> Params:
+        """N boxes, see `boxes`, as Kornia writes them.
+
+        Returns:
+            ``src`` and ``dst``, (N, 4, 2), the corners (x, y) of the box and of the output (inclusive, clockwise from
+            the top left), ``flip``, (N,) bool, and ``output_size``, (N, 2).
+        """
+        boxes = self.boxes(uniforms, shape, box)
+        output = torch.stack([torch.full_like(uniforms[0], side) for side in self.output_size])
+        return {
+            "src": _corners(boxes.start, boxes.length),
+            "dst": _corners(torch.zeros_like(output), output),
+            "flip": boxes.flip,
+            # What follows in a Kornia container draws for this size.
+            "output_size": output.t().long(),
+        }
+
+    def boxes(self, uniforms: Tensor, shape: tuple[int, ...], box: Tensor | None = None) -> Boxes:
         """N boxes.
 
         Args:
             uniforms: (count, N).
             shape: (N, C, H, W).
             box: (N, 2) heights and widths of the valid top left part of each image; None for all of it.
-            place: Nothing more.
-
-        Returns:
-            ``src`` and ``dst``, (N, 4, 2), the corners (x, y) of the box and of the output as Kornia writes them
-            (inclusive, clockwise from the top left), ``flip``, (N,) bool, and ``output_size``, (N, 2).
         """
+        area, ratio, place, flip = torch.split(uniforms, [_TRIES, _TRIES, 2, 1])
         if box is None:
-            full_height = torch.full_like(uniforms[0], shape[-2])
-            full_width = torch.full_like(uniforms[0], shape[-1])
+            full = by_axis(shape[-2], shape[-1], place.device).expand_as(place)
         else:
-            full_height, full_width = box.to(uniforms.device, torch.float32, non_blocking=True).unbind(1)
-        area = between(uniforms[:_TRIES], *self.scale) * full_height * full_width
-        ratio = between(uniforms[_TRIES : 2 * _TRIES], math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
-        width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-        fits = (width > 0) & (height > 0) & (width <= full_width) & (height <= full_height)
-        central_height, central_width = self._central(full_height, full_width)
-        height = first_that_fits(height, fits, central_height)
-        width = first_that_fits(width, fits, central_width)
-        found = fits.any(0)
-        room_y, room_x = full_height - height, full_width - width
-        top = torch.where(found, uniforms[-3] * (room_y + 1), room_y / 2).floor()
-        left = torch.where(found, uniforms[-2] * (room_x + 1), room_x / 2).floor()
-        out_height, out_width = (torch.full_like(top, side) for side in self.output_size)
-        zero = torch.zeros_like(top)
-        return {
-            "src": _corners(top, left, height, width),
-            "dst": _corners(zero, zero, out_height, out_width),
-            "flip": uniforms[-1] < self.flip_p,
-            # What follows in a Kornia container draws for this size.
-            "output_size": torch.stack([out_height, out_width], dim=1).long(),
-        }
+            full = box.to(uniforms.device, torch.float32, non_blocking=True).t()
+        area = between(area, *self.scale) * full.prod(0)
+        ratio = between(ratio, math.log(self.ratio[0]), math.log(self.ratio[1]))
+        share = (
+            ratio[:, None] * by_axis(-0.5, 0.5, ratio.device)
+        ).exp()  # a side is the root of area / ratio or times it
+        tries = (area.sqrt()[:, None] * share).round()  # (tries, 2, N)
+        fits = ((tries > 0) & (tries <= full)).all(1, keepdim=True)
+        length = first_that_fits(tries, fits, self._central(full))
+        room = full - length
+        start = torch.where(fits.any(0), place * (room + 1), room / 2).floor()
+        return Boxes(start, length, flip[0] < self.flip_p)
 
-    def _central(self, full_height: Tensor, full_width: Tensor) -> tuple[Tensor, Tensor]:
+    def _central(self, full: Tensor) -> Tensor:
         """Where no try fits: the whole image, cut to the nearest allowed ratio."""
-        low, high = self.ratio
-        height = torch.minimum(full_height, (full_width / low).round())
-        width = torch.minimum(full_width, (full_height * high).round())
-        return height.clamp(min=1), width.clamp(min=1)
+        longest = full.flip(0) * by_axis(1 / self.ratio[0], self.ratio[1], full.device)
+        return torch.minimum(full, longest.round()).clamp(min=1)
 
 
 class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
@@ -164,8 +165,12 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
 
     def apply_transform(self, input: Tensor, params: Params, flags: Flags, transform: Tensor | None = None) -> Tensor:
         """Crop, resize and flip (N, C, H, W) by `params`."""
-        boxes = Boxes(*(field.to(input.device) for field in boxes_of(params)))
-        return like(self.planes(input, boxes, flags), input)
+        return like(self.planes(input, boxes_of(params).to(input.device), flags), input)
+
+    def boxes(self, uniforms: Tensor, shape: tuple[int, ...], box: Tensor | None = None) -> Boxes:
+        """The boxes that uniforms (draws, N) mean, on their device."""
+        boxes: Boxes = self._param_generator.boxes(uniforms[1:], shape, box)
+        return boxes
 
     def planes(self, image: Tensor, boxes: Boxes, flags: Flags | None = None, sources: Tensor | None = None) -> Tensor:
         """The crops as float32 planes (C, N, h, w); `sources` as in `resample`."""
@@ -177,14 +182,14 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
 
     def compute_transformation(self, input: Tensor, params: Params, flags: Flags) -> Tensor:
         """(N, 3, 3): input to output pixel coordinates (x, y, 1), pixel centres at integers."""
-        boxes = boxes_of(params)
+        (top, left), (height, width), flip = boxes_of(params)
         out_height, out_width = flags["size"]
-        zoom_x, zoom_y = out_width / boxes.width, out_height / boxes.height
-        shift_x = (0.5 - boxes.left) * zoom_x - 0.5
-        shift_y = (0.5 - boxes.top) * zoom_y - 0.5
+        zoom_x, zoom_y = out_width / width, out_height / height
+        shift_x = (0.5 - left) * zoom_x - 0.5
+        shift_y = (0.5 - top) * zoom_y - 0.5
         matrix = torch.zeros(len(zoom_x), 3, 3, device=zoom_x.device)
-        matrix[:, 0, 0] = torch.where(boxes.flip, -zoom_x, zoom_x)
-        matrix[:, 0, 2] = torch.where(boxes.flip, out_width - 1 - shift_x, shift_x)
+        matrix[:, 0, 0] = torch.where(flip, -zoom_x, zoom_x)
+        matrix[:, 0, 2] = torch.where(flip, out_width - 1 - shift_x, shift_x)
         matrix[:, 1, 1], matrix[:, 1, 2] = zoom_y, shift_y
         matrix[:, 2, 2] = 1
         return matrix.to(input.device, output_dtype(input))
@@ -206,9 +211,7 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
         return back
 
 
-def _corners(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """(N, 4, 2): inclusive corners (x, y), clockwise from the top left."""
-    right, bottom = left + width - 1, top + height - 1
-    x = torch.stack([left, right, right, left], dim=1)
-    y = torch.stack([top, top, bottom, bottom], dim=1)
-    return torch.stack([x, y], dim=2)
+def _corners(start: Tensor, length: Tensor) -> Tensor:
+    """(N, 4, 2): inclusive corners (x, y), clockwise from the top left, of boxes (2, N), (2, N)."""
+    (top, left), (bottom, right) = start, start + length - 1
+    return torch.stack([left, top, right, top, right, bottom, left, bottom], dim=1).view(-1, 4, 2)

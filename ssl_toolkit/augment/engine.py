@@ -41,13 +41,7 @@ def whole(x: Planes) -> bool:
 
 
 def only(
-    on: Tensor,
-    stage: Callable[..., None],
-    x: Planes,
-    *rows: Tensor,
-    column: int | None = None,
-    neutral: bool = True,
-    **options: Any,
+    on: Tensor, stage: Callable[..., None], x: Planes, *rows: Tensor, neutral: bool = True, **options: Any
 ) -> None:
     """Let a stage change some of the images, in place.
 
@@ -55,37 +49,32 @@ def only(
         on: (n,) bool, the images that the stage changes.
         stage: Takes planes, `rows` and `options`.
         x: Planes.
-        rows: Per-image tensors (n,).
-        column: If given, `on` and `rows` are (n, stages), and this column of them counts.
+        rows: Per-image tensors (n, ...).
         neutral: Whether `rows` say of all other images that they stay as they are.
         options: The same for all images.
     """
-
-    def of(tensor: Tensor) -> Tensor:
-        return tensor if column is None else tensor[:, column]
-
     if whole(x):
-        before = [] if neutral else [plane.clone() for plane in x]
-        stage(x, *map(of, rows), **options)
-        for now, then in zip(x, before, strict=False):
-            now.copy_(torch.where(of(on)[:, None, None], now, then))
+        planes = x if isinstance(x, tuple) else (x,)
+        before = () if neutral else tuple(plane.clone() for plane in planes)
+        stage(x, *rows, **options)
+        for now, then in zip(planes, before, strict=False):
+            now.copy_(torch.where(on.view(-1, 1, 1), now, then))
         return
     assert isinstance(x, Tensor)  # planes apart are a compiler's
-    chosen = of(on)
-    if len(chosen) == 1:
-        if chosen.item():
-            stage(x, *map(of, rows), **options)
+    if len(on) == 1:
+        if on.item():
+            stage(x, *rows, **options)
         return
-    chosen = chosen.nonzero()[:, 0]
+    chosen = on.nonzero()[:, 0]
     if len(chosen) == len(on):
-        stage(x, *map(of, rows), **options)
+        stage(x, *rows, **options)
     elif len(chosen):
         first, last = int(chosen[0]), int(chosen[-1]) + 1
         if last - first == len(chosen):
-            stage(x[:, first:last], *(of(row)[first:last] for row in rows), **options)
+            stage(x[:, first:last], *(row[first:last] for row in rows), **options)
         else:
             some = x.index_select(1, chosen)
-            stage(some, *(of(row).index_select(0, chosen) for row in rows), **options)
+            stage(some, *(row.index_select(0, chosen) for row in rows), **options)
             x.index_copy_(1, chosen, some)
 
 

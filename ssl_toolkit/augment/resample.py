@@ -30,25 +30,32 @@ DENSE_SIDE = 48
 
 
 class Boxes(NamedTuple):
-    """What to cut from each image; (N,) tensors, integers in float32 except `flip`."""
+    """What to cut from each of N images; the first axis is y, x."""
 
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
-    flip: Tensor  # bool
+    start: Tensor  # (2, N) first pixels, integers in float32
+    length: Tensor  # (2, N) pixels, integers in float32
+    flip: Tensor  # (N,) bool, left and right exchanged
 
     def pick(self, rows: Tensor | slice) -> Boxes:
         """The boxes of some of the images."""
-        return Boxes(*(field[rows] for field in self))
+        return Boxes(self.start[:, rows], self.length[:, rows], self.flip[rows])
+
+    def to(self, device: torch.device) -> Boxes:
+        """On another device."""
+        return Boxes(*(field.to(device) for field in self))
 
 
 def boxes_of(params: Params) -> Boxes:
     """Kornia's corner points and our flips as boxes."""
-    src = params["src"].to(torch.float32)
-    left, top = src[:, 0, 0], src[:, 0, 1]
-    right, bottom = src[:, 2, 0], src[:, 2, 1]
-    return Boxes(top, left, bottom - top + 1, right - left + 1, params["flip"] > 0.5)
+    first, last = (params["src"][:, corner].to(torch.float32).t().flip(0) for corner in (0, 2))
+    return Boxes(first, last - first + 1, params["flip"] > 0.5)
+
+
+def by_axis(y: float, x: float, device: torch.device) -> Tensor:
+    """A number for each axis, (2, 1) float32, made on the device."""
+    if y == x:
+        return torch.full((2, 1), y, dtype=torch.float32, device=device)
+    return torch.arange(2, dtype=torch.float32, device=device)[:, None] * (x - y) + y
 
 
 def resample(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, sources: Tensor | None = None) -> Tensor:
@@ -80,41 +87,45 @@ def resample(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, sou
     return planes.clamp_(0, 1) if mode == "bicubic" else planes
 
 
-def axis_taps(
-    start: Tensor, length: Tensor, flip: Tensor | None, size_in: int, size_out: int, mode: Mode
-) -> tuple[Tensor, Tensor]:
-    """The input pixels that an antialiased resize of one axis reads, and their weights.
+def taps(boxes: Boxes, size_in: tuple[int, int], size: tuple[int, int], mode: Mode) -> tuple[Tensor, Tensor]:
+    """The input pixels that an antialiased resize reads along each axis, and their weights.
 
-    Arguments as those of `axis_matrix`, whose rows these are, without their zeros.
+    Args:
+        boxes: N boxes.
+        size_in: Height and width of the images.
+        size: Height and width of the output.
+        mode: "bilinear" or "bicubic".
 
     Returns:
-        Pixels, int64, and weights, both (N, size_out, T); a weight is 0 where a pixel lies outside the box.
+        Pixels, int64, and weights, both (2, N, max(size), T): of either axis the rows of `axis_matrix` without their
+        zeros; a weight is 0 where its pixel lies outside the box. The rows beyond the shorter side mean nothing.
     """
     reach = 1 if mode == "bilinear" else 2
-    taps = min(size_in, math.ceil(2 * reach * max(1.0, size_in / size_out)))
-    scale = (length / size_out)[:, None]  # (N, 1)
-    row = torch.arange(size_out, dtype=torch.float32, device=start.device) + 0.5
-    away = row if flip is None else torch.where(flip[:, None], size_out - row, row)
-    centre = start[:, None] + away * scale  # (N, out)
+    count = math.ceil(2 * reach * max(1.0, *(full / pixels for full, pixels in zip(size_in, size, strict=True))))
+    scale = (boxes.length / by_axis(*size, boxes.length.device))[..., None]
+    row = torch.arange(max(size), dtype=torch.float32, device=scale.device) + 0.5
+    flip = torch.gt(boxes.flip, by_axis(1, 0, scale.device))[..., None]  # never along y
+    centre = torch.addcmul((boxes.start - 0.5)[..., None], torch.where(flip, size[1] - row, row), scale)  # (2, N, out)
     wide = scale.clamp(min=1)
-    first = (centre - reach * wide - 0.5).ceil()
-    pixel = first[:, :, None] + torch.arange(taps, dtype=torch.float32, device=start.device)  # (N, out, T)
-    inside = (pixel >= start[:, None, None]) & (pixel < (start + length)[:, None, None])
-    distance = ((pixel + 0.5 - centre[:, :, None]) / wide[:, :, None]).abs().clamp(max=reach)
-    weight = (1 - distance if mode == "bilinear" else _cubic(distance)) * inside
-    return pixel.clamp(0, size_in - 1).long(), weight / weight.sum(-1, keepdim=True)
+    first = torch.sub(centre, wide, alpha=reach).ceil()
+    pixel = first[..., None] + torch.arange(count, dtype=torch.float32, device=scale.device)  # (2, N, out, T)
+    last = boxes.start + boxes.length - 1
+    inside = pixel.clamp(boxes.start[..., None, None], last[..., None, None])
+    distance = ((pixel - centre[..., None]) / wide[..., None]).abs().clamp(max=reach)
+    weight = (1 - distance if mode == "bilinear" else _cubic(distance)) * (inside == pixel)
+    return inside.long(), weight / weight.sum(-1, keepdim=True)
 
 
 def _gathered(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode) -> Tensor:
-    count, channels, height, width = image.shape
-    rows, along_y = axis_taps(boxes.top, boxes.height, None, height, size[0], mode)
-    columns, along_x = axis_taps(boxes.left, boxes.width, boxes.flip, width, size[1], mode)
-    rows = rows[:, None, :, None].expand(count, channels, size[0], width, rows.shape[2])
-    narrow = _weighted(image, 2, rows, along_y[:, None, :, None] * (1.0 if image.is_floating_point() else 1 / 255))
+    channels, height, width = image.shape[1:]
+    (along_y, along_x), (weight_y, weight_x) = taps(boxes, (height, width), size, mode)
+    weight_y = weight_y if image.is_floating_point() else weight_y * (1 / 255)
+    along_y = along_y[:, None, : size[0], None].expand(-1, channels, -1, width, -1)
+    narrow = _weighted(image, 2, along_y, weight_y[:, None, : size[0], None])
     if mode == "bicubic" and not image.is_floating_point():
         narrow = narrow.clamp(0, 1)  # as integer arithmetic does
-    columns = columns[:, None, None].expand(count, channels, *size, columns.shape[2])
-    return _weighted(narrow, 3, columns, along_x[:, None, None]).transpose(0, 1)
+    along_x = along_x[:, None, None, : size[1]].expand(-1, channels, size[0], -1, -1)
+    return _weighted(narrow, 3, along_x, weight_x[:, None, None, : size[1]]).transpose(0, 1)
 
 
 def _weighted(image: Tensor, dim: int, index: Tensor, weight: Tensor) -> Tensor:
@@ -122,7 +133,7 @@ def _weighted(image: Tensor, dim: int, index: Tensor, weight: Tensor) -> Tensor:
     first, *others = zip(index.unbind(-1), weight.unbind(-1), strict=True)
     total = image.gather(dim, first[0]) * first[1]
     for tap, its_weight in others:
-        total = total + image.gather(dim, tap) * its_weight
+        total = torch.addcmul(total, image.gather(dim, tap), its_weight)
     return total
 
 
@@ -180,8 +191,8 @@ def _cubic(distance: Tensor) -> Tensor:
 
 def _dense(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode) -> Tensor:
     count, channels, height, width = image.shape
-    along_y = axis_matrix(boxes.top, boxes.height, None, height, size[0], mode)
-    along_x = axis_matrix(boxes.left, boxes.width, boxes.flip, width, size[1], mode).transpose(1, 2)
+    along_y = axis_matrix(boxes.start[0], boxes.length[0], None, height, size[0], mode)
+    along_x = axis_matrix(boxes.start[1], boxes.length[1], boxes.flip, width, size[1], mode).transpose(1, 2)
     if not image.is_floating_point():
         along_y = along_y.mul_(1 / 255)  # fewer numbers than the planes
     pixels = take("pixels", (channels, count, height, width), image.device).copy_(image.transpose(0, 1))
@@ -197,7 +208,7 @@ def _dense(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode) -> Te
 
 def _one_by_one(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, sources: Sequence[int]) -> Tensor:
     planes = take("planes", (image.shape[1], len(sources), *size), image.device)
-    columns = zip(sources, *(field.tolist() for field in boxes), strict=True)
+    columns = zip(sources, *boxes.start.tolist(), *boxes.length.tolist(), boxes.flip.tolist(), strict=True)
     for row, (source, top, left, height, width, flip) in enumerate(columns):
         y, x = int(top), int(left)
         crop = image[source : source + 1, :, y : y + int(height), x : x + int(width)]
@@ -209,7 +220,7 @@ def _one_by_one(image: Tensor, boxes: Boxes, size: tuple[int, int], mode: Mode, 
 
 
 def _nearest(image: Tensor, boxes: Boxes, size: tuple[int, int]) -> Tensor:
-    top, left, height, width, flip = boxes
+    (top, left), (height, width), flip = boxes
     row = torch.arange(size[0], device=image.device) + 0.5
     column = torch.arange(size[1], device=image.device) + 0.5
     away = torch.where(flip[:, None], size[1] - column, column)

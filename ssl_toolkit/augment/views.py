@@ -53,21 +53,25 @@ class View(nn.Module):
             shape: (N, C, H, W) of the images.
             box: (N, 2) heights and widths of the valid top left part of each image of a padded batch.
         """
-        parts = torch.split(uniforms, [operation.draws for operation in self._operations()])
+        own, *parts = self._split(uniforms)
+        return [self.crop.from_uniforms(own, shape, box=box), *self._of_steps(parts, shape)]
+
+    def _split(self, uniforms: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(uniforms, [operation.draws for operation in self._operations()])
+
+    def _of_steps(self, parts: Sequence[Tensor], shape: tuple[int, ...]) -> list[Params]:
         cropped = (*shape[:2], *self.crop.flags["size"])
-        return [
-            self.crop.from_uniforms(parts[0], shape, box=box),
-            *(step.from_uniforms(part, cropped) for step, part in zip(self._operations()[1:], parts[1:], strict=True)),
-        ]
+        return [step.from_uniforms(part, cropped) for step, part in zip(self._operations()[1:], parts, strict=True)]
 
     def make(self, image: Tensor, params: list[Params]) -> Tensor:
         """Crop and steps by given parameters; neither waits for a device nor asks it anything."""
-        boxes = Boxes(*(field.to(image.device) for field in boxes_of(params[0])))
+        return self._make(image, boxes_of(params[0]).to(image.device), params[1:])
 
+    def _make(self, image: Tensor, boxes: Boxes, params: list[Params]) -> Tensor:
         def crop(sources: Tensor | None) -> Tensor:
             return self.crop.planes(image, boxes if sources is None else boxes.pick(sources), sources=sources)
 
-        pairs = list(zip(cast("Iterable[Step]", self.steps), params[1:], strict=True))
+        pairs = list(zip(cast("Iterable[Step]", self.steps), params, strict=True))
         return run_steps(image, pairs, crop, self.crop.flags["size"], self.unit)
 
     def forward(
@@ -125,7 +129,9 @@ class View(nn.Module):
         return [self.crop, *cast("Iterable[DeviceAugmentation]", self.steps)]
 
     def _made(self, image: Tensor, uniforms: Tensor, box: Tensor | None) -> Tensor:
-        return self.make(image, self.from_uniforms(uniforms, tuple(image.shape), box))
+        own, *parts = self._split(uniforms)
+        shape = tuple(image.shape)
+        return self._make(image, self.crop.boxes(own, shape, box), self._of_steps(parts, shape))
 
     def _fused(self, image: Tensor, uniforms: Tensor, box: Tensor | None) -> Tensor:
         """The view as one compiled function, or as it is where there is no compiler (with one warning)."""
@@ -236,11 +242,11 @@ class Views(nn.Module):
         return made
 
     def _groups(self, device: torch.device) -> list[list[int]]:
-        """Positions of neighbours that are alike: on CUDA they are one batch, one function and one launch each."""
+        """Positions of neighbours that are alike: on an accelerator they are one batch, and one launch for all of them."""
         alike: list[list[int]] = []
         for number, transform in enumerate(self.transforms):
             last = self.transforms[alike[-1][0]] if alike else None
-            if device.type == "cuda" and isinstance(transform, View) and transform.is_like(last):
+            if device.type != "cpu" and isinstance(transform, View) and transform.is_like(last):
                 alike[-1].append(number)
             else:
                 alike.append([number])
@@ -298,9 +304,9 @@ class EvalView(nn.Module):
             return image.to(torch.float32).mul(unit).clamp_(0, 1)
 
     def _from_boxes(self, image: Tensor, box: Tensor) -> Tensor:
-        valid = box.to(image.device, torch.float32)
-        side = (valid.amin(dim=1) * (self.size / self.resize)).round()
-        top, left = ((valid - side[:, None]) / 2).round().unbind(1)
-        boxes = Boxes(top, left, side, side, torch.zeros_like(side, dtype=torch.bool))
+        valid = box.to(image.device, torch.float32).t()
+        side = (valid.amin(dim=0) * (self.size / self.resize)).round()
+        start = ((valid - side) / 2).round()
+        boxes = Boxes(start, side.expand(2, -1), torch.zeros_like(side, dtype=torch.bool))
         planes = resample(image, boxes, (self.size, self.size), self.mode)
         return planes.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # planes are working memory
