@@ -171,25 +171,25 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 2
         z1: Embeddings of the first views, (N, D), N at least 2; not normalised.
         z2: Embeddings of the second views, (N, D).
         invariance: Weight of the mean squared difference of the views (over N and D).
-        variance: Weight of the hinge ``max(0, 1 - sqrt(var + 1e-4))``, mean over features, summed over views.
+        variance: Weight of the hinge ``max(0, 1 - sqrt(var + 1e-4))``, mean over features and views.
         covariance: Weight of the squared off-diagonal covariances, summed, over D, summed over views.
 
     Returns:
         Scalar. Variances and covariances have N - 1 in the denominator.
 
     Source: Bardes et al. 2022 (VICReg), equations 1 to 6; algorithm 1, whose invariance term is the mean over D too.
-    The authors' code halves the variance term.
+    Equation 6 sums the hinge over views; the mean is of the authors' code, with which the weights were tuned.
 
     Example:
-        >>> round(vicreg(torch.zeros(4, 3), torch.zeros(4, 3)).item(), 2)  # collapsed: 25 * 2 * (1 - .01)
-        49.5
+        >>> vicreg(torch.zeros(4, 3), torch.zeros(4, 3)).item()  # collapsed: 25 * (1 - .01)
+        24.75
     """
     n, d = len(z1) * world_size(), z1.shape[1]
     loss = invariance * all_mean(F.mse_loss(z1, z2))
     for z in (z1, z2):
         centred = z - all_mean(z.mean(0))
         cov = all_mean(centred.T @ centred / len(z)) * (n / (n - 1))  # (D, D)
-        loss = loss + variance * F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean()
+        loss = loss + variance * F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean() / 2
         loss = loss + covariance * _off_diagonal(cov).square().sum() / d
     return loss
 

@@ -25,12 +25,13 @@ class VICReg(Method):
         views: Makes two views of a batch.
         optimizer: How the weights are moved.
         invariance: Weight of the views' squared difference.
-        variance: Weight of the hinge on each feature's standard deviation.
+        variance: Weight of the hinge on each feature's standard deviation, mean over the two views.
         covariance: Weight of the squared covariances.
         projection_dim: Width of the expander's three layers (8,192 for ImageNet).
 
     Source: Bardes et al. 2022, algorithm 1 and section 4.2; its views are BYOL's, save that appendix C treats both
-        alike, ``blur_p=(0.5, 0.5), solarize_p=(0.1, 0.1)``.
+        alike, ``blur_p=(0.5, 0.5), solarize_p=(0.1, 0.1)``. Equation 6 sums the hinge over views; the mean is the
+        authors' code's, with which the weights were tuned.
     """
 
     default_views = staticmethod(byol_views)

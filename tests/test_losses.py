@@ -113,7 +113,7 @@ def barlow_twins_numpy(z1: np.ndarray, z2: np.ndarray, lambda_: float) -> float:
 def vicreg_numpy(z1: np.ndarray, z2: np.ndarray, invariance: float, variance: float, covariance: float) -> float:
     n, d = z1.shape
     s = sum((z1[i, j] - z2[i, j]) ** 2 for i in range(n) for j in range(d)) / n / d
-    v = sum(max(0.0, 1 - math.sqrt(z[:, j].var(ddof=1) + 1e-4)) / d for z in (z1, z2) for j in range(d))
+    v = sum(max(0.0, 1 - math.sqrt(z[:, j].var(ddof=1) + 1e-4)) / d / 2 for z in (z1, z2) for j in range(d))
     c = sum(np.cov(z[:, i], z[:, j])[0, 1] ** 2 / d for z in (z1, z2) for i in range(d) for j in range(d) if i != j)
     return float(invariance * s + variance * v + covariance * c)
 
@@ -341,12 +341,12 @@ def test_vicreg_terms_one_by_one() -> None:
     z = uncorrelated(6) / 100  # standard deviations below 1
     std = torch.linspace(0.01, 0.3, 6, dtype=torch.float64)
     hinge = (1 - (std**2 + 1e-4).sqrt()).mean().item()
-    assert losses.vicreg(z, z, 0, 3, 0).item() == pytest.approx(3 * 2 * hinge, abs=1e-10)
+    assert losses.vicreg(z, z, 0, 3, 0).item() == pytest.approx(3 * hinge, abs=1e-10)
     assert losses.vicreg(z, z + 2, 5, 0, 7).item() == pytest.approx(5 * 4, abs=1e-10)
     same = z[:, 5:].expand(-1, 6)
     assert losses.vicreg(same, z, 0, 0, 7).item() == pytest.approx(7 * 5 * 0.09**2, abs=1e-10)
     collapsed = torch.ones(4, 6, dtype=torch.float64)
-    assert losses.vicreg(collapsed, collapsed).item() == pytest.approx(25 * 2 * (1 - 0.01), abs=1e-10)
+    assert losses.vicreg(collapsed, collapsed).item() == pytest.approx(25 * (1 - 0.01), abs=1e-10)
 
 
 def test_the_centre_moves_the_teacher_alone() -> None:
