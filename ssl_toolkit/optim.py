@@ -79,7 +79,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Two groups: the trained weights, decayed, and norms and biases (at most one dimension), not decayed.
 
-    timm's LARS does not adapt a group whose weight decay is zero, so norms and biases also keep the plain step there.
+    Groups that are not decayed are not adapted either, where the optimiser is LARS.
 
     Args:
         module: Parameters with ``requires_grad`` are trained.
@@ -126,7 +126,8 @@ def build_optimizer(
         lr_scales: See `parameter_groups`.
     """
     import torch
-    from timm.optim import Lars
+
+    from ssl_toolkit.lars import LARS
 
     groups = parameter_groups(module, config.weight_decay, lr_scales)
     lr = scaled_lr(config, batch_size)
@@ -141,8 +142,7 @@ def build_optimizer(
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr, momentum=config.momentum, fused=fused)
     if config.name == "lars":
-        lars: Optimizer = Lars(groups, lr, momentum=config.momentum)
-        return lars
+        return LARS(groups, lr, config.momentum)
     if config.name == "rmsprop":
         return torch.optim.RMSprop(groups, lr, momentum=config.momentum)
     return torch.optim.Adagrad(groups, lr)
