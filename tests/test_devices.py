@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
-from ssl_toolkit.cli.pretrain import check_accelerator
+from ssl_toolkit.cli import pretrain
+from ssl_toolkit.cli.pretrain import check_accelerator, own_device, readers
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import read_metrics
@@ -53,7 +57,8 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 @pytest.mark.parametrize("method", [MOCO, INPAINTING], ids=["moco", "inpainting"])
 def test_two_processes_train_stop_and_resume_as_one(tmp_path: Path, method: tuple[str, ...]) -> None:
     whole = start(tmp_path / "whole", method=method)
-    assert finish(whole).count("done:") == 1
+    told = finish(whole)
+    assert [told.count(line) for line in ("start: ", "first step done ", "done: ")] == [1, 1, 1], told
     steps = [int(row["step"]) for row in read_metrics(tmp_path / "whole" / "metrics.csv")]
     assert steps == list(range(1, STEPS + 1))
 
@@ -83,3 +88,26 @@ def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch)
     check_accelerator("cpu", 2)
     with pytest.raises(UsageError, match=r"--devices is 2: this machine has 1"):
         check_accelerator("auto", 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_keeps_its_images_on_the_device_that_it_trains_on(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    gpus = [torch.device("cuda", number) for number in range(2)]
+    trained_on = DDPStrategy(parallel_devices=gpus, cluster_environment=LightningEnvironment()).root_device
+    assert own_device("auto") == own_device("gpu") == trained_on == gpus[rank]
+    assert own_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "expected"), [(16, 1, 16), (64, 1, 16), (16, 4, 4), (16, 8, 2), (1, 1, 2)]
+)
+def test_devices_share_the_cores_that_read(
+    monkeypatch: pytest.MonkeyPatch, cores: int, devices: int, expected: int
+) -> None:
+    monkeypatch.setattr(pretrain, "available_cores", lambda: cores)
+    assert readers(devices) == expected

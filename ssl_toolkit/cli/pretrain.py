@@ -23,6 +23,7 @@ from ssl_toolkit.runs import RunFolder, flatten, launched_rank, start_run
 if TYPE_CHECKING:
     import numpy as np
     import pytorch_lightning as pl
+    import torch
     from numpy.typing import NDArray
 
     from ssl_toolkit.data.sources import ImageSet
@@ -92,7 +93,8 @@ def pretrain(
         epochs: Passes over the images.
         batch_size: Images a batch, on each device.
         seed: Decides everything that is random.
-        workers: Processes that read images; auto takes as many as there are cores, from 2 to 16.
+        workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
+            16.
         cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
             them there where a quarter of its free memory suffices.
         data_root: Folder of torchvision's data sets, to which they are downloaded.
@@ -124,9 +126,10 @@ def pretrain(
         >>> pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet", epochs=10)  # doctest: +SKIP
     """
     given = {k: v for k, v in locals().items() if v is not None}
+    began = time.perf_counter()
     given |= {group: {"name": given[group]} for group in GROUPS if isinstance(given.get(group), str)}
     given["optimizer"] = vars(optimizer)
-    return run(make_parser(given["method"].get("name")).settings_of(given))
+    return run(make_parser(given["method"].get("name")).settings_of(given), began)
 
 
 def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
@@ -180,11 +183,12 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
 
 def main(argv: list[str]) -> None:
     """The command."""
+    began = time.perf_counter()
     argv = normalize(argv, GROUPS)
     argv = with_config_to_resume(argv)
     settings = make_parser(chosen_method(argv)).parse(argv)
     if settings is not None:
-        path = run(settings)
+        path = run(settings, began)
         if launched_rank() == 0:
             say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
             print(path)
@@ -218,7 +222,7 @@ def assemble(config: dict[str, Any]) -> tuple["ImageSet", "Method"]:
     from ssl_toolkit.training import native_bf16, on_cuda
 
     if config["workers"] == "auto":
-        config["workers"] = max(2, min(16, available_cores()))
+        config["workers"] = readers(config["devices"])
     check_numbers(config)
     check_accelerator(config["accelerator"], config["devices"])
     native = native_bf16(config["accelerator"])
@@ -237,6 +241,11 @@ def assemble(config: dict[str, Any]) -> tuple["ImageSet", "Method"]:
     for image in read_some(images, [0], 1, encoder.config.load_size):
         try_step(method, image)
     return images, method
+
+
+def readers(devices: int) -> int:
+    """Processes that read for each device: all devices share this machine's cores."""
+    return max(2, min(16, available_cores() // max(1, devices)))
 
 
 def available_cores() -> int:
@@ -264,12 +273,18 @@ def try_step(method: "Method", image: "NDArray[np.uint8]") -> None:
         trial.step(trial.views(batch.image), batch)
 
 
-def run(config: dict[str, Any]) -> Path:
-    """Train what `config` says, all of it resolved (see `pretrain`)."""
-    import torch
+def run(config: dict[str, Any], began: float) -> Path:
+    """Train what `config` says, all of it resolved (see `pretrain`).
 
+    Args:
+        config: The settings.
+        began: When the command began, on `time.perf_counter`'s clock.
+
+    Returns:
+        The run folder.
+    """
     from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
-    from ssl_toolkit.training import WORTH_COMPILING, fit, on_cuda
+    from ssl_toolkit.training import WORTH_COMPILING, fit
 
     start = time.perf_counter()
     images, method = assemble(config)
@@ -289,15 +304,18 @@ def run(config: dict[str, Any]) -> Path:
         )
     bad = BadImages(images, folder.bad_images(rank), config["max_bad_rate"])
     listed = time.perf_counter()
-    cuda = on_cuda(config["accelerator"])
-    device = torch.device("cuda", rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    device = own_device(config["accelerator"])
+    cuda = device.type == "cuda"
     shown = config["progress"] and rank == 0
     images = cached(images, size, bad, config["cache"], config["workers"], shown, device)
     read = time.perf_counter()
     steps = full_batches(images, config["batch_size"], world_size) * config["epochs"] // config["accumulate"]
     compiled = config["compile"] == "always" or (config["compile"] == "auto" and cuda and steps >= WORTH_COMPILING)
     if rank == 0:
-        say(f"start: {listed - start:.1f} s to list images and build the method, {read - listed:.1f} s to read them")
+        say(
+            f"start: {start - began:.1f} s to load the program, {listed - start:.1f} s to list images and build the "
+            f"method, {read - listed:.1f} s to read them"
+        )
         if compiled and config["compile"] == "auto":
             say(f"compiling encoder and views, worth it for {steps:,} steps: --compile never leaves it")
     loader = ImageLoader(
@@ -317,7 +335,7 @@ def run(config: dict[str, Any]) -> Path:
             method,
             loader,
             folder,
-            callbacks=[*online_knn(config, images, encoder), *collapse_doctor(config)],
+            callbacks=[*online_knn(config, images, encoder), *collapse_doctor(config), first_step(read, rank)],
             compile=compiled,
             **{name: config[name] for name in FIT},
         )
@@ -326,6 +344,28 @@ def run(config: dict[str, Any]) -> Path:
             folder.empty()  # nothing was trained, and the command can be given again
         raise
     return folder.path
+
+
+def own_device(accelerator: str) -> "torch.device":
+    """The device that Lightning gives to this one of the processes that train together."""
+    import torch
+
+    from ssl_toolkit.training import on_cuda
+
+    return torch.device("cuda", launched_rank()) if on_cuda(accelerator) else torch.device("cpu")
+
+
+def first_step(since: float, rank: int) -> "pl.Callback":
+    """Says, in the first process, when the first step was done: compiling and choosing kernels come before that."""
+    from pytorch_lightning.callbacks import LambdaCallback
+
+    waiting = [since] if rank == 0 else []
+
+    def tell(*_: Any) -> None:
+        if waiting:
+            say(f"first step done {time.perf_counter() - waiting.pop():.1f} s later")
+
+    return LambdaCallback(on_train_batch_end=tell)
 
 
 # Least and largest value of each number a user may give.

@@ -133,9 +133,13 @@ class InMemory(ImageSet):
         loader = ImageLoader(images, size, batch_size=64, workers=workers, bad=bad, whole=True)
         with progress_bar(len(images), "reading images", "image", progress) as bar:
             for batch in loader:
-                boxes = [batch.image.shape[2:]] * len(batch.index) if batch.box is None else batch.box.tolist()
-                for image, index, (height, width) in zip(batch.image, batch.index.tolist(), boxes, strict=True):
-                    self._pixels[index] = image[:, :height, :width].numpy().copy()
+                # Images of one size stay rows of their batch.
+                images_read: Iterable[Pixels] = batch.image.numpy()
+                if batch.box is not None:
+                    sizes = batch.box.tolist()
+                    images_read = [row[:, :h, :w].copy() for row, (h, w) in zip(images_read, sizes, strict=True)]
+                for index, pixels in zip(batch.index.tolist(), images_read, strict=True):
+                    self._pixels[index] = pixels
                 bar.update(len(batch.index))
         self._reasons = {i: bad.reasons[images.path(i)] for i, pixels in enumerate(self._pixels) if pixels is None}
 
@@ -176,19 +180,17 @@ class OnDevice(InMemory):
     ) -> None:
         super().__init__(images, size, bad, workers, progress)
         empty = np.zeros((self.channels, 0, 0), np.uint8)
-        whole = [empty if pixels is None else center_crop(pixels, MAX_ASPECT * size) for pixels in self._pixels]
+        whole = [empty if pixels is None else pixels for pixels in self._pixels]
         self.sizes = np.array([pixels.shape[1:] for pixels in whole], np.int64).reshape(-1, 2)
         self._readable = np.array([pixels is not None for pixels in self._pixels])
-        self._equal = len(np.unique(self.sizes[self._readable], axis=0)) <= 1
         self._device_labels = torch.from_numpy(self.labels).to(device)
         self._first = torch.from_numpy(np.cumsum([0, *self.sizes.prod(axis=1)])[:-1]).to(device)
         self._device_sizes = torch.from_numpy(self.sizes).to(device)
-        # One pixel after the other, whatever the sizes; of equal ones, image after image.
-        shape = (-1, self.channels)
-        flat = np.concatenate([pixels.reshape(self.channels, -1).T for pixels in whole]).reshape(shape)
-        self.pixels = torch.from_numpy(flat).to(device)
-        if self._equal and self._readable.all() and len(whole):
-            self.pixels = self.pixels.view(len(whole), *self.sizes[0], self.channels).permute(0, 3, 1, 2).contiguous()
+        if self._readable.all() and len(np.unique(self.sizes, axis=0)) == 1:
+            stored = np.stack(whole)  # (N, C, H, W)
+        else:  # one pixel after the other, whatever the sizes: (pixels of all, C)
+            stored = np.concatenate([pixels.reshape(self.channels, -1).T for pixels in whole])
+        self.pixels = torch.from_numpy(stored).to(device)
 
     def readable(self, rows: NDArray[np.int64], tries: int) -> NDArray[np.int64]:
         """In the place of an image that cannot be read, the next one that can; left out if `tries` find none."""
