@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/ssl-toolkit demo --overwrite
@@ -15,6 +15,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+gpu: $(VENV)/installed-test
+	$(BIN)/python benchmarks/gpu.py --out gpu.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,100 +1,140 @@
-"""What a GPU gains: views, the training loop, and the CUDA tests, as tables in Markdown.
+"""What a GPU gains: views, the training loop, a step of each method, and the CUDA tests, as tables in Markdown.
 
-    make gpu                                     # or: python benchmarks/gpu.py --out gpu.md
-    python benchmarks/gpu.py --only views --batches 64 16 4 --rounds 2 --device cpu     # a trial without a GPU
+    make gpu                                                     # or: python benchmarks/gpu.py --out gpu.md
+    python benchmarks/gpu.py --device cpu --batches 16 4 1 --shrink 64 --steps 4 --rounds 1     # a trial without a GPU
 
-Random images, nothing to download. Contenders take turns within a round; figures are medians of the rounds. Each table
-is appended to the file when it is done, so that a run that is cut off leaves what it had.
+Random images, nothing to download. Contenders take turns within a round; figures are medians of the rounds, in
+milliseconds. What compiles little comes first. A row is appended to the file when it is done, so that a run that is cut
+off leaves what it had; one that fails says why; one whose turn comes when the minutes are over is not begun.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import datetime
-import statistics
+import functools
+import gc
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from augment import Case, cases, kornia_sequence
+from augment import Case, cases, kornia_sequence, setting
 from kornia import augmentation as K
-from step import bare, wait
+from numpy.typing import NDArray
+from step import bare, median_ms, parts, wait
 from torch import Tensor, nn
 
+from ssl_toolkit.augment import Views
+from ssl_toolkit.checkpoints import Interrupted
+from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import BadImages, ImageLoader, OnDevice
-from ssl_toolkit.data.sources import open_images
+from ssl_toolkit.data.sources import ArraySet
 from ssl_toolkit.encoders import Encoder, EncoderConfig
-from ssl_toolkit.methods import method_class
-from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.method import Method
+from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.runs import start_run
 from ssl_toolkit.training import fit
 
-# Name, method, encoder, size, images a batch.
-LOOPS = {
-    "SimCLR, ResNet-18, 32 px": ("ssl_toolkit.contrastive.simclr.SimCLR", "resnet18", 32, 512),
-    "MoCo v2, ResNet-18, 32 px": ("ssl_toolkit.contrastive.moco.MoCo", "resnet18", 32, 512),
-    "DINO, ResNet-18, 32 px": ("ssl_toolkit.contrastive.dino.DINO", "resnet18", 32, 512),
-    "SimCLR, ResNet-50, 224 px": ("ssl_toolkit.contrastive.simclr.SimCLR", "resnet50", 224, 256),
-    "DINO, ViT-S/16, 224 px": ("ssl_toolkit.contrastive.dino.DINO", "vit_small_patch16_224", 224, 64),
-}
+ROOT = Path(__file__).parent.parent
+EPOCH, EPOCHS = (
+    98,
+    51,
+)  # batches, as CIFAR-10 has of 512 images; some 5,000 steps, logged as rarely as those of a long run
+HELD = 2**28  # bytes of pixels at most
 
 
-def median_ms(device: torch.device, contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each contender, which take turns; each is called three times unseen."""
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
-        for _ in range(3):
-            call()
-    repeats = 5 if device.type == "cuda" else 1
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            wait(device)
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            wait(device)
-            taken[name].append((time.perf_counter() - start) / repeats)
-    return {name: 1e3 * statistics.median(each) for name, each in taken.items()}
+@dataclass(frozen=True)
+class Run:
+    """What is trained."""
+
+    name: str
+    method: str
+    encoder: str
+    size: int
+    batch: int
+
+    @property
+    def load_size(self) -> int:
+        """Short side of the images that views are cut from."""
+        return self.size if self.size < 64 else self.size * 8 // 7
 
 
-def launches(device: torch.device, call: Callable[[], object]) -> tuple[int, int, float]:
+RUNS = [
+    Run("SimCLR, ResNet-18, 32 px", "simclr", "resnet18", 32, 512),
+    Run("SimCLR, ResNet-50, 224 px", "simclr", "resnet50", 224, 256),
+    Run("MoCo v2, ResNet-18, 32 px", "moco", "resnet18", 32, 512),
+    Run("DINO, ResNet-18, 32 px", "dino", "resnet18", 32, 512),
+    Run("DINO, ViT-S/16, 224 px", "dino", "vit_small_patch16_224", 224, 64),
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is measured."""
+
+    device: torch.device
+    rounds: int
+    steps: int
+    deadline: float
+
+    @property
+    def cuda(self) -> bool:
+        """Whether there is something to compile for and to wait for."""
+        return self.device.type == "cuda"
+
+    @property
+    def precision(self) -> Any:
+        """Lightning's name of it."""
+        return "bf16-mixed" if self.cuda else "32-true"
+
+
+@dataclass
+class Section:
+    """A heading, the columns of a table, and what writes each of its rows."""
+
+    about: str
+    columns: str
+    rows: dict[str, Callable[[], str]]
+
+
+def launches(settings: Settings, call: Callable[[], object]) -> tuple[int, int, float]:
     """Kernels and copies from the host that a call launches, and the milliseconds that the host is busy with it."""
-    if device.type != "cuda":
-        return 0, 0, 0.0
     from torch.profiler import ProfilerActivity, profile
 
-    wait(device)
+    wait(settings.device)
     start = time.perf_counter()
     for _ in range(5):
         call()
     host = (time.perf_counter() - start) / 5
-    wait(device)
+    wait(settings.device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         call()
-        wait(device)
+        wait(settings.device)
     names = [event.name for event in profiled.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     copies = sum("Memcpy HtoD" in name for name in names)
     return sum("Mem" not in name for name in names), copies, 1e3 * host
 
 
-def views(options: argparse.Namespace, device: torch.device) -> Iterator[str]:
-    """Views against Kornia's."""
-    yield "| case | Kornia, ms | ours, eager | compiled | times Kornia | kernels | copies | host, ms | compiling, s |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
-    for case in cases(dict(zip(("small", "large", "multi"), options.batches, strict=True))):
-        yield _views_row(case, options.rounds, device)
+def views(some: list[Case], settings: Settings) -> Section:
+    """Views of a batch, ours and Kornia's."""
+    columns = "case | Kornia | ours, eager | compiled | times Kornia | kernels | copies | host | compiling, s"
+    rows = {f"{case.name}, batch {case.batch}": partial(views_row, case, settings) for case in some}
+    return Section("Views against Kornia's", columns, rows)
 
 
-def _views_row(case: Case, rounds: int, device: torch.device) -> str:
+def views_row(case: Case, settings: Settings) -> str:
+    device = settings.device
     image = torch.randint(0, 256, (case.batch, 3, case.source, case.source), dtype=torch.uint8, device=device)
     floats = image.float() / 255
     ours = case.ours().to(device)
@@ -112,129 +152,276 @@ def _views_row(case: Case, rounds: int, device: torch.device) -> str:
             "eager": lambda: eager(image),
             "compiled": lambda: ours(image),
         }
-        ms = median_ms(device, contenders, rounds)
-    kernels, copies, host = launches(device, lambda: ours(image))
+        ms = median_ms(device, contenders, settings.rounds)
+    kernels, copies, host = launches(settings, lambda: ours(image)) if settings.cuda else (0, 0, 0.0)
+    failed = "" if Views.compiler_works else " (the compiler failed)"
     return (
-        f"| {case.name}, batch {case.batch} | {ms['kornia']:.2f} | {ms['eager']:.2f} | {ms['compiled']:.2f} "
-        f"| {ms['kornia'] / ms['compiled']:.1f} | {kernels} | {copies} | {host:.2f} | {compiling:.1f} |"
+        f"{ms['kornia']:.2f} | {ms['eager']:.2f} | {ms['compiled']:.2f}{failed} | {ms['kornia'] / ms['compiled']:.1f} "
+        f"| {kernels} | {copies} | {host:.2f} | {compiling:.1f}"
     )
+
+
+def step_parts(runs: list[Run], settings: Settings) -> Section:
+    """Where a step's time goes; what is left of it is the host's."""
+
+    def row(run: Run) -> str:
+        ms = encoder_ms(run, settings)
+        steps = [ms[name] for name in ("views", "encoder", "head and loss", "optimiser")]
+        loop, _ = loop_cost(run, settings)
+        return " | ".join(f"{each:.2f}" for each in (*steps, loop, loop - sum(steps)))
+
+    columns = "run | views | encoder, forward and backward | head and loss | optimiser | a step of the loop | host"
+    rows = {f"{run.name}, batch {run.batch}": partial(row, run) for run in runs if run.method == "simclr"}
+    return Section("Parts of a step, compiled", columns, rows)
+
+
+def loops(runs: list[Run], settings: Settings) -> Section:
+    """The whole loop against the bare forward and backward of an encoder on ready views: all of a batch's."""
+
+    def row(run: Run) -> str:
+        ms = encoder_ms(run, settings)
+        loop, peak = loop_cost(run, settings)
+        return (
+            f"{ms['eager']:.2f} | {ms['encoder']:.2f} | {loop:.2f} | {1e3 * run.batch / loop:,.0f} "
+            f"| {ms['eager'] / loop:.0%} | {ms['encoder'] / loop:.0%} | {peak:.1f}"
+        )
+
+    columns = "run | bare | bare, compiled | the loop | images/s | speed, bare = 1 | compiled bare = 1 | peak, GiB"
+    return Section("The loop", columns, {f"{run.name}, batch {run.batch}": partial(row, run) for run in runs})
+
+
+def build(run: Run) -> Method:
+    found = method_class(run.method)
+    torch.manual_seed(0)
+    config = EncoderConfig(run.encoder, image_size=run.size, load_size=run.load_size, norm=found.encoder_norm)
+    return found(Encoder(config), found.default_views(run.size))
+
+
+def pixels(count: int, size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+
+
+@functools.cache
+def encoder_ms(run: Run, settings: Settings) -> dict[str, float]:
+    """Milliseconds of the encoder's forward and backward on the views of a batch, and of SimCLR's other parts."""
+    method = build(run).to(settings.device)
+    image = torch.from_numpy(pixels(run.batch, run.load_size)).to(settings.device)
+    groups: dict[int, list[Tensor]] = {}
+    for view in method.views(image):
+        groups.setdefault(view.shape[-1], []).append(view)
+    ready = [torch.cat(group) for group in groups.values()]
+    eager = copy.deepcopy(method.encoder)
+    if settings.cuda:
+        method.compile_encoder()
+
+    def bare_of(encoder: Encoder) -> Callable[[], object]:
+        return lambda: [bare(encoder, each, settings.precision) for each in ready]
+
+    contenders = {"eager": bare_of(eager), "encoder": bare_of(method.encoder)}
+    if isinstance(method, SimCLR):
+        contenders |= parts(method, image, settings.precision)
+    return median_ms(settings.device, contenders, settings.rounds)
+
+
+@functools.cache
+def loop_cost(run: Run, settings: Settings) -> tuple[float, float]:
+    """Milliseconds of a step of the training loop, and the peak of the device's memory in GiB."""
+    device, size = settings.device, run.load_size
+    count = min(EPOCH * run.batch, HELD // (3 * size * size))
+    images = ArraySet("random", pixels(count, size), np.full(count, -1), None, None)
+    loader = ImageLoader(Repeated(images, size, device, EPOCH * run.batch), size, batch_size=run.batch, shuffle=True)
+    pace = Pace(device, settings.steps if run.size < 64 else -(-settings.steps // 3))
+    if settings.cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            build(run), loader, start_run(f"{folder}/run", {}), epochs=EPOCHS, precision=settings.precision,
+            compile=settings.cuda, accelerator="gpu" if settings.cuda else "cpu", callbacks=[pace], progress=False,
+        )  # fmt: skip
+    return pace.ms, torch.cuda.max_memory_allocated() / 2**30 if settings.cuda else 0.0
+
+
+class Repeated(OnDevice):
+    """An epoch of `length` images in which those that are held come again and again."""
+
+    def __init__(self, images: ArraySet, size: int, device: torch.device, length: int) -> None:
+        super().__init__(images, size, BadImages(images), device)
+        self.held, self.labels = len(images), np.resize(images.labels, length)
+
+    def readable(self, rows: NDArray[np.int64], tries: int) -> NDArray[np.int64]:
+        """All of them."""
+        return rows % self.held
 
 
 class Pace(pl.Callback):
-    """Seconds between the `first` step and the last, the device waited for at both ends only."""
+    """Milliseconds a step over `steps` steps behind the first logged one, after which training stops.
 
-    def __init__(self, device: torch.device, first: int) -> None:
-        self.device, self.first, self.steps, self.start, self.seconds = device, first, 0, 0.0, 0.0
+    The device is waited for at both ends only, and whenever the loop itself does.
+    """
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
-    ) -> None:
-        """Count."""
-        self.steps += 1
-        if self.steps == self.first:
-            wait(self.device)
-            self.start = time.perf_counter()
+    def __init__(self, device: torch.device, steps: int) -> None:
+        self.device, self.steps, self.start, self.ms = device, steps, 0.0, float("nan")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop."""
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        """Start the clock, stop it."""
+        done = trainer.global_step - trainer.log_every_n_steps - 1
+        if done not in (0, self.steps):
+            return
         wait(self.device)
-        self.seconds = (time.perf_counter() - self.start) / (self.steps - self.first)
+        if done == 0:
+            self.start = time.perf_counter()
+        else:
+            self.ms = 1e3 * (time.perf_counter() - self.start) / self.steps
+            trainer.should_stop = True
 
 
-def loops(options: argparse.Namespace, device: torch.device) -> Iterator[str]:
-    """The whole loop against the bare forward and backward of what a step encodes."""
-    yield "| run | bare, images/s | bare, compiled | the loop | loop / bare | loop / bare, compiled | peak, GiB |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
-    for name, (path, encoder, size, batch) in LOOPS.items():
-        if options.match in name:
-            yield _loop_row(name, path, encoder, size, batch // options.shrink, options, device)
+def methods(batch_size: int, settings: Settings) -> Section:
+    """Forward, loss, backward and SGD's step on ready views; the peak is beyond weights and the optimiser's state."""
+    names = [name for name, path in installed_methods().items() if ".contrastive." in path]
+    rows = {name: partial(methods_row, name, batch_size, settings) for name in [*names, "rotation"]}
+    columns = "method | ours | lightly | ours, peak GiB | lightly, peak GiB | time, lightly = 1"
+    return Section(f"A step of each method on ready views: ResNet-18, 32 px, batch {batch_size}, eager", columns, rows)
 
 
-def _loop_row(
-    name: str, path: str, encoder: str, size: int, batch: int, options: argparse.Namespace, device: torch.device
-) -> str:
-    found = method_class(path)
+def methods_row(name: str, batch_size: int, settings: Settings) -> str:
+    arguments, example = lightly_examples().get(name, ({}, None))
+    found = method_class(name)
     torch.manual_seed(0)
-    load_size = size if size < 64 else size * 8 // 7
-    with tempfile.TemporaryDirectory() as folder:
-        count = batch * 4
-        pixels = np.random.default_rng(0).integers(0, 256, (count, 3, load_size, load_size), dtype=np.uint8)
-        np.save(f"{folder}/images.npy", pixels)
-        images = open_images(f"{folder}/images.npy")
-        made = Encoder(EncoderConfig(encoder, image_size=size, load_size=load_size, norm=found.encoder_norm))
-        method = found(made, found.default_views(size), OptimizerConfig())
-        plain = _bare_rate(method, pixels[:batch], device, options, compiled=False)
-        fused = _bare_rate(method, pixels[:batch], device, options, compiled=True)
-        cached = OnDevice(images, load_size, BadImages(images), device)
-        loader = ImageLoader(cached, load_size, batch_size=batch, shuffle=True)
-        pace = Pace(device, options.steps // 3)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        fit(
-            method, loader, start_run(f"{folder}/run", {}), epochs=-(-options.steps // len(loader)),
-            precision="bf16-mixed" if device.type == "cuda" else "32-true", compile=device.type == "cuda",
-            accelerator="gpu" if device.type == "cuda" else "cpu", callbacks=[pace], progress=False,
-        )  # fmt: skip
-        peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    rate = batch / pace.seconds
-    return (
-        f"| {name}, batch {batch} | {plain:,.0f} | {fused:,.0f} | {rate:,.0f} | {rate / plain:.0%} "
-        f"| {rate / fused:.0%} | {peak:.1f} |"
-    )
+    encoder = Encoder(EncoderConfig("resnet18", image_size=32, load_size=32, norm=found.encoder_norm))
+    method = found(copy.deepcopy(encoder), found.default_views(32), **arguments).to(settings.device)
+    method.views.compiled = False
+    image = torch.from_numpy(pixels(batch_size, 32)).to(settings.device)
+    place = torch.arange(batch_size, device=settings.device)
+    batch, ready = Batch(image, place, place), method.views(image)
+
+    def updating(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3, momentum=0.9)
+
+        def step() -> None:
+            with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.cuda):
+                value = loss()
+            value.backward()
+            optimizer.step()
+            if model is method:
+                method.after_update()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    steps = {"ours": updating(method, lambda: method.step(ready, batch)["loss"])}
+    if example is not None:
+        model = example(encoder, encoder.feature_dim).to(settings.device)
+        steps["lightly"] = updating(model, lambda: model(ready))
+    ms = median_ms(settings.device, steps, settings.rounds)
+    gib = {each: peak_gib(step) for each, step in steps.items()} if settings.cuda else {}
+    cells = [ms.get("ours"), ms.get("lightly"), gib.get("ours"), gib.get("lightly")]
+    ratio = f"{ms['ours'] / ms['lightly']:.2f}" if "lightly" in ms else "-"
+    return " | ".join([*("-" if cell is None else f"{cell:.2f}" for cell in cells), ratio])
 
 
-def _bare_rate(
-    method: nn.Module, pixels: np.ndarray, device: torch.device, options: argparse.Namespace, compiled: bool
-) -> float:
-    """Images a second of forward and backward of the encoder on ready views: those that the method trains on."""
-    encoder = copy.deepcopy(method.encoder).to(device).train()
-    method.views.to(device)
-    groups: dict[int, list[Tensor]] = {}
-    for view in method.views(torch.from_numpy(pixels).to(device)):
-        groups.setdefault(view.shape[-1], []).append(view)
-    ready = [torch.cat(group) for group in groups.values()]
-    if compiled and device.type == "cuda":
-        encoder.compile()
-    precision = "bf16-mixed" if device.type == "cuda" else "32-true"
-    ms = median_ms(device, {"bare": lambda: [bare(encoder, each, precision) for each in ready]}, options.rounds)
-    return 1e3 * len(pixels) / ms["bare"]
+def lightly_examples() -> dict[str, tuple[dict[str, float], Any]]:
+    """Our arguments and lightly's model of each method that it has, with heads of equal sizes; none without it."""
+    try:
+        from methods import METHODS
+    except ImportError:
+        return {}
+    return {name: (arguments, example) for name, (_, arguments, example) in METHODS.items()}
 
 
-def tests(options: argparse.Namespace, device: torch.device) -> Iterator[str]:
-    """The tests that need CUDA."""
-    names = sorted(str(path) for path in Path(__file__).parent.parent.joinpath("tests").glob("test_*cuda.py"))
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", *names]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    yield "\n".join(["```", *failed, *done.stdout.strip().splitlines()[-1:], *done.stderr.splitlines()[-3:], "```"])
+def peak_gib(call: Callable[[], object]) -> float:
+    """GiB held at the worst moment of a call beyond those held before it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
-SECTIONS = {"views": views, "loops": loops, "tests": tests}
+def tests(settings: Settings) -> Section:
+    """The tests that need CUDA: what became of them, and of the first three that failed, why."""
+
+    def run() -> str:
+        names = sorted(str(path) for path in (ROOT / "tests").glob("test_*cuda.py"))
+        options = ["-q", "--tb=short", "-o", "addopts=", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-u", "-m", "pytest", *options, *names]
+        try:
+            limit = settings.deadline - time.perf_counter()
+            done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=limit)
+            output, errors = done.stdout, done.stderr
+        except subprocess.TimeoutExpired as cut:
+            output, errors = cut.stdout or b"", b"cut off: the minutes are over"
+        lines = output.decode().strip().splitlines()
+        why = [line for line in lines if line.startswith("E  ")][:3]
+        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        return "\n".join(["```", *why, *failed, *lines[-1:], *errors.decode().splitlines()[-3:], "```"])
+
+    return Section("Tests on CUDA", "", {"pytest": run})
+
+
+def attempt(section: Section, name: str, settings: Settings) -> str:
+    """A row, or why there is none."""
+    if time.perf_counter() > settings.deadline:
+        return f"| {name} | not begun: the minutes are over |"
+    torch._dynamo.reset()  # it gives up on a function that it has compiled eight times, whatever for
+    try:
+        cells = section.rows[name]()
+    except Interrupted:
+        raise
+    except Exception as error:  # whatever a machine may raise that nobody has seen yet
+        said = str(error).strip().partition("\n")[0].replace("|", "/")
+        return f"| {name} | {type(error).__name__}: {said} |"
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+    return f"| {name} | {cells} |" if section.columns else cells
 
 
 def main() -> None:
+    names = ("views", "parts", "methods", "loops", "crops", "tests")
     parser = argparse.ArgumentParser(description="What a GPU gains.", allow_abbrev=False)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--match", default="", help="of the loops, those whose name holds this")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections")
+    parser.add_argument("--match", default="", help="rows whose name holds this")
+    parser.add_argument("--minutes", type=float, default=4.0, help="after these nothing new is begun")
     parser.add_argument("--batches", type=int, nargs=3, default=[512, 256, 64], metavar=("SMALL", "LARGE", "MULTI"))
-    parser.add_argument("--shrink", type=int, default=1, help="divide the loops' batches by this")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--shrink", type=int, default=1, help="divide the batches of loops and methods by this")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=150, help="that are timed of a loop; a third of them at 224 px")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("gpu.md"))
     options = parser.parse_args()
     device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device here: a trial without one takes --device cpu")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    warnings.filterwarnings("ignore", message=".*weight_norm.*")  # lightly's DINO head
     started = time.perf_counter()
+    settings = Settings(device, options.rounds, options.steps, started + 60 * options.minutes)
+    small, large, multi = cases(dict(zip(("small", "large", "multi"), options.batches, strict=True)))
+    runs = [replace(run, batch=max(1, run.batch // options.shrink)) for run in RUNS]
+    sections = {
+        "views": views([small, large], settings),
+        "parts": step_parts(runs, settings),
+        "methods": methods(512 // options.shrink, settings),
+        "loops": loops(runs, settings),
+        "crops": views([multi], settings),
+        "tests": tests(settings),
+    }
     with options.out.open("a") as file:
-        print(f"\n{machine}; torch {torch.__version__}; {datetime.date.today()}", file=file)
-        for name in options.only:
-            file.write(f"\n## {name}\n\n")
-            for line in SECTIONS[name](options, device):
-                print(line, file=file, flush=True)
-                print(f"[{time.perf_counter() - started:.0f} s] {line}", flush=True)
+
+        def write(text: str) -> None:
+            print(text, file=file, flush=True)
+            print(f"[{time.perf_counter() - started:.0f} s] {text}", flush=True)
+
+        write(f"# {setting(torch.get_num_threads())}")
+        for section in (sections[name] for name in options.only):
+            begun = time.perf_counter()
+            write(f"\n## {section.about}\n")
+            if section.columns:
+                write(f"| {section.columns} |\n|---|{'---:|' * section.columns.count('|')}")
+            for name in section.rows:
+                if options.match in name:
+                    write(attempt(section, name, settings))
+            write(f"\n{time.perf_counter() - begun:.0f} s, {time.perf_counter() - started:.0f} s in all.")
 
 
 if __name__ == "__main__":
