@@ -47,10 +47,8 @@ from ssl_toolkit.runs import start_run
 from ssl_toolkit.training import fit
 
 ROOT = Path(__file__).parent.parent
-EPOCH, EPOCHS = (
-    98,
-    51,
-)  # batches, as CIFAR-10 has of 512 images; some 5,000 steps, logged as rarely as those of a long run
+EPOCH = 98  # batches, as CIFAR-10 has of 512 images
+EPOCHS = 51  # some 5,000 steps, so that as few of them are logged as of a long run
 HELD = 2**28  # bytes of pixels at most
 
 
