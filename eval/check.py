@@ -29,7 +29,6 @@ OVERFIT = 0.1  # share by which the loss must fall from its highest
 LOWEST_LR, HIGHEST_LR = 1e-6, 10.0
 LOOK_EVERY = 5  # steps
 SMOOTHING = 0.9
-UNSETTLED = 10  # steps after which the smoothed loss is a mean of enough losses to have a slope
 DIVERGED = 0.5  # of the range of the losses so far, above the first of them
 
 
@@ -176,7 +175,7 @@ class LearningRates(NamedTuple):
     Attributes:
         lr: Learning rates, as ``--optimizer.lr`` has them, rising, (steps,).
         loss: Smoothed loss at each of them.
-        suggestion: Where the loss falls most steeply.
+        suggestion: A tenth of `lowest`.
         lowest: Where the loss is lowest.
         images_per_second: Speed of the steps but the first few.
     """
@@ -202,8 +201,8 @@ def lr_range(
     Raises:
         ToolkitError: If the loss is not finite from the start.
 
-    Source: Smith 2017, section 3.3; the suggestion is where the smoothed loss falls most steeply, as in fast.ai's and
-        Lightning's finders, which leave out the first steps, too: their average is of few losses.
+    Source: Smith 2017, section 3.3; the suggestion is a tenth of where the smoothed loss is lowest, as fast.ai's finder
+        has it. (The steepest slope is often the noise of a few batches, at a rate that teaches nothing.)
     """
     config = trial.method.optimizer_config
     scale = scaled_lr(config, trial.images_per_step) / config.lr
@@ -238,9 +237,7 @@ def lr_range(
         raise ToolkitError(f"the loss is not finite after {len(smoothed)} steps with a learning rate of 1e-6")
     curve = np.array(smoothed)
     lowest = int(curve.argmin())
-    begin = min(UNSETTLED, max(lowest - 1, 0))
-    steepest = begin + int(np.gradient(curve)[begin : max(lowest, 1)].argmin())
-    return LearningRates(rates[: len(curve)], curve, float(rates[steepest]), float(rates[lowest]), speed)
+    return LearningRates(rates[: len(curve)], curve, float(rates[lowest]) / 10, float(rates[lowest]), speed)
 
 
 def peak_memory(device: torch.device) -> float:

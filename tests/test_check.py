@@ -109,8 +109,9 @@ def test_range_test_suggests_a_rate_and_leaves_the_weights() -> None:
     before = one.method.encoder.sha256
     found = lr_range(one, batches(2) * 20, steps=40, tick=lambda: ticks.append(1))
     assert len(found.lr) == len(found.loss) <= len(ticks) <= 40
+    assert found.lowest == found.lr[found.loss.argmin()]
+    assert found.suggestion == pytest.approx(found.lowest / 10)
     assert 1e-5 < found.suggestion < 1
-    assert found.suggestion <= found.lowest
     assert found.images_per_second > 0
     assert one.method.encoder.sha256 == before
 

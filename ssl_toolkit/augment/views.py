@@ -242,7 +242,7 @@ class Views(nn.Module):
         return made
 
     def _groups(self, device: torch.device) -> list[list[int]]:
-        """Positions of neighbours that are alike: on an accelerator they are one batch, and one launch for all of them."""
+        """Positions of neighbours that are alike: on an accelerator they are one batch, with one launch for all."""
         alike: list[list[int]] = []
         for number, transform in enumerate(self.transforms):
             last = self.transforms[alike[-1][0]] if alike else None

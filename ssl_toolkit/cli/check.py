@@ -89,7 +89,7 @@ def table(config: dict[str, Any], found: dict[str, Any]) -> str:
     rows += [
         (
             "learning rate", "suggestion",
-            f"--optimizer.lr {rates['suggestion']:.1e}: there the loss falls most steeply; it is lowest at "
+            f"--optimizer.lr {rates['suggestion']:.1e}: a tenth of where the loss is lowest, "
             f"{rates['lowest']:.1e}; configured is {config['optimizer']['lr']:.1e}",
         ),
         ("speed", "measured", f"{found['images_per_second']:.0f} images a second on one device"),
