@@ -22,9 +22,10 @@ def describe(value: Any) -> str:
         >>> describe([1, 2, 3])
         '<list of 3>'
     """
-    named = value if hasattr(value, "__qualname__") else type(value)
-    name = import_path(named).removeprefix("builtins.")
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if hasattr(value, "__qualname__"):
+        return f"<{import_path(value)}>"
+    name = import_path(type(value)).removeprefix("builtins.")
+    if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype"):
         return f"<{name} {tuple(value.shape)} {value.dtype}>"
     return f"<{name} of {len(value)}>" if hasattr(value, "__len__") else f"<{name}>"
 
