@@ -65,17 +65,17 @@ COLUMNS = {
 def ask(images: str, run: RunFolder) -> None:
     """Keep the scalars of the method's own step on held-out images, as it is trained and as it was before."""
     from ssl_toolkit.cli.doctor import doctor
-    from ssl_toolkit.cli.pretrain import assemble, make_parser
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.eval.doctor import examine_method
+    from ssl_toolkit.tasks.assembly import assemble
+    from ssl_toolkit.tasks.pretraining import settings_of
     from ssl_toolkit.training import prepare
 
     trained = doctor(str(run.path), data=images, images=10**6)["measures"]["step"]
     config = run.config()
-    settings = make_parser(config["method"]["name"]).settings_of
-    held_out, _ = assemble(settings(config | {"data": images}))
-    trained_on, method = assemble(settings(config))
+    held_out, _ = assemble(settings_of(config | {"data": images}))
+    trained_on, method = assemble(settings_of(config))
 
     def loader(source: ImageSet) -> ImageLoader:
         return ImageLoader(source, method.encoder.config.load_size, batch_size=min(256, len(source)), shuffle=True)
@@ -87,8 +87,8 @@ def ask(images: str, run: RunFolder) -> None:
 
 def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
     """Train the encoder of another run from random weights on all labels, and score its features."""
-    from ssl_toolkit.cli.evaluate import evaluate
     from ssl_toolkit.cli.finetune import finetune
+    from ssl_toolkit.tasks.evaluation import evaluate
     from ssl_toolkit.training import native_bf16
 
     if (run.path / SCORES).exists():

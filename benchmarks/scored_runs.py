@@ -61,8 +61,8 @@ def train_and_score(
         also: More to measure before it is scored.
         unlabelled: What to train on, if not the images of `data`.
     """
-    from ssl_toolkit.cli.evaluate import evaluate
     from ssl_toolkit.cli.pretrain import main as pretrain
+    from ssl_toolkit.tasks.evaluation import evaluate
 
     if (run.path / SCORES).exists():
         return
@@ -75,9 +75,9 @@ def train_and_score(
 
 def score_random(run: RunFolder, data: tuple[str, str]) -> None:
     """Score random weights of a run's architecture, without the raw pixels, which are the same for all."""
-    from ssl_toolkit.cli.evaluate import evaluate
     from ssl_toolkit.encoders import load_encoder, save_encoder
     from ssl_toolkit.eval.baselines import random_weights
+    from ssl_toolkit.tasks.evaluation import evaluate
 
     file = run.path / "random.safetensors"
     save_encoder(random_weights(load_encoder(run.path), 0), file)

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ssl_toolkit.cli.evaluate import evaluate
     from ssl_toolkit.cli.finetune import finetune
-    from ssl_toolkit.cli.pretrain import pretrain
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.encoders import Encoder, load_encoder
     from ssl_toolkit.eval.estimator import ImageEmbedder
     from ssl_toolkit.eval.finetune import load_classifier
     from ssl_toolkit.eval.search import EmbeddingIndex
     from ssl_toolkit.method import Method
+    from ssl_toolkit.tasks.evaluation import evaluate
+    from ssl_toolkit.tasks.pretraining import pretrain
+    from ssl_toolkit.tasks.run import Run
 
 __all__ = [
     "EmbeddingIndex",
     "Encoder",
     "ImageEmbedder",
     "Method",
+    "Run",
     "evaluate",
     "finetune",
     "load_classifier",
@@ -36,12 +38,13 @@ _HOMES = {
     "Encoder": "ssl_toolkit.encoders",
     "ImageEmbedder": "ssl_toolkit.eval.estimator",
     "Method": "ssl_toolkit.method",
-    "evaluate": "ssl_toolkit.cli.evaluate",
+    "Run": "ssl_toolkit.tasks.run",
+    "evaluate": "ssl_toolkit.tasks.evaluation",
     "finetune": "ssl_toolkit.cli.finetune",
     "load_classifier": "ssl_toolkit.eval.finetune",
     "load_encoder": "ssl_toolkit.encoders",
     "open_images": "ssl_toolkit.data.sources",
-    "pretrain": "ssl_toolkit.cli.pretrain",
+    "pretrain": "ssl_toolkit.tasks.pretraining",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,8 @@ from ssl_toolkit.augment import EvalView, eval_view
 from ssl_toolkit.colours import rgb_to_lab
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.objects import describe, is_object
+from ssl_toolkit.own_network import OwnNetwork
 from ssl_toolkit.split import SplitNetwork, half_width
 
 FORMAT = "ssl-toolkit-encoder-1"
@@ -106,7 +109,7 @@ class EncoderConfig:
     """All that is needed to build an encoder again.
 
     Attributes:
-        name: A timm architecture, or ``convnet`` (see `ConvNet`).
+        name: A timm architecture, ``convnet`` (see `ConvNet`), or of a network of the user's own what describes it.
         channels: Channels of the images.
         image_size: Side of the images that it is for, in pixels: what evaluation and search show it.
         load_size: Short side to which images are resized when read; views are cut from that, evaluation takes the
@@ -163,9 +166,12 @@ class Encoder(nn.Module):
 
     Args:
         config: What to build.
+        backbone: A network of your own in the place of a timm one (see `OwnNetwork`), which stays as it is: of `config`
+            only channels, sizes, colours, mean and std count. It is not built again from a file, see `load_encoder`.
 
     Raises:
-        UsageError: If timm does not know the name, or the small stem is asked of something that is no ResNet.
+        UsageError: If timm does not know the name, the small stem is asked of something that is no ResNet, or
+            `backbone` does not fit.
 
     Example:
         >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
@@ -176,13 +182,18 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
-        backbone, self.config = _build_backbone(config)
-        if config.norm == "layer":
-            _replace_batch_norms(backbone)
-        config = self.config
-        self.backbone = backbone.to(memory_format=torch.channels_last)
+        network: Any
+        if backbone is not None:
+            self.config = replace(config, name=describe(backbone)).resolved()
+            network = OwnNetwork(backbone, self.config.seen_channels, self.config.image_size)
+        else:
+            network, self.config = _build_backbone(config)
+            if config.norm == "layer":
+                _replace_batch_norms(network)
+            network.to(memory_format=torch.channels_last)
+        config, self.backbone = self.config, network
         self.feature_dim = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
         # Not part of the state: the weights' names stay timm's own.
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1), persistent=False)
@@ -315,7 +326,13 @@ class Encoder(nn.Module):
         """The same architecture with fresh random weights, on the same device; the caller's draws are not disturbed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Encoder(self.config).to(self.mean.device)
+            own = self.backbone.reinitialized().module if isinstance(self.backbone, OwnNetwork) else None
+            return Encoder(self.config, own).to(self.mean.device)
+
+    @property
+    def own_module(self) -> nn.Module | None:
+        """The user's own network, if the encoder is around one."""
+        return self.backbone.module if isinstance(self.backbone, OwnNetwork) else None
 
     @property
     def sha256(self) -> str:
@@ -325,6 +342,11 @@ class Encoder(nn.Module):
 
 def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
     """The network, and the configuration with the automatic choices made."""
+    if is_object(asked.name):
+        raise UsageError(
+            f"the encoder's network was an object of Python, {asked.name}, which cannot be built again from its name: "
+            "give one like it, load_encoder(path, backbone=module)"
+        )
     config = asked.resolved()
     if config.colours != "split":
         return _build_network(asked, config, config.seen_channels)
@@ -481,7 +503,7 @@ def save_weights(
     return sha256
 
 
-def encoder_file(path: str | Path) -> Path:
+def encoder_file(path: str | os.PathLike[str]) -> Path:
     """The encoder's file at `path`, which may be the file itself or the run folder that holds it.
 
     Raises:
@@ -494,7 +516,7 @@ def encoder_file(path: str | Path) -> Path:
     return file
 
 
-def encoder_metadata(path: str | Path) -> dict[str, str]:
+def encoder_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Metadata of a saved encoder (see `save_encoder`), read without its weights.
 
     Raises:
@@ -540,25 +562,31 @@ def config_of(described: dict[str, Any]) -> EncoderConfig:
     return EncoderConfig(**values)
 
 
-def load_encoder(path: str | Path, image_size: int | None = None, load_size: int | None = None) -> Encoder:
+def load_encoder(
+    path: str | os.PathLike[str],
+    image_size: int | None = None,
+    load_size: int | None = None,
+    backbone: nn.Module | None = None,
+) -> Encoder:
     """Rebuild an encoder from a run folder or an ``encoder.safetensors`` file, in eval mode.
 
     Args:
         path: The folder or file.
         image_size: Size of the images to go on with, pixels; None keeps the encoder's own.
         load_size: Short side of the images when read, pixels; None keeps the encoder's own.
+        backbone: A network like the one that was trained, where that was a module of your own: a file holds weights,
+            and no code. It is held, and gets the weights.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or the network was a module of your own and none is given.
         ToolkitError: If it is not an encoder, a weight is missing, unexpected or of another shape (named), or its
             sha256 does not match what is in it.
     """
     file = encoder_file(path)
     weights, described = load_weights(file, FORMAT, "an encoder")
     config = config_of(described)
-    encoder = Encoder(
-        replace(config, image_size=image_size or config.image_size, load_size=load_size or config.load_size)
-    )
+    config = replace(config, image_size=image_size or config.image_size, load_size=load_size or config.load_size)
+    encoder = Encoder(config, backbone)
     check_weights(encoder, weights, str(file))
     encoder.backbone.load_state_dict(weights)
     return encoder.eval()

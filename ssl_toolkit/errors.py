@@ -41,6 +41,11 @@ def missing_extra(what: str, extra: str) -> UsageError:
     return UsageError(f"{what} needs a library that is not installed: pip install 'ssl-toolkit[{extra}]'")
 
 
+def said_by(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 def require_positive(**options: float) -> None:
     """Refuse options of a method that are not above 0.
 

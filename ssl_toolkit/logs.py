@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 import time
 from pathlib import Path
@@ -12,9 +13,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssl_toolkit.errors import ToolkitError
+from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra, unknown_name
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.progress import progress_bar
+
+# Loggers by name, and the extra that each needs.
+EXTRAS = {"csv": None, "tensorboard": "tb", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -23,6 +28,52 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def check_logger(asked: Any) -> list[str | Logger]:
+    """The loggers that are asked for, as a list of names and objects.
+
+    Args:
+        asked: One of `EXTRAS`, a logger of Lightning, or a list of these; ``"auto"`` or True: tensorboard if it is
+            installed; False: none.
+
+    Raises:
+        UsageError: If there is no such logger, or its library is not installed.
+    """
+    if asked in ("auto", True):
+        return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    listed = [] if asked is False else list(asked) if isinstance(asked, list | tuple) else [asked]
+    for each in listed:
+        if is_object(each):
+            raise missing_object("logger", each)
+        if not isinstance(each, str | Logger):
+            raise UsageError(f"logger is {describe(each)}: give a name, a logger of Lightning, or a list of these")
+        if isinstance(each, str) and each not in EXTRAS:
+            raise unknown_name("logger", each, EXTRAS)
+        extra = EXTRAS[each] if isinstance(each, str) else None
+        if extra is not None and importlib.util.find_spec(str(each)) is None:
+            raise missing_extra(f"logger {each}", extra)
+    return [each for each in listed if each != "csv"]
+
+
+def make_loggers(asked: Any, folder: Path) -> list[Logger]:
+    """The loggers of a run besides its ``metrics.csv``; see `check_logger`.
+
+    Args:
+        asked: What `check_logger` takes.
+        folder: The run's; what a service of its own does not keep lies there.
+    """
+    return [_named_logger(each, folder) if isinstance(each, str) else each for each in check_logger(asked)]
+
+
+def _named_logger(name: str, folder: Path) -> Logger:
+    from pytorch_lightning import loggers
+
+    if name == "tensorboard":
+        return loggers.TensorBoardLogger(folder, name="tensorboard", version="")
+    if name == "wandb":
+        return loggers.WandbLogger(name=folder.name, save_dir=folder, project="ssl-toolkit")
+    return loggers.MLFlowLogger("ssl-toolkit", folder.name, save_dir=str(folder / "mlruns"))
 
 
 class CsvLog(Logger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,11 +13,20 @@ import torch
 from torch import Tensor
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.batch import Batch, as_batch
 from ssl_toolkit.encoders import Colours, Encoder
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_factor, schedule_weight_decay
+from ssl_toolkit.optim import (
+    OptimizerConfig,
+    OptimizerFunction,
+    build_optimizer,
+    own_optimizer,
+    schedule_factor,
+    schedule_weight_decay,
+)
 from ssl_toolkit.randomness import seed_device
+
+MEASURED = 2000  # images that a method may look at before it is trained
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,11 @@ class Method(pl.LightningModule, ABC):
         if self.reads_map:
             encoder.freeze_behind_map()
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
-        # Set by whoever trains the method, before training starts.
-        self.seed, self.total_steps, self.images_per_step = 0, 1, 256
+        # Set by whoever trains the method, before training starts; no steps: a Trainer of the user's own, see `setup`.
+        self.seed, self.total_steps, self.images_per_step = 0, 0, 256
+        self._own_trainer = False
+        # Makes the optimiser in the place of the configured one, whose schedule stays.
+        self.optimizer_function: OptimizerFunction | None = None
         # For methods that optimise by hand (`automatic_optimization` is false); for others, Lightning does both.
         self.accumulate, self.clip_gradient = 1, 0.0
 
@@ -115,7 +128,7 @@ class Method(pl.LightningModule, ABC):
     @property
     def progress(self) -> float:
         """Share of the run's optimiser steps that are done, in [0, 1]; 0 outside training."""
-        return min(1.0, self.global_step / self.total_steps)
+        return min(1.0, self.global_step / max(1, self.total_steps))
 
     def lr_scales(self) -> dict[str, float]:
         """Share of the learning rate that a parameter takes, by its name; 1 for those that are not named."""
@@ -132,6 +145,36 @@ class Method(pl.LightningModule, ABC):
         """Images (N, C, H, W) in [0, 1] to features (N, D): all that evaluation ever sees."""
         features: Tensor = self.kept_encoder(image)
         return features
+
+    def setup(self, stage: str) -> None:
+        """How long the training is and how large its steps are, where a Trainer of the user's own is to know it.
+
+        Raises:
+            UsageError: If it has no end: schedules need one.
+        """
+        if stage != "fit" or (self.total_steps and not self._own_trainer):
+            return
+        self._own_trainer = True
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < float("inf"):
+            raise UsageError(f"the Trainer trains for {steps} steps, and schedules need an end: give it max_epochs")
+        batch_size = getattr(self.trainer.train_dataloader, "batch_size", None) or self.images_per_step
+        self.total_steps = int(steps)
+        self.images_per_step = batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_train_start(self) -> None:
+        """What a run does before it trains, under a Trainer of the user's own: `prepare` on some of the images."""
+        if not self._own_trainer or type(self).prepare is Method.prepare or self.trainer.ckpt_path:
+            return
+        loader: Any = self.trainer.train_dataloader
+        some = itertools.islice(loader, -(-MEASURED // self.images_per_step))
+        batches = (as_batch(self.trainer.strategy.batch_to_device(batch)) for batch in some)
+        with torch.no_grad():
+            self.prepare(self.views(batch.image, batch.box) for batch in batches)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Whatever a loader gives as a `Batch` (see `as_batch`)."""
+        return as_batch(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Views, then `step`; the draws of both depend on (seed, step, rank) alone."""
@@ -153,6 +196,8 @@ class Method(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """The configured optimiser with its schedule."""
+        if self.optimizer_function is not None:
+            return self.scheduled(own_optimizer(self, self.optimizer_function, self.lr_scales()))
         return self.scheduled(build_optimizer(self, self.optimizer_config, self.images_per_step, self.lr_scales()))
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.schedules import cosine
 
 if TYPE_CHECKING:  # torch comes when an optimiser is built: the command line reads only the signature
     from torch import nn
     from torch.optim import Optimizer
+
+# Parameter groups to an optimiser, see `own_optimizer`.
+OptimizerFunction: TypeAlias = "Callable[[list[dict[str, Any]]], Optimizer]"
 
 ScheduleName = Literal["cosine", "step", "linear", "inverse_sqrt", "constant"]
 
@@ -146,3 +150,33 @@ def build_optimizer(
     if config.name == "rmsprop":
         return torch.optim.RMSprop(groups, lr, momentum=config.momentum)
     return torch.optim.Adagrad(groups, lr)
+
+
+def own_optimizer(
+    module: "nn.Module", function: OptimizerFunction, lr_scales: Mapping[str, float] | None = None
+) -> "Optimizer":
+    """An optimiser by a function of the user's own, over the trained parameters of `module`.
+
+    Args:
+        module: Parameters with ``requires_grad`` are trained.
+        function: Gets the groups of `parameter_groups`, of which those of norms and biases say that their weight decay
+            is 0 and the others leave it and the learning rate to the function.
+        lr_scales: See `parameter_groups`; the function's learning rate is multiplied by them.
+
+    Raises:
+        UsageError: If the function gives no optimiser of torch.
+    """
+    from torch.optim import Optimizer
+
+    groups = [group for group in parameter_groups(module, 0.0, lr_scales) if group["params"]]
+    for group in groups:
+        if group["decayed"]:
+            del group["weight_decay"]
+    made = function(groups)
+    if not isinstance(made, Optimizer):
+        raise UsageError(
+            f"optimizer made a {type(made).__name__} of the parameter groups: it must be a torch optimiser"
+        )
+    for group in made.param_groups:
+        group["lr"] *= group.get("scale", 1.0)
+    return made

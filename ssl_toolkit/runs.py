@@ -13,7 +13,9 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import write_atomic
 
 # What may differ between a run and its resumption: these change how it is done, never what comes out.
-FREE_ON_RESUME = {"out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate", "doctor"}
+FREE_ON_RESUME = {
+    *("out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate", "doctor", "logger"),
+}
 
 
 def launched_rank() -> int:
@@ -28,7 +30,7 @@ class RunFolder:
         path: The folder.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.csv"
@@ -62,7 +64,9 @@ class RunFolder:
                 child.unlink()
 
 
-def start_run(path: str | Path, config: dict[str, Any], *, overwrite: bool = False, resume: bool = False) -> RunFolder:
+def start_run(
+    path: str | os.PathLike[str], config: dict[str, Any], *, overwrite: bool = False, resume: bool = False
+) -> RunFolder:
     """Make the folder of a new run, or open that of a run to resume, and never lose one on the way.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import logging
 import math
 import warnings
@@ -14,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 
@@ -22,12 +20,11 @@ from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_chec
 from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
-from ssl_toolkit.logs import CsvLog, Progress
-from ssl_toolkit.method import Method
+from ssl_toolkit.logs import CsvLog, Progress, make_loggers
+from ssl_toolkit.method import MEASURED, Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
 from ssl_toolkit.runs import RunFolder, launched_rank
 
-MEASURED = 2000  # images that a method may look at before it is trained
 BEFORE_TRAINING = -1  # the step of these draws
 
 # Optimiser steps that are worth the compilation of an encoder and its views on a GPU, some minute or two.
@@ -62,6 +59,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[pl.Callback] = (),
+    logger: Any = "auto",
 ) -> None:
     """Train `method` on `loader` and leave everything in `run`.
 
@@ -82,6 +80,7 @@ def fit(
         resume: Whether to go on from the newest checkpoint that loads.
         progress: Whether a progress bar is shown.
         callbacks: More Lightning callbacks.
+        logger: Where metrics go besides ``metrics.csv``, see `check_logger`.
 
     Raises:
         Interrupted: If a signal asked the run to stop; everything is saved.
@@ -98,6 +97,7 @@ def fit(
     if compile:
         method.compile_encoder()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
+    resume_step = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
     name = type(method).__name__
     if checkpoint is None and type(method).prepare is not Method.prepare:
         prepare(method, loader, seed)
@@ -127,7 +127,7 @@ def fit(
             benchmark=cuda or None,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            logger=_loggers(run, int(checkpoint.stem.split("-")[1]) if checkpoint else 0) if first else False,
+            logger=[CsvLog(run.metrics_file, resume_step), *make_loggers(logger, run.path)] if first else False,
             plugins=[AtomicCheckpointIO()],
             callbacks=[
                 Progress(batches, log_every, show=progress and first),
@@ -191,15 +191,6 @@ def _together(cuda: bool) -> DDPStrategy:
     # Buffers need not be sent: queues and centres gather what they are made of, batch norm is synchronised or, where
     # that is not wanted, the first process's is kept.
     return DDPStrategy(process_group_backend="nccl" if cuda else "gloo", broadcast_buffers=False)
-
-
-def _loggers(run: RunFolder, resume_step: int) -> list[Logger]:
-    loggers: list[Logger] = [CsvLog(run.metrics_file, resume_step)]
-    if importlib.util.find_spec("tensorboard"):
-        from pytorch_lightning.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger(run.path, name="tensorboard", version=""))
-    return loggers
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb

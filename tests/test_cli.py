@@ -17,8 +17,8 @@ import yaml
 from PIL import Image
 
 from ssl_toolkit.cli import COMMANDS
-from ssl_toolkit.cli.common import default_patch_size
 from ssl_toolkit.encoders import encoder_metadata
+from ssl_toolkit.tasks.common import default_patch_size
 
 TINY = [
     "--method", "simclr", "--data", "shapes:train:64", "--encoder", "convnet", "--image-size", "16",

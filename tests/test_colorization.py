@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_toolkit.cli.pretrain import pretrain
+from ssl_toolkit import pretrain
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError

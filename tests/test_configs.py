@@ -11,8 +11,10 @@ import torch
 
 import ssl_toolkit.configs
 from ssl_toolkit.cli.parser import normalize
-from ssl_toolkit.cli.pretrain import GROUPS, assemble, chosen_method, make_parser
+from ssl_toolkit.cli.pretrain import GROUPS, chosen_method, make_parser
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.tasks.assembly import assemble
+from ssl_toolkit.tasks.pretraining import settings_of
 
 FOLDER = Path(ssl_toolkit.configs.__file__).parent
 METHODS = ("simclr", "moco", "byol", "simsiam", "dino", "swav", "barlow_twins", "vicreg", "nnclr", "rotation")
@@ -37,7 +39,7 @@ def test_a_recipe_is_short_and_makes_a_step(name: str, tmp_path: Path) -> None:
     settings = make_parser(chosen_method(argv)).parse(argv)
     assert settings is not None
     assert (settings["encoder"]["name"], settings["image_size"]) == ("resnet18", side)
-    _, method = assemble(settings)
+    _, method = assemble(settings_of(settings))
     assert method.encoder.feature_dim == 512
     optimizer = method.configure_optimizers()["optimizer"]
     batch = Batch(torch.from_numpy(pixels), torch.full((4,), -1), torch.arange(4))

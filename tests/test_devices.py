@@ -14,11 +14,12 @@ import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from ssl_toolkit.cli import pretrain
-from ssl_toolkit.cli.pretrain import check_accelerator, own_device, readers
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import read_metrics
+from ssl_toolkit.tasks import assembly
+from ssl_toolkit.tasks.assembly import check_accelerator, readers
+from ssl_toolkit.tasks.pretraining import own_device
 
 STEPS = 48  # 6 epochs of 256 images, 16 on each of two devices
 
@@ -109,5 +110,5 @@ def test_each_process_keeps_its_images_on_the_device_that_it_trains_on(
 def test_devices_share_the_cores_that_read(
     monkeypatch: pytest.MonkeyPatch, cores: int, devices: int, expected: int
 ) -> None:
-    monkeypatch.setattr(pretrain, "available_cores", lambda: cores)
+    monkeypatch.setattr(assembly, "available_cores", lambda: cores)
     assert readers(devices) == expected

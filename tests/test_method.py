@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -32,6 +33,7 @@ from ssl_toolkit.eval.knn import knn
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.colorization import Colorization
 from ssl_toolkit.pretext.rotation import Rotation
 from tests.conftest import Arrays, small_config, small_shapes, tiny_heads
 
@@ -374,3 +376,71 @@ def test_seed_decides_the_run(train_quickly: Callable, noise_images: Callable) -
         for number, seed in enumerate((0, 0, 1))
     ]
     assert weights[0] == weights[1] != weights[2]
+
+
+# Under a Trainer of the user's own
+
+
+class Items(torch.utils.data.Dataset[Any]):
+    """32 images as a plain data set gives them."""
+
+    def __init__(self, form: str) -> None:
+        self.image = torch.randint(
+            0, 256, (32, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
+        self.form = form
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self.image[index]
+        if self.form == "float":
+            return image / 255
+        label = index % 4
+        return {"tensor": image, "tuple": (image, label), "dictionary": {"image": image, "label": label}}[self.form]
+
+
+class Watch(pl.Callback):
+    """Keeps the learning rates."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def fitted(found: Any, form: str, **options: Any) -> tuple[Any, Watch]:
+    torch.manual_seed(0)
+    method = found(Encoder(small_config(found, 16)), found.default_views(16), OptimizerConfig(warmup=0.25))
+    watch = Watch()
+    loader = torch.utils.data.DataLoader(Items(form), batch_size=8)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = pl.Trainer(**{"max_epochs": 2, "accelerator": "cpu", "callbacks": [watch], **quiet, **options})
+    trainer.fit(method, loader)
+    return method, watch
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_plain_loader_trains_under_a_plain_trainer() -> None:
+    trained, watch = fitted(SimCLR, "tensor")
+    assert (trained.total_steps, trained.images_per_step) == (8, 8)
+    # Two steps of warm-up, then half a cosine down to zero: schedules know how long the training is.
+    np.testing.assert_allclose(np.array(watch.rates[:3]) / 2e-3, [1, 1, 0.933], atol=1e-3)
+    assert watch.rates[-1] < 1e-12
+    for form in ("tuple", "dictionary", "float"):
+        weight = fitted(SimCLR, form)[0].encoder.backbone.features[0].weight
+        torch.testing.assert_close(weight, trained.encoder.backbone.features[0].weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_measures_the_data_does_so_under_a_plain_trainer() -> None:
+    method, _ = fitted(Colorization, "tensor", max_epochs=1)
+    assert float(method.head.prior.sum()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trainer_without_an_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="schedules need an end: give it max_epochs"):
+        fitted(SimCLR, "tensor", max_epochs=-1)

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_toolkit import pretrain
 from ssl_toolkit.cli import demo as demo_module
-from ssl_toolkit.cli.evaluate import evaluate
-from ssl_toolkit.cli.pretrain import pretrain
-from ssl_toolkit.cli.report import report
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.metrics import in_percent
 from ssl_toolkit.eval.report import _seconds, _summary, duration, make_report, verdict
+from ssl_toolkit.tasks.evaluation import evaluate
+from ssl_toolkit.tasks.reporting import report
 
 CLASSES = ("<script>alert(1)", '"><img src=x onerror=alert(1)>')
 PREFIX = "data:image/png;base64,"

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from ssl_toolkit.augment import cpc_views
-from ssl_toolkit.cli import pretrain as command
 from ssl_toolkit.contrastive.cpc import CPC
 from ssl_toolkit.data import video
 from ssl_toolkit.data.images import BadImageError, resize
@@ -26,6 +25,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.report import make_report
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.runs import RunFolder
+from ssl_toolkit.tasks import pretraining as command
 
 
 def paint(folder: Path, count: int, first: int = 0, size: tuple[int, int] = (6, 4)) -> Path:

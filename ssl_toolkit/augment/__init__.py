@@ -22,7 +22,7 @@ from ssl_toolkit.augment.recipes import (
     swav_views,
 )
 from ssl_toolkit.augment.solarize import Solarize
-from ssl_toolkit.augment.views import EvalView, View, Views
+from ssl_toolkit.augment.views import EvalView, OwnViews, View, Views
 
 __all__ = [
     "ColourJitter",
@@ -31,6 +31,7 @@ __all__ = [
     "EvalView",
     "GaussianBlur",
     "Mixup",
+    "OwnViews",
     "RandomErasing",
     "ResizedCropFlip",
     "Solarize",

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from ssl_toolkit.cli.parser import Parser, normalize, say
-from ssl_toolkit.cli.pretrain import GROUPS, NESTED, assemble, chosen_method, make_parser, pretrain
+from ssl_toolkit.cli.parser import Parser, normalize
+from ssl_toolkit.cli.pretrain import GROUPS, OBJECTS, chosen_method, make_parser
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.progress import say
+from ssl_toolkit.tasks.pretraining import pretrain, settings_of
 
 BATCHES = 3  # to overfit
 VARIETY = 20  # batches that the range test goes through again and again
@@ -14,7 +16,7 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     """Check a configuration of `pretrain` before it is trained.
 
     Args:
-        config: All settings of ``pretrain``; see `make_parser` there.
+        config: All settings of ``pretrain``, see `settings_of` there.
         steps: Steps of the learning-rate range test.
         overfit_steps: Steps on the same few batches.
 
@@ -32,11 +34,12 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     import itertools
     import time
 
-    from ssl_toolkit.cli.common import pick_device
     from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, cached, fits_in_memory, full_batches
     from ssl_toolkit.eval import check as checks
     from ssl_toolkit.progress import progress_bar
     from ssl_toolkit.randomness import numpy_generator
+    from ssl_toolkit.tasks.assembly import assemble
+    from ssl_toolkit.tasks.common import pick_device
 
     images, method = assemble(config)
     size, batch_size, workers = method.encoder.config.load_size, config["batch_size"], config["workers"]
@@ -102,7 +105,7 @@ def table(config: dict[str, Any], found: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     """The command: takes a command line of ``pretrain`` as it is; ``--out`` may be left out, nothing is written."""
     argv = normalize(argv, GROUPS)
-    parser = Parser("check", pretrain, skip=(*NESTED, "out"))
+    parser = Parser("check", pretrain, skip=OBJECTS)
     parser.description = (
         "Check a training before it is started: is the first loss that of a guess, can a few batches be overfitted, "
         "which learning rate, how many images a second, how much memory, how long. Takes the options of pretrain; "
@@ -117,6 +120,7 @@ def main(argv: list[str]) -> None:
         return
     options = {key: settings.pop(key) for key in ("steps", "overfit_steps")}
     as_json = settings.pop("json")
+    settings = settings_of(settings)
     found = check(settings, **options)
     if as_json:
         import json

@@ -3,13 +3,15 @@
 import time
 from pathlib import Path
 
-from ssl_toolkit.cli.evaluate import evaluate, table
+from ssl_toolkit.cli.evaluate import table
 from ssl_toolkit.cli.index import index
-from ssl_toolkit.cli.parser import Parser, say
-from ssl_toolkit.cli.pretrain import pretrain
-from ssl_toolkit.cli.report import report
+from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.cli.search import search
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.progress import say
+from ssl_toolkit.tasks.evaluation import evaluate
+from ssl_toolkit.tasks.pretraining import pretrain
+from ssl_toolkit.tasks.reporting import report
 
 TEST = "shapes:test"
 QUERIES = [f"shapes:test:3000#{number}" for number in range(2000, 2010)]  # beyond the 2,000 that are indexed

@@ -35,18 +35,19 @@ def doctor(
     if not 32 <= images <= 10**6:
         raise UsageError(f"--images is {images}: it must be from 32 to 1000000")
     from ssl_toolkit.checkpoints import load_newest
-    from ssl_toolkit.cli.common import pick_device
-    from ssl_toolkit.cli.pretrain import build_encoder, build_method, make_parser
     from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.eval.doctor import diagnose, examine, examine_method, numbers
     from ssl_toolkit.logs import read_metrics
     from ssl_toolkit.randomness import numpy_generator
     from ssl_toolkit.runs import RunFolder
+    from ssl_toolkit.tasks.assembly import build_encoder, build_method
+    from ssl_toolkit.tasks.common import pick_device
+    from ssl_toolkit.tasks.pretraining import settings_of
 
     folder = RunFolder(run)
     stored = folder.config()
-    config = make_parser(stored["method"]["name"]).settings_of({**stored, "out": str(run)})
+    config = settings_of({**stored, "out": str(run)})
     place = pick_device(device)
     source = open_images(
         data or config["data"], root=data_root or config["data_root"], labels="none", channels=config["channels"]

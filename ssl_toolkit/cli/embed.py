@@ -39,8 +39,8 @@ def embed(
     Raises:
         UsageError: If the encoder or the data do not exist, or `out` holds features already.
     """
-    from ssl_toolkit.cli.common import encode_all, load_run_encoder, open_loader
     from ssl_toolkit.files import make_folder
+    from ssl_toolkit.tasks.common import encode_all, load_run_encoder, open_loader
 
     folder = Path(out)
     if (folder / "features.npy").exists() and not overwrite:

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from ssl_toolkit.cli.parser import Parser, say, short_k
+from ssl_toolkit.cli.parser import Parser, short_k
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
 
 
 def explore(
@@ -40,9 +41,9 @@ def explore(
     import threading
     import webbrowser
 
-    from ssl_toolkit.cli.common import pick_device
     from ssl_toolkit.eval.explore import Explorer, free_port, require_gradio, serving
     from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.tasks.common import pick_device
 
     free_port(port)  # before an index of a million images is read, not after
     loaded = EmbeddingIndex.load(index)

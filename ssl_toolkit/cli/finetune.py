@@ -4,11 +4,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, normalize, say, with_config_to_resume
-from ssl_toolkit.cli.pretrain import LIMITS, NOT_STORED, check_numbers
+from ssl_toolkit.cli.parser import Parser, normalize, with_config_to_resume
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, start_run
+from ssl_toolkit.tasks.pretraining import NOT_STORED
+from ssl_toolkit.tasks.settings import LIMITS, check_numbers
 
 if TYPE_CHECKING:
     from ssl_toolkit.data.sources import ImageSet
@@ -167,7 +169,7 @@ OWN_LIMITS: dict[str, tuple[float, float]] = {
 
 def _run(config: dict[str, Any]) -> dict[str, Any]:
     """Train and score what `config` says, all of it resolved (see `finetune`)."""
-    from ssl_toolkit.cli.common import Results, load_run_encoder, pick_device
+    from ssl_toolkit.tasks.common import Results, load_run_encoder, pick_device
 
     check_numbers(config, OWN_LIMITS)
     pick_device(config["device"])
@@ -204,11 +206,11 @@ def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:
     """The images that train, those that choose the epoch (if any) and those that are scored, with equal classes."""
     import numpy as np
 
-    from ssl_toolkit.cli.common import open_stills
     from ssl_toolkit.data.loader import Subset
     from ssl_toolkit.eval.features import stratified_split
     from ssl_toolkit.eval.low_shot import draw_labels
     from ssl_toolkit.eval.protocol import match_labels
+    from ssl_toolkit.tasks.common import open_stills
 
     budget, share = config["label_budget"], config["validation"]
     if budget is not None and budget > 1 and budget != int(budget):
@@ -241,11 +243,11 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     import torch
 
     from ssl_toolkit.augment import finetune_views
-    from ssl_toolkit.cli.common import encode_all, image_loader, load_run_encoder, pick_device
     from ssl_toolkit.encoders import save_encoder
     from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
     from ssl_toolkit.eval.low_shot import fit_probe
     from ssl_toolkit.randomness import derive_seed
+    from ssl_toolkit.tasks.common import encode_all, image_loader, load_run_encoder, pick_device
     from ssl_toolkit.training import fit
 
     encoder, _ = load_run_encoder(config["run"])

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, say
+from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,12 +66,12 @@ def index(
         UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
             it holds none and is, or its encoder is another one.
     """
-    from ssl_toolkit.cli.common import image_loader, load_run_encoder, open_stills
     from ssl_toolkit.data.loader import Subset
     from ssl_toolkit.encoders import encoder_file
     from ssl_toolkit.eval.approximate import empty_index
     from ssl_toolkit.eval.search import EmbeddingIndex, file_stamp
     from ssl_toolkit.files import make_folder
+    from ssl_toolkit.tasks.common import image_loader, load_run_encoder, open_stills
 
     folder = Path(out)
     flags = {"add": add, "remove": remove, "update": update, "overwrite": overwrite}
@@ -121,8 +122,8 @@ def _encoded(
     """What goes into an index. Of `changes` to one there may be nothing, or nothing that can be read."""
     import numpy as np
 
-    from ssl_toolkit.cli.common import encode_all
     from ssl_toolkit.eval.features import NoFeaturesError
+    from ssl_toolkit.tasks.common import encode_all
 
     nothing = {"features": np.empty((0, encoder.feature_dim), np.float32), "paths": []}
     if not len(loader.images):

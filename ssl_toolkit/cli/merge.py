@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from ssl_toolkit.cli.parser import Parser, say
+from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
 
 
 def merge(indexes: list[str], out: str, index: str = "auto", overwrite: bool = False) -> Path:

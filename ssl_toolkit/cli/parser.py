@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -258,8 +257,3 @@ def _hyphenated(error: UsageError) -> UsageError:
 def _shorten(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return "\n  ".join(lines[:8])
-
-
-def say(text: str) -> None:
-    """Tell the user what is happening, on stderr: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)

@@ -62,11 +62,11 @@ def plot(
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
     if sample < 2:
         raise UsageError(f"--sample is {sample}: it must be at least 2")
-    from ssl_toolkit.cli.common import pick_device
     from ssl_toolkit.encoders import load_encoder
     from ssl_toolkit.eval.plots import PLOTS, Subject
     from ssl_toolkit.eval.sample import Sample, draw_from
     from ssl_toolkit.eval.visualize import write_figure
+    from ssl_toolkit.tasks.common import pick_device
 
     chosen, encoder = PLOTS[name], load_encoder(run)
     chosen.suits(encoder)

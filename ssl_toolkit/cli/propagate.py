@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, say
+from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
 
 NAMES = {"trained": "trained", "random": "random weights", "copied": "first frame, copied", "own": "own colours"}
 TITLES = {"ab_error": "ab error", "psnr": "PSNR, dB", "iou": "mask IoU, %", "back_and_forth": "there and back, %"}
@@ -60,12 +61,12 @@ def propagate(
     for option, value, low in (("size", size, 16), ("frames", frames, 2), ("stride", stride, 1)):
         if value is not None and value < low:
             raise UsageError(f"--{option} is {value}: it must be at least {low}")
-    from ssl_toolkit.cli.common import Results, load_run_encoder, pick_device
     from ssl_toolkit.data.video import open_movie
     from ssl_toolkit.eval import clip_files, propagation
     from ssl_toolkit.eval.baselines import random_weights
     from ssl_toolkit.eval.visualize import write_figure
     from ssl_toolkit.progress import progress_bar
+    from ssl_toolkit.tasks.common import Results, load_run_encoder, pick_device
 
     rules = propagation.Rules(context, radius, topk, temperature)
     encoder, metadata = load_run_encoder(run)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_toolkit.cli.parser import Parser, print_found, say, short_k
+from ssl_toolkit.cli.parser import Parser, print_found, short_k
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,8 +150,8 @@ class _Asking:
         yield from self._by_name(words, [None] * len(words), part, workers=0)
 
     def _set(self, word: str) -> Iterator[dict[str, Any]]:
-        from ssl_toolkit.cli.common import open_stills
         from ssl_toolkit.data.loader import Subset
+        from ssl_toolkit.tasks.common import open_stills
 
         images = open_stills(self.network, word, data_root=self.data_root, labels="auto")
         names = [images.path(row) for row in range(len(images))]
@@ -178,7 +179,7 @@ class _Asking:
 
     def _encode(self, images: "ImageSet", workers: int, total: int) -> "tuple[Rows, NDArray[np.float32]]":
         """Positions of the images that could be read, and their features."""
-        from ssl_toolkit.cli.common import encode_all, image_loader
+        from ssl_toolkit.tasks.common import encode_all, image_loader
 
         loader = image_loader(
             self.network, images, workers=workers, max_bad_rate=self.max_bad_rate, progress=self.progress, total=total

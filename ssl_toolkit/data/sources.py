@@ -1,10 +1,12 @@
 """Words to image sets: ``shapes:train``, ``cifar10:test``, a folder, a ``.csv`` manifest, a ``.npy`` or ``.npz`` array.
 
-`open_images` is the way in; what it gives is an `ImageSet`, indexed, picklable and cheap to fork.
+`open_images` is the way in, for words and for objects of Python (see `ssl_toolkit.data.given`); what it gives is an
+`ImageSet`, indexed, picklable and cheap to fork.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import re
@@ -31,6 +33,7 @@ from ssl_toolkit.data.images import (
     to_uint8,
 )
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
+from ssl_toolkit.objects import is_object, missing_object
 
 Labels = Literal["auto", "folder", "none"]
 DEFAULT_ROOT = "data"
@@ -85,12 +88,12 @@ class ImageSet(ABC):
 
 
 def open_images(
-    word: str, *, root: str | os.PathLike[str] | None = None, labels: Labels = "auto", channels: int | None = None
+    word: Any, *, root: str | os.PathLike[str] | None = None, labels: Labels = "auto", channels: int | None = None
 ) -> ImageSet:
-    """Open an image set by the word for it; a path that exists wins over a name.
+    """Open an image set by the word for it; a path that exists wins over a name. Or what Python holds, as one.
 
     Args:
-        word: One of
+        word: A word or path, one of
 
             - ``shapes:train``, ``shapes:test``, ``shapes:train:2000``: rendered, the number is the count;
             - a data set of torchvision and its split, ``cifar10:train`` (all: `torchvision_names`);
@@ -103,7 +106,11 @@ def open_images(
             - clips, ``clips:PATH`` or ``clips:PATH:8:2``, of a video, a folder of videos, or a folder of frames or of
               folders of frames, in the order of their names. The numbers are the frames of a clip (8) and the stride
               from frame to frame (2); a third is the hop from clip to clip (frames x stride, so that they do not
-              overlap). With one frame, ``clips:PATH:1``, these are images like others. Videos need the extra ``video``.
+              overlap). With one frame, ``clips:PATH:1``, these are images like others. Videos need the extra ``video``;
+
+            or an object: a list or array of paths; an array or tensor of images, as in a file; a map-style data set of
+            torch, or a list, whose items are a PIL image, an array or a tensor, or a tuple or dictionary of that and a
+            label; an `ImageSet`.
         root: Where torchvision's data sets lie and are downloaded to; ``data`` in the current folder by default.
         labels: "none" drops all labels. Of a folder, "folder" makes the subfolders directly below it the classes and
             refuses images outside them; "auto" does so where every image lies in one of at least two subfolders, none
@@ -112,10 +119,15 @@ def open_images(
             for the others.
 
     Raises:
-        UsageError: No such name, path or split, no images in it, or a manifest or array that cannot be read.
+        UsageError: No such name, path or split, no images in it, or a manifest, array or data set that cannot be read.
     """
     if labels not in get_args(Labels):
         raise unknown_name("value of labels", labels, get_args(Labels))
+    if not isinstance(word, str | os.PathLike):
+        if labels == "folder":
+            raise UsageError("labels by folder need a folder, data is an object: leave labels at auto")
+        return _open_object(word, labels, channels)
+    word = os.fspath(word)
     if labels == "folder" and not os.path.isdir(os.path.expanduser(word)):
         raise UsageError(f"labels by folder need a folder, '{word}' is none: leave labels at auto")
     images = _open(word, os.path.abspath(os.path.expanduser(root or DEFAULT_ROOT)), labels, channels)
@@ -124,6 +136,20 @@ def open_images(
         images.labels = np.full(len(images), -1, dtype=np.int64)
     if bool((images.labels < 0).all()):
         images.classes = None
+    return images
+
+
+def _open_object(given: Any, labels: Labels, channels: int | None) -> ImageSet:
+    if isinstance(given, ImageSet):
+        if channels not in (None, given.channels):
+            raise UsageError(f"data: '{given.word}' has {given.channels} channels, {channels} are wanted")
+        images = copy.copy(given)
+    else:
+        from ssl_toolkit.data.given import open_given  # it imports this module
+
+        images = open_given(given, labels != "none", channels)
+    if labels == "none":
+        images.labels, images.classes = np.full(len(images), -1, dtype=np.int64), None
     return images
 
 
@@ -204,6 +230,8 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 
 def _open(word: str, root: str, labels: Labels, channels: int | None) -> ImageSet:
+    if is_object(word):
+        raise missing_object("data", word)
     path = os.path.expanduser(word)
     if os.path.isdir(path):
         return _open_folder(path, labels, channels)
@@ -506,7 +534,7 @@ def _open_array_file(path: str, channels: int | None) -> ArraySet:
     except Exception as error:
         raise UsageError(f"{path}: cannot be read as an array: {error}") from error
     _channel_axis(path, pixels.shape)
-    numbers, classes = _array_labels(path, labels, len(pixels))
+    numbers, classes = numbered_labels(path, labels, len(pixels))
     return ArraySet(path, pixels, numbers, classes, channels, mapped)
 
 
@@ -517,7 +545,12 @@ def _key(path: str, found: list[str], wanted: tuple[str, ...]) -> str:
     raise UsageError(f"{path}: no array named {' or '.join(wanted)} (it has: {', '.join(found) or 'nothing'})")
 
 
-def _array_labels(path: str, labels: NDArray[Any] | None, count: int) -> tuple[NDArray[np.int64], list[str] | None]:
+def numbered_labels(path: str, labels: NDArray[Any] | None, count: int) -> tuple[NDArray[np.int64], list[str] | None]:
+    """Class numbers and names of labels that are numbers or text; -1 and empty text: no label.
+
+    Raises:
+        UsageError: Naming `path`, if they are something else or not `count`.
+    """
     if labels is None:
         return np.full(count, -1, dtype=np.int64), None
     if labels.size != count or labels.ndim not in (1, 2):
@@ -525,7 +558,8 @@ def _array_labels(path: str, labels: NDArray[Any] | None, count: int) -> tuple[N
     labels = labels.reshape(-1)
     if labels.dtype.kind == "U":
         classes, numbers = np.unique(labels, return_inverse=True)
-        return numbers.astype(np.int64), [str(name) for name in classes]
+        unlabelled = int("" in classes)  # it comes first
+        return numbers.astype(np.int64) - unlabelled, [str(name) for name in classes[unlabelled:]]
     if labels.dtype.kind not in "iu" or int(labels.min()) < -1 or int(labels.max()) >= 1_000_000:
         raise UsageError(f"{path}: labels must be text, or class numbers from 0 (-1: no label), not {labels.dtype}")
     return labels.astype(np.int64), [str(i) for i in range(int(labels.max()) + 1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
@@ -18,6 +21,8 @@ from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder, versio
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.objects import describe
+from ssl_toolkit.tasks.run import Run
 
 
 def pick_device(name: str) -> torch.device:
@@ -68,7 +73,7 @@ def default_patch_size(name: str, size: int) -> int:
 
 def open_loader(
     encoder: Encoder,
-    data: str,
+    data: Any,
     *,
     data_root: str,
     labels: Labels,
@@ -82,7 +87,7 @@ def open_loader(
     return image_loader(encoder, open_stills(encoder, data, data_root=data_root, labels=labels), **options)
 
 
-def open_stills(encoder: Encoder, data: str, *, data_root: str, labels: Labels) -> ImageSet:
+def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels) -> ImageSet:
     """The images of `data` with the channels that `encoder` wants.
 
     Raises:
@@ -90,7 +95,9 @@ def open_stills(encoder: Encoder, data: str, *, data_root: str, labels: Labels) 
     """
     images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
     if images.frames > 1:
-        raise UsageError(f"'{data}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1")
+        raise UsageError(
+            f"'{images.word}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1"
+        )
     return images
 
 
@@ -148,25 +155,36 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
     )
 
 
-def load_run_encoder(path: str | Path) -> tuple[Encoder, dict[str, str]]:
-    """The encoder of a run, and its metadata."""
-    return load_encoder(path), encoder_metadata(path)
+def load_run_encoder(run: str | os.PathLike[str] | nn.Module) -> tuple[Encoder, dict[str, str]]:
+    """The encoder of a run, and its metadata.
+
+    Args:
+        run: Run folder or encoder file, a `Run`, or an encoder itself.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if isinstance(run, Encoder):
+        return copy.deepcopy(run).eval(), {"method": "", "sha256": run.sha256}
+    if isinstance(run, str | os.PathLike):
+        return run.encoder if isinstance(run, Run) else load_encoder(run), encoder_metadata(run)
+    raise UsageError(f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder")
 
 
 class Results:
     """What a command that scores an encoder leaves behind, with what is needed to believe it; its time starts here.
 
     Args:
-        path: Run folder or file of the encoder.
+        path: Run folder or file of the encoder; of an object, there is a description.
         encoder: It.
         metadata: Of its file.
         seed: Of the command.
     """
 
-    def __init__(self, path: str | Path, encoder: Encoder, metadata: dict[str, str], seed: int) -> None:
+    def __init__(self, path: object, encoder: Encoder, metadata: dict[str, str], seed: int) -> None:
         self.started, self.seed = time.time(), seed
         self.encoder = {
-            "path": str(path),
+            "path": os.fspath(path) if isinstance(path, str | os.PathLike) else describe(path),
             "name": encoder.config.name,
             "method": metadata["method"],
             "sha256": metadata["sha256"],

@@ -1,0 +1,224 @@
+"""From the settings of a pretraining to its parts: images, encoder, views, method."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
+
+from ssl_toolkit.augment import Views
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.loader import full_batches, read_some
+from ssl_toolkit.data.sources import ImageSet, Labels, open_images
+from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.logs import check_logger
+from ssl_toolkit.method import Method
+from ssl_toolkit.methods import configured_method, installed_methods, method_class, method_name
+from ssl_toolkit.objects import describe, is_object, missing_object
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.progress import say
+from ssl_toolkit.randomness import derive_seed
+from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size, natural_size
+from ssl_toolkit.tasks.settings import check_numbers
+from ssl_toolkit.training import native_bf16, on_cuda
+
+
+def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
+    """The images and the method that `config` says; what it leaves open is filled in.
+
+    Raises:
+        UsageError: If something asked for does not exist or does not fit.
+    """
+    if config["workers"] == "auto":
+        config["workers"] = readers(config["devices"])
+    check_numbers(config)
+    check_accelerator(config["accelerator"], config["devices"])
+    check_logger(config["logger"])
+    native = native_bf16(config["accelerator"])
+    if config["precision"] == "auto":
+        config["precision"] = "bf16-mixed" if native and on_cuda(config["accelerator"]) else "32-true"
+    elif config["precision"] == "bf16-mixed" and not native:
+        say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
+    images = training_images(config)
+    full_batches(images, config["batch_size"], config["devices"])
+    torch.manual_seed(derive_seed(config["seed"], "init"))
+    method = build_method(config, build_encoder(config, images), images)
+    # What can never be read or trained as asked is better said before the run has a folder.
+    for image in read_some(images, [0], 1, config["load_size"]):
+        try_step(method, image)
+    return images, method
+
+
+def training_images(config: dict[str, Any]) -> ImageSet:
+    """The images to train on. Labels of a data set in Python may take a pass over it: without a use, they are left."""
+    is_word = isinstance(config["data"], str | os.PathLike)
+    labels: Labels = config["labels"] if is_word or config["knn_every"] else "none"
+    return open_images(config["data"], root=config["data_root"], labels=labels, channels=config["channels"])
+
+
+def readers(devices: int) -> int:
+    """Processes that read for each device: all devices share this machine's cores."""
+    return max(2, min(16, available_cores() // max(1, devices)))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def try_step(method: Method, image: NDArray[np.uint8]) -> None:
+    """Ask a copy of the method for one step.
+
+    Raises:
+        UsageError: Views are too small for the task, or do not fit it in another way.
+    """
+    two = torch.from_numpy(image).expand(2, -1, -1, -1)
+    batch = Batch(two, torch.full((2,), -1), torch.zeros(2, dtype=torch.int64))
+    with isolate_rng(), torch.no_grad():
+        trial = copy.deepcopy(method).eval()
+        trial.step(trial.views(batch.image), batch)
+
+
+def check_accelerator(name: str, devices: int) -> None:
+    """Refuse devices that are not there.
+
+    Raises:
+        UsageError: Naming the option.
+    """
+    check_device("--accelerator", name)
+    gpus = torch.cuda.device_count() if name in ("auto", "gpu") else 0
+    if gpus and devices > gpus:
+        raise UsageError(f"--devices is {devices}: this machine has {gpus} of that type")
+    if name == "mps" and devices > 1:
+        raise UsageError(f"--devices is {devices}: --accelerator mps has one")
+
+
+def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
+    """A new encoder, or the one to start from that ``encoder`` is or points to; its sizes are filled in."""
+    name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
+    given, channels = _given_encoder(config), images.channels // images.frames
+    if given is not None and given.config.channels != channels:
+        raise UsageError(
+            f"the encoder {_called(name)} takes {given.config.channels} channels, the images have {channels}: "
+            f"give --channels {given.config.channels}"
+        )
+    if given is not None and size is None:
+        size, load_size = given.config.image_size, load_size or given.config.load_size
+    size = size or natural_size(images)
+    load_size = load_size or default_load_size(size)
+    if load_size < size:
+        raise UsageError(
+            f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
+        )
+    config |= {"image_size": size, "load_size": load_size}
+    if isinstance(config["views"], dict):
+        config["views"]["size"] = config["views"]["size"] or size
+    if given is not None:
+        return _sized(given, size, load_size, config).train()
+    found = method_class(config["method"]["name"])
+    if isinstance(name, nn.Module):
+        described = EncoderConfig(describe(name), channels, size, load_size, colours=found.encoder_colours)
+        return Encoder(described, copy.deepcopy(name)).train()
+    stem, norm, patch_size = (config["encoder"][key] for key in ("stem", "norm", "patch_size"))
+    norm = found.encoder_norm if norm == "auto" else norm
+    patch_size = default_patch_size(name, size) if patch_size is None else patch_size
+    return Encoder(EncoderConfig(name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size))
+
+
+def _given_encoder(config: dict[str, Any]) -> Encoder | None:
+    """The encoder to start from, if that is what is asked for: a copy, or that of a method that is there already."""
+    name, method = config["encoder"]["name"], config["method"]["name"]
+    if isinstance(method, Method):
+        return method.encoder
+    if isinstance(name, Encoder):
+        return copy.deepcopy(name)
+    if isinstance(name, str | os.PathLike):
+        if is_object(name):
+            raise missing_object("encoder", os.fspath(name))
+        return load_encoder(name) if Path(name).exists() else None
+    if not isinstance(name, nn.Module):
+        raise UsageError(f"encoder is {describe(name)}: give a name, a run or encoder file, an Encoder or a module")
+    return None
+
+
+def _sized(given: Encoder, size: int, load_size: int, config: dict[str, Any]) -> Encoder:
+    """The encoder for images of these sizes."""
+    sized = replace(given.config, image_size=size, load_size=load_size)
+    if sized == given.config:
+        return given
+    if isinstance(config["method"]["name"], Method):
+        raise UsageError(
+            f"image_size {size} and load_size {load_size} are not those of the method's encoder, "
+            f"{given.config.image_size} and {given.config.load_size}: leave them out"
+        )
+    encoder, weights = Encoder(sized, given.own_module), given.backbone.state_dict()
+    check_weights(encoder, weights, _called(config["encoder"]["name"]))
+    encoder.backbone.load_state_dict(weights)
+    return encoder
+
+
+def _called(name: Any) -> str:
+    return os.fspath(name) if isinstance(name, str | os.PathLike) else describe(name)
+
+
+def build_method(config: dict[str, Any], encoder: Encoder, images: ImageSet) -> Method:
+    """The method around its encoder, with its views and optimiser."""
+    asked = config["method"]["name"]
+    found, called = method_class(asked), method_name(asked)
+    if images.frames > 1 and not found.takes_clips:
+        others = " or ".join(name for name in installed_methods() if method_class(name).takes_clips)
+        raise UsageError(
+            f"--method {called} takes single images, '{images.word}' has clips of {images.frames} "
+            f"frames: give --method {others}, or clips of one frame, clips:PATH:1"
+        )
+    if images.frames < found.min_frames:
+        raise UsageError(
+            f"--method {called} takes clips of at least {found.min_frames} frames, '{images.word}' "
+            f"has {'single images' if images.frames == 1 else f'{images.frames}'}: give --data clips:PATH:4"
+        )
+    if isinstance(asked, Method):
+        return asked
+    method = configured_method(config, encoder, images.channels)
+    if not isinstance(config["optimizer"], dict | str):
+        method.optimizer_function = config["optimizer"]
+    return method
+
+
+def method_parts(method: Method, encoder: object, views: object, optimizer: object) -> dict[str, Any]:
+    """What a method that is there already brings for the other settings.
+
+    Raises:
+        UsageError: If one of these is given too.
+    """
+    own_optimizer = None if optimizer == OptimizerConfig() else optimizer
+    for name, other in (("encoder", encoder), ("views", views), ("optimizer", own_optimizer)):
+        if other is not None:
+            raise UsageError(f"method is an object, which has its own {name}: leave {name} out, or give the class")
+    return {
+        "encoder": {"name": method.encoder},
+        "views": method.views,
+        "optimizer": method.optimizer_function or asdict(method.optimizer_config),
+    }
+
+
+def check_views(views: object) -> Views | Callable[..., Any]:
+    """Views that are no dictionary of options.
+
+    Raises:
+        UsageError: If they are not what makes views either.
+    """
+    if not callable(views):
+        raise UsageError(
+            f"views is {describe(views)}: give a dictionary of options, Views, or a function from images to images"
+        )
+    return views

@@ -1,0 +1,351 @@
+"""Pretraining: images in, a run folder with an encoder out."""
+
+# No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.methods import method_class, method_name
+from ssl_toolkit.objects import describe, is_object, missing_object, plain
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.progress import say
+from ssl_toolkit.runs import RunFolder, launched_rank, start_run
+from ssl_toolkit.tasks.run import Run
+from ssl_toolkit.tasks.settings import EncoderOptions, with_defaults
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    import torch
+    from pytorch_lightning.loggers.logger import Logger
+
+    from ssl_toolkit.augment import Views
+    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.encoders import Encoder
+    from ssl_toolkit.method import Method
+
+    AnyMethod: TypeAlias = str | type[Method] | Method | Mapping[str, Any]
+    AnyEncoder: TypeAlias = str | os.PathLike[str] | torch.nn.Module | Mapping[str, Any]
+    AnyViews: TypeAlias = Mapping[str, Any] | Views | Callable[[torch.Tensor], torch.Tensor]
+    AnyOptimizer: TypeAlias = (
+        OptimizerConfig | Mapping[str, Any] | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    )
+    AnyLogger: TypeAlias = bool | str | Logger | Sequence[str | Logger]
+    AnyCallbacks: TypeAlias = pl.Callback | Sequence[pl.Callback]
+else:  # the command line does not offer these, and need not import what they are
+    AnyMethod = AnyEncoder = AnyViews = AnyOptimizer = AnyLogger = AnyCallbacks = object
+
+NOT_STORED = ("resume", "overwrite", "progress")
+FIT = (
+    *("epochs", "seed", "precision", "accumulate", "clip_gradient", "accelerator", "devices", "sync_batch_norm"),
+    *("checkpoint_every", "resume", "progress", "logger"),
+)  # fmt: skip
+
+
+def pretrain(
+    method: AnyMethod,
+    data: Any,
+    out: str | os.PathLike,  # type: ignore[type-arg]  # with its argument, the command line could not look at it
+    encoder: AnyEncoder | None = None,
+    views: AnyViews | None = None,
+    optimizer: AnyOptimizer = OptimizerConfig(),  # noqa: B008 - frozen
+    image_size: int | None = None,
+    load_size: int | None = None,
+    channels: int | None = None,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    epochs: int = 100,
+    batch_size: int = 256,
+    seed: int = 0,
+    workers: int | Literal["auto"] = "auto",
+    cache: Literal["auto", "device", "memory", "none"] = "auto",
+    data_root: str = "data",
+    max_bad_rate: float = 0.01,
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "auto",
+    accumulate: int = 1,
+    clip_gradient: float = 0.0,
+    compile: Literal["auto", "always", "never"] = "auto",
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    devices: int = 1,
+    sync_batch_norm: bool = True,
+    checkpoint_every: int | None = None,
+    knn_every: int = 0,
+    doctor: bool = True,
+    callbacks: AnyCallbacks | None = None,
+    logger: AnyLogger = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Pretrain an encoder without labels.
+
+    Args:
+        method: Name of an installed method (see ``ssl-toolkit methods``) or class path, a class, or a dictionary of
+            that ``name`` and the method's own options. Or an instance, which is trained itself, with its own encoder,
+            views and optimiser.
+        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train; or
+            clips of 8 frames of video, every second one, clips:PATH:8:2. Or an object of Python: a list of paths, an
+            array or tensor, a data set (see `open_images`).
+        out: The run folder to make.
+        encoder: Name of a timm architecture or ``convnet``, or a run folder or encoder file to start from, or a
+            dictionary of that ``name``, ``stem``, ``norm`` and ``patch_size``; if not given, resnet18, or what the
+            method needs. Or an `Encoder`, or any module from images (N, C, H, W) to (N, D), (N, D, h, w) or
+            (N, tokens, D), which gets images centred and scaled as `EncoderConfig` says; both are copied.
+        views: Options of the method's recipe of views; or `Views`; or a function from float images in [0, 1]
+            (N, C, H, W) to such images, applied once a view (see `OwnViews`).
+        optimizer: How the weights are moved: its options, as an `OptimizerConfig` or a dictionary; or a function from
+            parameter groups to an optimiser of torch, whose learning rate then follows the default schedule.
+        image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
+            images have, at most 224.
+        load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
+            above.
+        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
+        labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
+        epochs: Passes over the images.
+        batch_size: Images a batch, on each device.
+        seed: Decides everything that is random.
+        workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
+            16.
+        cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
+            them there where a quarter of its free memory suffices.
+        data_root: Folder of torchvision's data sets, to which they are downloaded.
+        max_bad_rate: Share of images that may be unreadable before the run fails, in [0, 1].
+        precision: Arithmetic of the training; auto takes bf16-mixed on a GPU that computes in it natively, 32-true
+            elsewhere.
+        accumulate: Batches an optimiser step.
+        clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        compile: Whether torch.compile is applied to the encoder and the views; auto does so on a GPU for runs of at
+            least 2,000 steps, which are worth the minute that it takes.
+        accelerator: Type of device.
+        devices: Devices that train together, a process and a batch each; on the CPU, processes.
+        sync_batch_norm: Whether batch norm is over the batches of all devices.
+        checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
+        knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
+        doctor: Whether embeddings are watched for a collapse, with a warning and advice when one is found.
+        callbacks: More callbacks of Lightning.
+        logger: Where metrics go besides metrics.csv: csv (nowhere else), tensorboard, wandb, mlflow, a logger of
+            Lightning, or a list of these; auto takes tensorboard if it is installed.
+        resume: Whether to go on with the run in `out`, if there is one; objects are given again.
+        overwrite: Whether a run in `out` may be deleted.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The run: its folder, encoder and metrics.
+
+    Raises:
+        UsageError: If something asked for does not exist or does not fit.
+        ToolkitError: If the training fails.
+
+    Example:
+        >>> run = pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet")  # doctest: +SKIP
+        >>> run.evaluate(train="shapes:train", test="shapes:test")  # doctest: +SKIP
+    """
+    given = dict(locals())
+    return Run(run(settings_of(given), time.perf_counter()), given)
+
+
+def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of `pretrain`: what is given, objects as they are, and the defaults for the rest.
+
+    Args:
+        given: Arguments of `pretrain` by name; or a run's configuration.
+
+    Raises:
+        UsageError: Naming the first that does not exist, is missing, or is of another kind.
+    """
+    settings = with_defaults(pretrain, given)
+    method = _named(settings["method"])
+    options = {name: value for name, value in method.items() if name != "name"}
+    found = method_class(method.get("name", ""))
+    encoder, views, optimizer = (settings[name] for name in ("encoder", "views", "optimizer"))
+    if not isinstance(method["name"], str | type):
+        from ssl_toolkit.tasks.assembly import method_parts
+
+        if options:
+            raise UsageError(f"method is an object, which has its own {', '.join(options)}: give the class for others")
+        settings |= {"method": method, **method_parts(method["name"], encoder, views, optimizer)}
+    else:
+        skip = ("encoder", "views", "optimizer")
+        settings["method"] = {"name": method["name"], **with_defaults(found, options, "method", skip)}
+        settings |= {"views": _view_settings(found, views), "optimizer": _optimizer_settings(optimizer)}
+        encoder = {"name": found.default_encoder} | ({} if encoder is None else _named(encoder))
+        settings["encoder"] = {"name": encoder.pop("name"), **with_defaults(EncoderOptions, encoder, "encoder")}
+    return settings | {"callbacks": _callback_list(settings["callbacks"])}
+
+
+def _named(given: Any) -> dict[str, Any]:
+    """A group of settings with its name, where that alone may stand for it."""
+    return dict(given) if isinstance(given, Mapping) else {"name": given}
+
+
+def _view_settings(found: "type[Method]", views: Any) -> Any:
+    if views is not None and not isinstance(views, Mapping):
+        from ssl_toolkit.tasks.assembly import check_views
+
+        return check_views(views)
+    options = dict(views or {})
+    size = options.pop("size", None)
+    return {"size": size, **with_defaults(found.default_views, options, "views", skip=("size", "channels"))}
+
+
+def _optimizer_settings(optimizer: Any) -> Any:
+    if isinstance(optimizer, OptimizerConfig):
+        optimizer = asdict(optimizer)
+    if isinstance(optimizer, Mapping):
+        return with_defaults(OptimizerConfig, optimizer, "optimizer")
+    if not callable(optimizer) and not is_object(optimizer):
+        raise UsageError(
+            f"optimizer is {describe(optimizer)}: give an OptimizerConfig, a dictionary of its options, or a function "
+            "from parameter groups to an optimiser"
+        )
+    return optimizer
+
+
+def _callback_list(callbacks: Any) -> list[Any]:
+    from pytorch_lightning import Callback
+
+    listed = [] if callbacks is None else [callbacks] if isinstance(callbacks, Callback) else callbacks
+    each: Any
+    for each in listed if isinstance(listed, Sequence) and not isinstance(listed, str) else [listed]:
+        if is_object(each):
+            raise missing_object("callbacks", each)
+        if not isinstance(each, Callback):
+            raise UsageError(f"callbacks holds {describe(each)}: it must be a callback of Lightning, or a list of them")
+    return list(listed)
+
+
+def stored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ``config.yaml`` holds them: of objects there are descriptions, of classes where they are found."""
+    config: dict[str, Any] = plain({name: value for name, value in settings.items() if name not in NOT_STORED})
+    config["method"]["name"] = method_name(settings["method"]["name"])
+    if not isinstance(settings["data"], str | os.PathLike):
+        config["data"] = describe(settings["data"])
+    if not config["callbacks"]:
+        del config["callbacks"]  # which no command line gives
+    return config
+
+
+def run(config: dict[str, Any], began: float) -> Path:
+    """Train what `config` says, all of it resolved (see `pretrain`).
+
+    Args:
+        config: The settings.
+        began: When the program began, on `time.perf_counter`'s clock.
+
+    Returns:
+        The run folder.
+    """
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
+    from ssl_toolkit.tasks.assembly import assemble
+    from ssl_toolkit.training import WORTH_COMPILING, fit
+
+    start = time.perf_counter()
+    images, method = assemble(config)
+    encoder = method.encoder
+    rank, world_size, size = launched_rank(), config["devices"], encoder.config.load_size
+    folder = RunFolder(config["out"])
+    if rank == 0:
+        stored = stored_settings(config)
+        start_run(config["out"], stored, overwrite=config["overwrite"], resume=config["resume"])
+        say(
+            f"{stored['method']['name']}: {len(images)} images of '{images.word}' at {size} px, "
+            f"{encoder.config.name} with {encoder.feature_dim} features"
+        )
+    bad = BadImages(images, folder.bad_images(rank), config["max_bad_rate"])
+    listed = time.perf_counter()
+    device = own_device(config["accelerator"])
+    cuda = device.type == "cuda"
+    shown = config["progress"] and rank == 0
+    images = cached(images, size, bad, config["cache"], config["workers"], shown, device)
+    read = time.perf_counter()
+    steps = full_batches(images, config["batch_size"], world_size) * config["epochs"] // config["accumulate"]
+    compiled = config["compile"] == "always" or (config["compile"] == "auto" and cuda and steps >= WORTH_COMPILING)
+    if rank == 0:
+        say(
+            f"start: {start - began:.1f} s to load the program, {listed - start:.1f} s to list images and build the "
+            f"method, {read - listed:.1f} s to read them"
+        )
+        if compiled and config["compile"] == "auto":
+            say(f"compiling encoder and views, worth it for {steps:,} steps: --compile never leaves it")
+    loader = ImageLoader(
+        images,
+        size,
+        batch_size=config["batch_size"],
+        shuffle=True,
+        seed=config["seed"],
+        workers=config["workers"],
+        bad=bad,
+        rank=rank,
+        world_size=world_size,
+        device=device,
+    )
+    try:
+        fit(
+            method,
+            loader,
+            folder,
+            callbacks=[
+                *online_knn(config, images, encoder),
+                *collapse_doctor(config),
+                first_step(read, rank),
+                *config["callbacks"],
+            ],
+            compile=compiled,
+            **{name: config[name] for name in FIT},
+        )
+    except UsageError:
+        if rank == 0 and not any(folder.checkpoints.iterdir()):
+            folder.empty()  # nothing was trained, and the command can be given again
+        raise
+    return folder.path
+
+
+def own_device(accelerator: str) -> "torch.device":
+    """The device that Lightning gives to this one of the processes that train together."""
+    import torch
+
+    from ssl_toolkit.training import on_cuda
+
+    return torch.device("cuda", launched_rank()) if on_cuda(accelerator) else torch.device("cpu")
+
+
+def first_step(since: float, rank: int) -> "pl.Callback":
+    """Says, in the first process, when the first step was done: compiling and choosing kernels come before that."""
+    from pytorch_lightning.callbacks import LambdaCallback
+
+    waiting = [since] if rank == 0 else []
+
+    def tell(*_: Any) -> None:
+        if waiting:
+            say(f"first step done {time.perf_counter() - waiting.pop():.1f} s later")
+
+    return LambdaCallback(on_train_batch_end=tell)
+
+
+def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> list["pl.Callback"]:
+    """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
+    if not config["knn_every"]:
+        return []
+    from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
+    from ssl_toolkit.eval.callbacks import OnlineKNN
+    from ssl_toolkit.randomness import numpy_generator
+
+    if (images.labels < 0).any():
+        raise UsageError(f"--knn-every needs labels, and '{images.word}' has none: leave it out")
+    order = numpy_generator(0, "online-knn").permutation(len(images))[:6000]
+    test = max(1, len(order) // 6)
+    parts = [Subset(images, part) for part in (order[test:], order[:test])]
+    # The training itself judges how many bad images are too many.
+    bank, queries = (ImageLoader(p, encoder.config.load_size, bad=BadImages(p, max_rate=1.0)) for p in parts)
+    return [OnlineKNN(bank, queries, config["knn_every"], view=encoder.eval_view())]
+
+
+def collapse_doctor(config: dict[str, Any]) -> list["pl.Callback"]:
+    """The callback behind ``--doctor``."""
+    if not config["doctor"]:
+        return []
+    from ssl_toolkit.eval.doctor import CollapseDoctor
+
+    return [CollapseDoctor(tell=say)]

@@ -1,0 +1,165 @@
+"""A run in Python: its folder, and what comes out of it."""
+
+# Nothing heavy is imported here: the command line looks at functions that return runs.
+import csv
+import html
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_toolkit.objects import refuse_objects
+from ssl_toolkit.runs import RunFolder
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from ssl_toolkit.encoders import Encoder
+
+WIDTH, HEIGHT = 480, 120  # of the curve in a notebook, pixels
+
+
+class Run(os.PathLike[str]):
+    """A run folder. It stands wherever a path does: ``load_encoder(run)``, ``str(run)``, ``run / "metrics.csv"``.
+
+    Args:
+        path: The folder.
+        given: Arguments of `pretrain` by name, for `resume`; None: those that the folder holds, without objects.
+
+    Raises:
+        UsageError: If the folder holds no run.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], given: Mapping[str, Any] | None = None) -> None:
+        self.path = Path(path)
+        self._given = dict(given or {})
+        self._folder = RunFolder(self.path)
+        self.config = self._folder.config()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def encoder(self) -> "Encoder":
+        """The trained encoder, in eval mode.
+
+        Raises:
+            UsageError: There is none yet, or it is around a module that this process was not given.
+        """
+        import copy
+
+        from ssl_toolkit.encoders import load_encoder
+
+        return load_encoder(self.path, backbone=copy.deepcopy(self._own_module()))
+
+    @property
+    def metrics(self) -> "pandas.DataFrame | dict[str, list[float]]":
+        """``metrics.csv``, a row a logged step: a frame if pandas is installed, else a list a column, NaN for gaps."""
+        columns = self._columns()
+        try:
+            import pandas
+        except ImportError:
+            return columns
+        return pandas.DataFrame(columns)
+
+    def evaluate(self, train: Any = None, test: Any = None, **options: Any) -> dict[str, Any]:
+        """Score the encoder; see `ssl_toolkit.evaluate`."""
+        from ssl_toolkit.tasks.evaluation import evaluate
+
+        return evaluate(self, train, test, **options)
+
+    def report(self, **options: Any) -> Path:
+        """Write the run as one HTML page; see `ssl_toolkit.tasks.reporting.report`."""
+        from ssl_toolkit.tasks.reporting import report
+
+        return report(self, **options)
+
+    def resume(self, **objects: Any) -> "Run":
+        """Go on from the newest checkpoint.
+
+        Args:
+            objects: Arguments of `pretrain` that are no plain values, where the run was not made by this object: the
+                folder holds only their descriptions.
+
+        Raises:
+            UsageError: One of them is missing, or something is not as it was.
+        """
+        from ssl_toolkit.tasks.pretraining import pretrain
+
+        given = {**(self._given or self.config), **objects, "out": self.path, "resume": True, "overwrite": False}
+        refuse_objects(given)
+        return pretrain(**given)
+
+    def _own_module(self) -> "nn.Module | None":
+        """The user's own network that the run was given, if it was."""
+        from torch import nn
+
+        from ssl_toolkit.encoders import Encoder
+
+        given = self._given.get("encoder")
+        given = given.get("name") if isinstance(given, Mapping) else given
+        given = getattr(self._given.get("method"), "encoder", given)
+        if isinstance(given, Encoder):
+            return given.own_module
+        return given if isinstance(given, nn.Module) else None
+
+    def _columns(self) -> dict[str, list[float]]:
+        if not self._folder.metrics_file.exists():
+            return {}
+        with self._folder.metrics_file.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]} if rows else {}
+
+    def _facts(self) -> dict[str, str]:
+        """What is worth a line."""
+        columns = self._columns()
+        facts = {name: str(self.config[name]["name"]) for name in ("method", "encoder")}
+        facts |= {"data": str(self.config["data"]), "epochs": str(self.config["epochs"])}
+        if columns.get("loss"):
+            facts |= {"steps": f"{columns['step'][-1]:.0f}", "loss": f"{columns['loss'][-1]:.3g}"}
+        if self._folder.results_file.is_file():
+            trained = json.loads(self._folder.results_file.read_text()).get("results", {}).get("trained", {})
+            scores = {name: score["top1"] for name, score in trained.items() if "top1" in score}
+            facts |= {f"{name}, top-1": f"{100 * top1:.1f} %" for name, top1 in scores.items()}
+        return facts
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table, and the curve of the loss."""
+        facts = {"run": str(self.path), **self._facts()}
+        rows = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts.items()]
+        return f"<table>{''.join(rows)}</table>{loss_curve(self._columns())}"
+
+
+def loss_curve(columns: Mapping[str, list[float]]) -> str:
+    """The loss over the steps as SVG; nothing where there are not two finite values.
+
+    Example:
+        >>> loss_curve({"step": [1, 2, 3], "loss": [3.0, 2.0, float("nan")]}).count(",")
+        2
+    """
+    pairs = zip(columns.get("step", []), columns.get("loss", []), strict=True)
+    points = [(x, y) for x, y in pairs if math.isfinite(y)]
+    if len(points) < 2:
+        return ""
+    xs, ys = zip(*points, strict=True)
+    low, high = min(ys), max(ys)
+    across, down = WIDTH / (xs[-1] - xs[0]), HEIGHT / ((high - low) or 1.0)
+    line = " ".join(f"{(x - xs[0]) * across:.1f},{(high - y) * down:.1f}" for x, y in points)
+    return (
+        f'<svg width="{WIDTH}" height="{HEIGHT + 20}" viewBox="-2 -2 {WIDTH + 4} {HEIGHT + 22}">'
+        f'<polyline points="{line}" fill="none" stroke="#3b75af" stroke-width="2"/>'
+        f'<text y="{HEIGHT + 16}" font-size="12" fill="currentColor">loss {ys[0]:.3g} to {ys[-1]:.3g}, '
+        f"steps {xs[0]:.0f} to {xs[-1]:.0f}</text></svg>"
+    )

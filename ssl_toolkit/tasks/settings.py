@@ -1,0 +1,138 @@
+"""Settings of a task in Python: defaults out of signatures; names, types and ranges checked."""
+
+# Nothing heavy is imported here: the command line reads limits and signatures before it knows what is to be done.
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.runs import flatten
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How a new encoder is built; of one that is there already, nothing of this counts.
+
+    Attributes:
+        stem: A ResNet's first layer. small: a 3x3 one and no max-pool; auto: so under 64 px.
+        norm: layer: layer norms in the place of batch norms; auto: where the method needs it.
+        patch_size: Side of a ViT's patches, pixels; if not given, its own, but of those named patch8, patch16 or
+            patch32 at most an eighth of image_size.
+    """
+
+    stem: Literal["auto", "small", "standard"] = "auto"
+    norm: Literal["auto", "batch", "layer"] = "auto"
+    patch_size: int | None = None
+
+
+# Least and largest value of each number a user may give.
+LIMITS: dict[str, tuple[float, float]] = {
+    "image_size": (8, 4096),
+    "views.size": (8, 4096),
+    "load_size": (8, 4096),
+    "encoder.patch_size": (0, 4096),
+    "channels": (1, 4096),
+    "epochs": (1, 10**6),
+    "batch_size": (2, 10**6),
+    "workers": (0, 256),
+    "max_bad_rate": (0, 1),
+    "accumulate": (1, 10**4),
+    "devices": (1, 1024),
+    "clip_gradient": (0, float("inf")),
+    "checkpoint_every": (1, 10**9),
+    "knn_every": (0, 10**6),
+    "optimizer.lr": (1e-12, 1e6),
+    "optimizer.weight_decay": (0, 10),
+    "optimizer.final_weight_decay": (0, 10),
+    "optimizer.momentum": (0, 1),
+    "optimizer.warmup": (0, 0.99),
+}
+
+
+def check_numbers(config: dict[str, Any], limits: dict[str, tuple[float, float]] = LIMITS) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        UsageError: Naming the option, its value and its range.
+    """
+    for key, value in flatten(config).items():
+        if key not in limits or value is None:
+            continue
+        low, high = limits[key]
+        if not low <= value <= high:
+            allowed = f"at least {low:g}" if high >= 10**4 else f"from {low:g} to {high:g}"
+            raise UsageError(f"{_option(key)} is {value}: it must be {allowed}")
+
+
+def with_defaults(
+    function: Callable[..., Any], given: Mapping[str, Any], group: str = "", skip: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Arguments of `function`, those that are not given by their defaults; their names and types checked.
+
+    Args:
+        function: Its signature says what there is.
+        given: Arguments by name.
+        group: What stands before their names in errors, ``"method"``.
+        skip: Parameters that are no settings.
+
+    Raises:
+        UsageError: Naming the first argument that does not exist, is missing or is of another type.
+    """
+    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in {*skip}}
+    prefix = f"{group}." if group else ""
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in given:
+            if name not in parameters:
+                raise unknown_name("option", prefix + name, [prefix + known for known in parameters])
+    named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    values = {name: p.default for name, p in named.items()} | dict(given)
+    hints = _hints(function)
+    for name, value in values.items():
+        if value is inspect.Parameter.empty:
+            raise UsageError(f"{_option(prefix + name)} is missing")
+        if not _fits(value, hints.get(name, object)):
+            raise UsageError(f"{_option(prefix + name)} is {value!r}: it must be {_words(hints[name])}")
+        if isinstance(value, Real) and not isinstance(value, bool):  # NumPy's numbers too
+            values[name] = int(value) if isinstance(value, Integral) else float(value)
+    return values
+
+
+def _option(name: str) -> str:
+    """A setting as the command line spells it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
+    except NameError:  # a type that is imported for type checkers only
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, as far as plain types go; what is no plain type fits."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if origin is tuple and Ellipsis not in parts:
+        fitting = isinstance(value, list | tuple) and len(value) == len(parts)
+        return fitting and all(_fits(each, part) for each, part in zip(value, parts, strict=True))
+    if hint is float or hint is int:
+        return isinstance(value, Real if hint is float else Integral) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, types.NoneType) else True
+
+
+def _words(hint: Any) -> str:
+    parts = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType, Literal):
+        return " or ".join(_words(part) for part in parts)
+    if get_origin(hint) is tuple:
+        return f"({', '.join(_words(part) for part in parts)})"
+    if hint is types.NoneType:
+        return "None"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}.get(hint, str(hint))
