@@ -14,7 +14,7 @@ import torch
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
-from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder, versions
+from ssl_toolkit.encoders import Encoder, versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.files import write_atomic
@@ -146,11 +146,6 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
         view=encoder.eval_view(),
         paths=loader.images.path,
     )
-
-
-def load_run_encoder(path: str | Path) -> tuple[Encoder, dict[str, str]]:
-    """The encoder of a run, and its metadata."""
-    return load_encoder(path), encoder_metadata(path)
 
 
 class Results:

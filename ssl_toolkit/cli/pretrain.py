@@ -44,6 +44,8 @@ def pretrain(
     data: str,
     out: str,
     encoder: str | dict[str, Any] | None = None,
+    weights: str | None = None,
+    weights_key: str | None = None,
     views: dict[str, Any] | None = None,
     optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
     image_size: int | None = None,
@@ -79,9 +81,13 @@ def pretrain(
         data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train; or
             clips of 8 frames of video, every second one, clips:PATH:8:2.
         out: The run folder to make.
-        encoder: Name of a timm architecture or ``convnet``, or a run folder or encoder file to start from, or a
-            dictionary of that ``name``, ``stem``, ``norm`` and ``patch_size``; if not given, resnet18, or what the
-            method needs.
+        encoder: Name of a timm architecture or ``convnet``, or of timm's weights (``resnet18.a1_in1k``,
+            ``hf-hub:...``), or a run folder or encoder file to start from, or a dictionary of that ``name``, ``stem``,
+            ``norm``, ``patch_size``, ``normalize``, ``mean`` and ``std``; if not given, resnet18, or what the method
+            needs.
+        weights: File of weights of another project to start from, of the architecture that `encoder` names: a
+            safetensors file, or what torch.save wrote (.pth, .pt).
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
         views: Options of the method's recipe of views.
         optimizer: How the weights are moved.
         image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
@@ -149,7 +155,8 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         type=str,
         default=found.default_encoder if found else "resnet18",
         metavar="NAME",
-        help="a timm architecture, convnet (small, for CPUs), or a run folder or encoder file to start from",
+        help="a timm architecture, its weights by their tag (resnet18.a1_in1k) or from the hub (hf-hub:...), convnet "
+        "(small, for CPUs), or a run folder or encoder file to start from",
     )
     parser.add_argument(
         "--encoder.stem",
@@ -171,6 +178,16 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         help="side of a ViT's patches, pixels; if not given, its own, but of those named patch8, patch16 or patch32 at "
         "most an eighth of image_size",
     )
+    parser.add_argument(
+        "--encoder.normalize",
+        type=Literal["auto", "imagenet", "data"],
+        default="auto",
+        help="mean and standard deviation that images are normalised with: imagenet's; those of the data, measured on "
+        "up to 2,000 images; auto: those of timm's weights, else imagenet's",
+    )
+    for name in ("mean", "std"):
+        about = f"the {name} of each channel instead, in [0, 1]: [0.5,0.5,0.5]"
+        parser.add_argument(f"--encoder.{name}", type=tuple[float, ...] | None, default=None, help=about)
     if found is not None:
         parser.add_class_arguments(found, "method", skip={"encoder", "views", "optimizer"})
         about = "Height and width of a view, pixels; if not given, image_size"
@@ -428,7 +445,9 @@ def check_accelerator(name: str, devices: int) -> None:
 def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
     """A new encoder, or the one that ``--encoder`` points to."""
     from ssl_toolkit.cli.common import default_load_size, default_patch_size, natural_size
-    from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
+    from ssl_toolkit.cli.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
+    from ssl_toolkit.encoders import EncoderConfig, load_encoder
+    from ssl_toolkit.pretrained import names_weights
 
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
     given = load_encoder(name) if Path(name).exists() else None
@@ -440,19 +459,26 @@ def build_encoder(config: dict[str, Any], images: "ImageSet") -> "Encoder":
         )
     if given is not None and size is None:
         size, load_size = given.config.image_size, load_size or given.config.load_size
-    size = size or natural_size(images)
+    has_weights = names_weights(name) or config["weights"] is not None
+    size = size or (timm_image_size(name) if names_weights(name) else natural_size(images))
     load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
             f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
         )
     if given is not None:
+        refuse_options_of_a_start(config)
         return load_encoder(name, image_size=size, load_size=load_size).train()
     found = method_class(config["method"]["name"])
     stem, norm, patch_size = (config["encoder"][key] for key in ("stem", "norm", "patch_size"))
     norm = found.encoder_norm if norm == "auto" else norm
-    patch_size = default_patch_size(name, size) if patch_size is None else patch_size
-    return Encoder(EncoderConfig(name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size))
+    if patch_size is None:
+        patch_size = 0 if has_weights else default_patch_size(name, size)
+    mean, std = normalization(config["encoder"], images, load_size)
+    asked = EncoderConfig(
+        name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size, mean=mean, std=std
+    )
+    return start_encoder(asked, config["weights"], config["weights_key"]).train()
 
 
 def build_method(config: dict[str, Any], encoder: "Encoder", images: "ImageSet") -> "Method":

@@ -60,7 +60,8 @@ def propagate(
     for option, value, low in (("size", size, 16), ("frames", frames, 2), ("stride", stride, 1)):
         if value is not None and value < low:
             raise UsageError(f"--{option} is {value}: it must be at least {low}")
-    from ssl_toolkit.cli.common import Results, load_run_encoder, pick_device
+    from ssl_toolkit.cli.common import Results, pick_device
+    from ssl_toolkit.cli.start import load_run_encoder
     from ssl_toolkit.data.video import open_movie
     from ssl_toolkit.eval import clip_files, propagation
     from ssl_toolkit.eval.baselines import random_weights
