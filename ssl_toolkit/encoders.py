@@ -173,6 +173,9 @@ class Encoder(nn.Module):
     Args:
         config: What to build.
 
+    Attributes:
+        checks_range: Whether floats outside [0, 1] are refused. A `Method` that owns the encoder says no.
+
     Raises:
         UsageError: If timm does not know the name, or the small stem is asked of something that is no ResNet, or timm's
             weights do not fit what is asked.
@@ -203,7 +206,7 @@ class Encoder(nn.Module):
         # Not part of the state: the weights' names stay timm's own.
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1), persistent=False)
-        self._guard = RangeGuard()
+        self.checks_range, self._guard = True, RangeGuard()
 
     def normalize(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) as the network sees them, each channel centred and scaled.
@@ -242,7 +245,7 @@ class Encoder(nn.Module):
             return image.to(self.mean.dtype) / 255
         if not image.is_floating_point():
             raise TypeError(f"the encoder takes uint8 images or floats in [0, 1], not {image.dtype}")
-        if not torch.compiler.is_compiling():
+        if self.checks_range and not torch.compiler.is_compiling():
             self._guard(image.detach(), "the encoder", "leave the normalisation to the encoder")
         return image
 
