@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         self.encoder, self.head, self.classes = encoder, head, list(classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to logits (N, K)."""
+        """Images (N, C, H, W), uint8 or float in [0, 1], to logits (N, K)."""
         logits: Tensor = self.head(self.encoder(image))
         return logits
 

@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +23,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_toolkit import __version__
 from ssl_toolkit.augment import EvalView, eval_view
+from ssl_toolkit.augment.base import RangeGuard
 from ssl_toolkit.colours import rgb_to_lab
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe, is_object
 from ssl_toolkit.own_network import OwnNetwork
+from ssl_toolkit.pretrained import TimmWeights, timm_weights
 from ssl_toolkit.split import SplitNetwork, half_width
 
 FORMAT = "ssl-toolkit-encoder-1"
@@ -109,7 +112,10 @@ class EncoderConfig:
     """All that is needed to build an encoder again.
 
     Attributes:
-        name: A timm architecture, ``convnet`` (see `ConvNet`), or of a network of the user's own what describes it.
+        name: A timm architecture, ``convnet`` (see `ConvNet`), or of a network of the user's own what describes it. One
+            with a tag (``resnet18.a1_in1k``) or of the hub (``hf-hub:timm/resnet18.a1_in1k``) stands for timm's weights
+            with their mean and standard deviation; the encoder's own configuration then has the name of the
+            architecture, as the weights are in its file.
         channels: Channels of the images.
         image_size: Side of the images that it is for, in pixels: what evaluation and search show it.
         load_size: Short side to which images are resized when read; views are cut from that, evaluation takes the
@@ -122,8 +128,8 @@ class EncoderConfig:
             colours; or ``split``, two networks of half the width, one of which sees the lightness, the other a and b
             (see `SplitNetwork`; architectures other than ``convnet``, ResNets, ConvNeXts and ViTs keep their width).
         patch_size: Side of a ViT's patches, pixels; 0 leaves the architecture's own.
-        mean: Mean of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.5.
-        std: Standard deviation of each channel, in [0, 1]; empty takes ImageNet's for RGB, else 0.25.
+        mean: Mean of each channel, in [0, 1]; empty takes that of timm's weights, or ImageNet's for RGB, else 0.5.
+        std: Standard deviation of each channel, in [0, 1]; empty likewise, else 0.25.
     """
 
     name: str
@@ -151,8 +157,12 @@ class EncoderConfig:
             stem = "small" if small else "standard"
         mean = self.mean or (IMAGENET_MEAN if rgb else (0.5,) * self.channels)
         std = self.std or (IMAGENET_STD if rgb else (0.25,) * self.channels)
-        if len(mean) != self.channels or len(std) != self.channels:
-            raise UsageError(f"mean {mean} and std {std} must have one value for each of the {self.channels} channels")
+        in_range = all(0 <= value <= 1 for value in (*mean, *std)) and all(std)
+        if len(mean) != self.channels or len(std) != self.channels or not in_range:
+            raise UsageError(
+                f"mean {tuple(mean)} and std {tuple(std)} must have one value for each of {self.channels} channels: "
+                "from 0 to 1, and those of std above 0"
+            )
         return replace(self, stem=stem, mean=tuple(mean), std=tuple(std))
 
     @property
@@ -169,9 +179,13 @@ class Encoder(nn.Module):
         backbone: A network of your own in the place of a timm one (see `OwnNetwork`), which stays as it is: of `config`
             only channels, sizes, colours, mean and std count. It is not built again from a file, see `load_encoder`.
 
+    Attributes:
+        checks_range: Whether floats outside [0, 1] are refused. A `Method` that owns the encoder says no.
+
     Raises:
-        UsageError: If timm does not know the name, the small stem is asked of something that is no ResNet, or
-            `backbone` does not fit.
+        UsageError: If timm does not know the name, the small stem is asked of something that is no ResNet, timm's
+            weights do not fit what is asked, or `backbone` does not fit.
+        ToolkitError: If timm's weights cannot be fetched.
 
     Example:
         >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
@@ -189,22 +203,33 @@ class Encoder(nn.Module):
             self.config = replace(config, name=describe(backbone)).resolved()
             network = OwnNetwork(backbone, self.config.seen_channels, self.config.image_size)
         else:
-            network, self.config = _build_backbone(config)
+            weights = timm_weights(config.name)
+            network, self.config = _build_backbone(config if weights is None else _for_weights(config, weights))
             if config.norm == "layer":
+                if weights is not None and any(isinstance(module, _BatchNorm) for module in network.modules()):
+                    raise UsageError(f"the weights {config.name} are for batch norms: give --encoder.norm batch")
                 _replace_batch_norms(network)
+            if weights is not None:
+                weights.fill(network, partial(_timm_model, config=self.config, in_chans=self.config.seen_channels))
             network.to(memory_format=torch.channels_last)
         config, self.backbone = self.config, network
         self.feature_dim = int(getattr(self.backbone, "head_hidden_size", 0) or self.backbone.num_features)
         # Not part of the state: the weights' names stay timm's own.
         self.register_buffer("mean", torch.tensor(config.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, -1, 1, 1), persistent=False)
+        self.checks_range, self._guard = True, RangeGuard()
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] as the network sees them, each channel centred and scaled.
+        """Images (N, C, H, W) as the network sees them, each channel centred and scaled.
+
+        Args:
+            image: uint8 in [0, 255] or float in [0, 1].
 
         Raises:
             UsageError: If the images do not have the channels that the encoder was built for, or are no whole number of
                 its patches.
+            TypeError: If they are of another type.
+            ValueError: If they leave [0, 1] (see `RangeGuard`).
         """
         if image.ndim != 4 or image.shape[1] != self.config.channels:
             raise UsageError(
@@ -218,15 +243,25 @@ class Encoder(nn.Module):
                 f"{self.config.name} cuts images into patches of {patch[0]}x{patch[1]} px, which {image.shape[-2]}x"
                 f"{image.shape[-1]} px is no multiple of: give another size of images or views"
             )
-        image = image.contiguous(memory_format=torch.channels_last)
+        image = self._in_unit_range(image).contiguous(memory_format=torch.channels_last)
         if self.config.colours == "rgb":
             return (image - self.mean) / self.std
         lab = rgb_to_lab(image)
         lightness = lab[:, :1] / LIGHTNESS_STD - LIGHTNESS_MEAN / LIGHTNESS_STD
         return lightness if self.config.colours == "lightness" else torch.cat([lightness, lab[:, 1:] / COLOUR_STD], 1)
 
+    def _in_unit_range(self, image: Tensor) -> Tensor:
+        """uint8 scaled to [0, 1], floats as they are; looked at only outside compiled code, where a look splits it."""
+        if image.dtype == torch.uint8:
+            return image.to(self.mean.dtype) / 255
+        if not image.is_floating_point():
+            raise TypeError(f"the encoder takes uint8 images or floats in [0, 1], not {image.dtype}")
+        if self.checks_range and not torch.compiler.is_compiling():
+            self._guard(image.detach(), "the encoder", "leave the normalisation to the encoder")
+        return image
+
     def forward(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to pooled features (N, D)."""
+        """Images (N, C, H, W), uint8 or float in [0, 1], to pooled features (N, D)."""
         features: Tensor = self.backbone(self.normalize(image))
         return features
 
@@ -340,6 +375,20 @@ class Encoder(nn.Module):
         return _hash(asdict(self.config), plain_state(self.backbone))
 
 
+def _for_weights(config: EncoderConfig, weights: TimmWeights) -> EncoderConfig:
+    """The configuration of a network that takes timm's weights: their architecture, stem and normalisation.
+
+    Raises:
+        UsageError: If it asks for another network than theirs.
+    """
+    if config.stem == "small":
+        raise UsageError(f"{config.name} has weights of a standard stem: leave --encoder.stem small out")
+    if config.colours == "split":
+        raise UsageError(f"{config.name} has weights for one network, a split encoder is two: leave the tag out")
+    mean, std = weights.normalization(config.channels)
+    return replace(config, name=weights.architecture, stem="standard", mean=config.mean or mean, std=config.std or std)
+
+
 def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
     """The network, and the configuration with the automatic choices made."""
     if is_object(asked.name):
@@ -366,7 +415,7 @@ def _build_network(
         if half:
             network = type(network)(in_chans=channels, widths=tuple(width // 2 for width in network.widths))
         return network, config
-    name = config.name.split(".")[0]  # a timm name may carry the tag of its pretrained weights
+    name = config.name
     if not timm.is_model(name):
         raise unknown_name("encoder", name, architectures())
     try:
@@ -525,14 +574,17 @@ def encoder_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return _metadata(encoder_file(path), FORMAT, "an encoder")
 
 
+_ELSEWHERE = "; weights from elsewhere are taken with --architecture NAME, to pretrain with --weights FILE"
+
+
 def _metadata(file: Path, format: str, what: str) -> dict[str, str]:
     try:
         with safe_open(file, "pt") as handle:
             metadata: dict[str, str] = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ToolkitError(f"{file} is not a readable safetensors file: {error}") from error
+        raise ToolkitError(f"{file} is not a readable safetensors file: {error}{_ELSEWHERE}") from error
     if metadata.get("format") != format:
-        raise ToolkitError(f"{file} is a safetensors file, but not {what} saved by ssl-toolkit ({format})")
+        raise ToolkitError(f"{file} is a safetensors file, but not {what} saved by ssl-toolkit ({format}){_ELSEWHERE}")
     return metadata
 
 
@@ -557,9 +609,10 @@ def load_weights(file: Path, format: str, what: str) -> tuple[dict[str, Tensor],
 
 
 def config_of(described: dict[str, Any]) -> EncoderConfig:
-    """The configuration out of JSON, which knows no tuples."""
+    """The configuration out of JSON, which knows no tuples; a tag in its name asks for no weights but the file's."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
-    return EncoderConfig(**values)
+    name: str = values["name"]
+    return EncoderConfig(**{**values, "name": name if is_object(name) else name.split(".")[0]})
 
 
 def load_encoder(

@@ -84,6 +84,8 @@ class Method(pl.LightningModule, ABC):
             )
         if self.reads_map:
             encoder.freeze_behind_map()
+        # Views are checked where they are made, and a task may leave [0, 1]: noise, tiles normalised one by one.
+        encoder.checks_range = False
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
         # Set by whoever trains the method, before training starts; no steps: a Trainer of the user's own, see `setup`.
         self.seed, self.total_steps, self.images_per_step = 0, 0, 256

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from ssl_toolkit.cli import COMMANDS
-from ssl_toolkit.encoders import encoder_metadata
+from ssl_toolkit.encoders import ConvNet, encoder_metadata, load_encoder
 from ssl_toolkit.tasks.common import default_patch_size
 
 TINY = [
@@ -305,6 +306,32 @@ def test_start_from_a_given_encoder(folder: Path) -> None:
     assert config["encoder"]["name"] == str(folder / "run")
 
 
+def test_start_from_the_weights_of_another_project(folder: Path, tmp_path: Path) -> None:
+    state = ConvNet().state_dict()
+    torch.save({"student": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "byol.pth")
+    options = ["--weights", tmp_path / "byol.pth", "--encoder.mean", "[0.1,0.2,0.3]", "--optimizer.lr", "1e-12"]
+    succeed("pretrain", *TINY, *options, "--out", tmp_path / "run")
+    encoder = load_encoder(tmp_path / "run")
+    torch.testing.assert_close(encoder.backbone.features[0].weight, state["features.0.weight"])
+    assert encoder.config.mean == (0.1, 0.2, 0.3)
+    assert "no finding" in succeed("doctor", tmp_path / "run")
+    succeed(
+        "index", tmp_path / "byol.pth", "--architecture", "convnet", "--data", folder / "test", "--out", tmp_path / "i"
+    )
+    succeed("search", tmp_path / "i", folder / "test" / "red" / "0.png")
+
+
+def test_weights_that_cannot_be_fetched_are_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("test_resnet.r160_in1k", "hf-hub:timm/test_resnet.r160_in1k"):
+        for command in (["pretrain", *TINY, "--encoder", name], ["embed", name, "--data", folder / "test"]):
+            done = ssl_toolkit(*command, "--out", folder / "never")
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"ssl-toolkit: error: the weights of {name} cannot be fetched")
+            assert len(done.stderr.splitlines()) == 1
+            assert not (folder / "never").exists()
+
+
 def test_resume_alone_continues_a_run_to_the_same_encoder(folder: Path) -> None:
     options = [*TINY, "--epochs", "30", "--checkpoint-every", "4"]
     succeed("pretrain", *options, "--out", folder / "whole")
@@ -368,6 +395,9 @@ BAD = [
     (["pretrain", *TINY, "--out", "x", "--method.temprature", "1"], ["--method.temprature", "--method.temperature"]),
     (["pretrain", *TINY, "--out", "x", "--views.crop_scale", "0.2"], ["views.crop_scale", "0.2"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "resnet19"], ["resnet19", "resnet18"]),
+    (["pretrain", *TINY, "--out", "x", "--encoder", "resnet18.a9_in1k"], ["a9_in1k", "a1_in1k"]),
+    (["pretrain", *TINY, "--out", "x", "--weights", "missing.pth"], ["missing.pth"]),
+    (["pretrain", *TINY, "--out", "x", "--encoder.std", "[0.2,0.2,0]"], ["std (0.2, 0.2, 0.0)", "above 0"]),
     (["pretrain", *TINY, "--out", "x", "--batch-size", "1000"], ["64", "--batch-size"]),
     (["pretrain", *TINY, "--out", "x", "--data", "cifar11:train"], ["cifar11", "cifar10"]),
     (["pretrain", *TINY, "--out", "x", "--data", "no/such/folder"], ["no/such/folder"]),

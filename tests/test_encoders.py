@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from ssl_toolkit.colours import lab_to_rgb
-from ssl_toolkit.encoders import Encoder, EncoderConfig, encoder_file, load_encoder, save_encoder
+from ssl_toolkit.encoders import (
+    FORMAT,
+    Encoder,
+    EncoderConfig,
+    encoder_file,
+    load_encoder,
+    plain_state,
+    save_encoder,
+    save_weights,
+)
 from ssl_toolkit.errors import ToolkitError, UsageError
 
 
@@ -110,6 +120,40 @@ def test_any_number_of_channels(channels: int) -> None:
 def test_images_with_other_channels_are_refused() -> None:
     with pytest.raises(UsageError, match=r"takes images \(N, 3, H, W\), got \(2, 1, 32, 32\)"):
         build("convnet")(torch.rand(2, 1, 32, 32))
+
+
+def test_bytes_are_scaled_and_what_is_not_in_the_unit_range_is_refused() -> None:
+    image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    encoder = build("convnet")
+    for function in (encoder, encoder.feature_map, encoder.tokens, encoder.normalize):
+        torch.testing.assert_close(function(image), function(image.float() / 255))
+        with pytest.raises(ValueError, match=r"floats in \[0, 1\]; these range over .* leave the normalisation to the"):
+            function(image.float())
+        with pytest.raises(ValueError, match=r"floats in \[0, 1\]"):
+            function(image / 255 - 0.5)
+        with pytest.raises(TypeError, match=r"not torch\.int64"):
+            function(image.long())
+    assert torch.isfinite(encoder((image / 255).requires_grad_()).sum())
+    assert encoder.bfloat16()(image).dtype == torch.bfloat16
+
+
+def test_the_look_at_the_range_does_not_split_compiled_code() -> None:
+    encoder, image = build("convnet"), torch.rand(2, 3, 32, 32)
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), encoder(image))
+
+
+def test_normalisation_is_one_value_a_channel_from_0_to_1() -> None:
+    for wrong in (
+        {"mean": (0.5,)},
+        {"mean": (123.0, 116.0, 103.0)},
+        {"std": (0.2, 0.2, 0.0)},
+        {"std": (0.2, 0.2, -0.2)},
+    ):
+        with pytest.raises(
+            UsageError, match="must have one value for each of 3 channels: from 0 to 1, and those of std"
+        ):
+            build("convnet", **wrong)
 
 
 def test_unknown_architecture() -> None:
@@ -305,6 +349,12 @@ def test_the_hash_of_a_batch_norm_encoder_is_what_it_was_without_the_choice(tmp_
 
     rewrite(path, forget)
     assert load_encoder(path).config == encoder.config
+
+
+def test_a_tag_in_the_name_of_a_saved_encoder_asks_for_no_weights_but_its_own(tmp_path: Path) -> None:
+    described = asdict(build("test_resnet").config) | {"name": "test_resnet.r160_in1k"}
+    save_weights(plain_state(build("test_resnet").backbone), described, tmp_path / "encoder.safetensors", FORMAT)
+    assert load_encoder(tmp_path).config.name == "test_resnet"
 
 
 def test_layer_norm_tells_encoders_apart() -> None:

@@ -344,6 +344,9 @@ def test_a_classifier_comes_back_as_it_was_saved(small_encoder: Encoder, tmp_pat
     assert loaded.classes == CLASSES
     assert not loaded.training
     assert torch.equal(loaded(image), classifier(image))
+    torch.testing.assert_close(loaded((image * 255).byte()), loaded((image * 255).byte() / 255))
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\]"):
+        loaded(image * 255)
     assert save_classifier(loaded, tmp_path / "again.safetensors") == sha256
     loaded.classes = [*CLASSES[1:], "z"]
     assert save_classifier(loaded, tmp_path / "renamed.safetensors") != sha256

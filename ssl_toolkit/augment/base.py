@@ -212,8 +212,17 @@ def output_dtype(image: Tensor) -> torch.dtype:
     return image.dtype if image.is_floating_point() else torch.float32
 
 
-def unit_range_error(image: Tensor, name: str) -> ValueError | None:
-    """The error for a float image that leaves [0, 1], or None. Reads the image: on an accelerator this waits."""
+_NORMALISED = "normalise after the augmentations"
+
+
+def unit_range_error(image: Tensor, name: str, normalised: str = _NORMALISED) -> ValueError | None:
+    """The error for a float image that leaves [0, 1], or None. Reads the image: on an accelerator this waits.
+
+    Args:
+        image: Of any shape.
+        name: What it was given to.
+        normalised: What to do with images that were normalised before.
+    """
     if not image.is_floating_point() or image.numel() == 0:
         return None
     low, high = (float(bound) for bound in image.aminmax())
@@ -221,7 +230,7 @@ def unit_range_error(image: Tensor, name: str) -> ValueError | None:
         return None
     return ValueError(
         f"{name} takes uint8 images or floats in [0, 1]; these range over [{low:.4g}, {high:.4g}]. "
-        "Pass uint8, divide by 255, or normalise after the augmentations"
+        f"Pass uint8, divide by 255, or {normalised}"
     )
 
 
@@ -234,11 +243,11 @@ class RangeGuard:
     def __init__(self) -> None:
         self.trusted: set[torch.device] = set()
 
-    def __call__(self, image: Tensor, name: str) -> None:
-        """Raise a ValueError that names `name` if `image` leaves [0, 1]."""
+    def __call__(self, image: Tensor, name: str, normalised: str = _NORMALISED) -> None:
+        """Raise the ValueError of `unit_range_error` if `image` leaves [0, 1]."""
         if image.device in self.trusted:
             return
-        if error := unit_range_error(image, name):
+        if error := unit_range_error(image, name, normalised):
             raise error
         if image.device.type != "cpu" and image.is_floating_point():
             self.trusted.add(image.device)

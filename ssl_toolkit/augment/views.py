@@ -242,7 +242,7 @@ class Views(nn.Module):
         return made
 
     def _groups(self, device: torch.device) -> list[list[int]]:
-        """Positions of neighbours that are alike: on an accelerator they are one batch, with one launch for all."""
+        """Positions of neighbours that are alike: on an accelerator, one batch and one launch for all of them."""
         alike: list[list[int]] = []
         for number, transform in enumerate(self.transforms):
             last = self.transforms[alike[-1][0]] if alike else None
@@ -254,6 +254,47 @@ class Views(nn.Module):
 
     def __len__(self) -> int:
         return len(self.transforms)
+
+
+class OwnViews(Views):
+    """Views by a function of the user's own, applied once a view.
+
+    The function gets the central squares of the images as they were read; crops, jitter and all else are its own. What
+    it draws from torch's global generator is as reproducible as all other draws.
+
+    Args:
+        function: Float images in [0, 1] (N, C, size, size) to such images (N, C, h, w).
+        count: How many views.
+        size: Side of the squares, pixels.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], count: int, size: int) -> None:
+        super().__init__([])
+        self.function, self.count, self.square = function, count, EvalView(size)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, box: Tensor | None = None) -> list[Tensor]:
+        """As `Views.forward`.
+
+        Raises:
+            UsageError: The function gives something else than such images.
+            ValueError: Its images leave [0, 1] (on an accelerator, only the first batch is looked at).
+        """
+        square = self.square(image, box)
+        with torch.autocast(image.device.type, enabled=False):
+            return [self._checked(self.function(square.clone()), square) for _ in range(self.count)]
+
+    def _checked(self, view: Tensor, square: Tensor) -> Tensor:
+        form = f"{tuple(view.shape)} {view.dtype}" if isinstance(view, Tensor) else f"a {type(view).__name__}"
+        if not isinstance(view, Tensor) or view.ndim != 4 or view.shape[:2] != square.shape[:2]:
+            raise UsageError(f"views makes {form} of images {tuple(square.shape)}: it must give images (N, C, h, w)")
+        if not view.is_floating_point():
+            raise UsageError(f"views makes {form}: it must give floats in [0, 1]")
+        self._guard(view, "an encoder, after views,")
+        return view
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class EvalView(nn.Module):

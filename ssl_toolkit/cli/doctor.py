@@ -54,7 +54,8 @@ def doctor(
     )
     if not folder.encoder_file.is_file():
         raise UsageError(f"{folder.path} has no encoder yet: it is written with the first checkpoint")
-    config["encoder"]["name"] = str(folder.encoder_file)
+    config["encoder"] |= {"name": str(folder.encoder_file), "normalize": "auto", "mean": None, "std": None}
+    config |= {"weights": None, "weights_key": None}
     method = build_method(config, build_encoder(config, source), source)
     heads = load_newest(method, folder.checkpoints)
     method.to(place)

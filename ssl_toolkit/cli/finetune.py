@@ -45,6 +45,11 @@ def finetune(
     patience: int = 0,
     tta: bool = False,
     seed: int = 0,
+    architecture: str | None = None,
+    weights_key: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     clip_gradient: float = 0.0,
     labels: Literal["auto", "folder", "none"] = "auto",
@@ -61,7 +66,8 @@ def finetune(
     """Fine-tune an encoder into a classifier, on all labels or a few of them.
 
     Args:
-        run: Run folder or encoder file.
+        run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
+            `architecture`).
         train: Labelled images (a folder, a .csv, a word like cifar10:train); those without a label are left out.
         out: The run folder to make.
         test: Labelled images that are classified, once, at the end; if not given, a fifth of `train` is held out.
@@ -90,6 +96,11 @@ def finetune(
         patience: Epochs without a better one after which training stops; 0 never stops it.
         tta: Test-time augmentation: mean probabilities of crops and their mirror images.
         seed: Decides everything that is random; equal seeds draw equal labels.
+        architecture: Timm architecture (or convnet) of a file of weights of another project; `run` is that file.
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
+        image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
+        mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
+        std: Standard deviation likewise.
         precision: Arithmetic of the training.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
@@ -169,11 +180,12 @@ OWN_LIMITS: dict[str, tuple[float, float]] = {
 
 def _run(config: dict[str, Any]) -> dict[str, Any]:
     """Train and score what `config` says, all of it resolved (see `finetune`)."""
-    from ssl_toolkit.tasks.common import Results, load_run_encoder, pick_device
+    from ssl_toolkit.tasks.common import Results, pick_device
+    from ssl_toolkit.tasks.start import ELSEWHERE, load_run_encoder
 
     check_numbers(config, OWN_LIMITS)
     pick_device(config["device"])
-    encoder, metadata = load_run_encoder(config["run"])
+    encoder, metadata = load_run_encoder(config["run"], **_chosen(config, ELSEWHERE))
     results = Results(config["run"], encoder, metadata, config["seed"])
     parts = _parts(config, encoder)
     config["batch_size"] = min(config["batch_size"], len(parts["train"]))
@@ -184,7 +196,7 @@ def _run(config: dict[str, Any]) -> dict[str, Any]:
         own = config | {"init": init, "out": str(out)}
         if number:  # random weights hold nothing that a smaller rate would keep
             own |= {"baseline": False, "layer_decay": 1.0}
-        scores[init] = {"finetune": _train_and_score(own, parts)}
+        scores[init] = {"finetune": _train_and_score(own, parts, encoder)}
     found = {
         "protocol": {
             "names": ["finetune"],
@@ -238,8 +250,10 @@ def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:
     return parts
 
 
-def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> dict[str, Any]:
-    """Train from one start in a run folder of its own; the scores on the test set, which is read here for once."""
+def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"], encoder: "Encoder") -> dict[str, Any]:
+    """Train a copy from one start in a run folder of its own; the scores on the test set, read here for once."""
+    import copy
+
     import torch
 
     from ssl_toolkit.augment import finetune_views
@@ -247,12 +261,10 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"]) -> di
     from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
     from ssl_toolkit.eval.low_shot import fit_probe
     from ssl_toolkit.randomness import derive_seed
-    from ssl_toolkit.tasks.common import encode_all, image_loader, load_run_encoder, pick_device
+    from ssl_toolkit.tasks.common import encode_all, image_loader, pick_device
     from ssl_toolkit.training import fit
 
-    encoder, _ = load_run_encoder(config["run"])
-    if config["init"] == "random":
-        encoder = encoder.reinitialized(config["seed"])
+    encoder = encoder.reinitialized(config["seed"]) if config["init"] == "random" else copy.deepcopy(encoder)
     reading = _chosen(config, ("workers", "max_bad_rate", "progress", "cache"))
     probe = None
     if config["probe_first"] and config["init"] == "trained":

@@ -29,6 +29,11 @@ def index(
     add: bool = False,
     remove: bool = False,
     update: bool = False,
+    architecture: str | None = None,
+    weights_key: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
@@ -39,7 +44,8 @@ def index(
     """Build a search index, or change one: a folder with vectors, paths and the encoder itself, checked when read.
 
     Args:
-        run: Run folder or encoder file; to change an index, the encoder that made it.
+        run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
+            `architecture`). To change an index, the encoder that made it.
         data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
         out: The folder to make.
         metric: How neighbours are compared; an index that is changed keeps its own.
@@ -51,6 +57,11 @@ def index(
         remove: Take the images of `data` out of it; of a .csv they need not be there any more.
         update: Make it hold what `data` holds: images that are new or were changed are encoded, no others; those that
             are gone, or cannot be read any more, are taken out.
+        architecture: Timm architecture (or convnet) of a file of weights of another project; `run` is that file.
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
+        image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
+        mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
+        std: Standard deviation likewise.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -67,11 +78,11 @@ def index(
             it holds none and is, or its encoder is another one.
     """
     from ssl_toolkit.data.loader import Subset
-    from ssl_toolkit.encoders import encoder_file
     from ssl_toolkit.eval.approximate import empty_index
     from ssl_toolkit.eval.search import EmbeddingIndex, file_stamp
     from ssl_toolkit.files import make_folder
-    from ssl_toolkit.tasks.common import image_loader, load_run_encoder, open_stills
+    from ssl_toolkit.tasks.common import image_loader, open_stills
+    from ssl_toolkit.tasks.start import load_run_encoder, own_file
 
     folder = Path(out)
     flags = {"add": add, "remove": remove, "update": update, "overwrite": overwrite}
@@ -83,7 +94,7 @@ def index(
             f"--out {out} holds an index already: change it by --add, --remove or --update, give --overwrite, or name "
             "another folder"
         )
-    encoder, metadata = load_run_encoder(run)
+    encoder, metadata = load_run_encoder(run, architecture, weights_key, image_size, mean, std)
     old = EmbeddingIndex.load(folder) if add or remove or update else None
     if old is not None:
         old.check_encoder(metadata["sha256"])
@@ -101,17 +112,18 @@ def index(
     )  # fmt: skip
     make_folder(folder, "--out")
     items = _encoded(encoder, loader, stamps, device, progress, changes=old is not None)
-    if old is None:
-        built = EmbeddingIndex.build(
-            **items, metric=metric, factory=None if index == "auto" else index, encoder_file=encoder_file(run),
-            encoder_sha256=metadata["sha256"], data=data,
-        )  # fmt: skip
-    else:
-        built = old.changed(drop, **items, scratch=folder)
-        say(f"{len(items['paths'])} encoded, {len(drop)} taken out")
     if loader.bad:
         say(f"{len(loader.bad)} could not be read and are not in the index: {loader.bad.file}")
-    built.save(folder, overwrite=bool(given))
+    with own_file(run, architecture, encoder) as file:
+        if old is None:
+            built = EmbeddingIndex.build(
+                **items, metric=metric, factory=None if index == "auto" else index, encoder_file=file,
+                encoder_sha256=metadata["sha256"], data=data,
+            )  # fmt: skip
+        else:
+            built = old.changed(drop, **items, scratch=folder)
+            say(f"{len(items['paths'])} encoded, {len(drop)} taken out")
+        built.save(folder, overwrite=bool(given))
     say(f"{len(built)} images, {built.dimension} features, {built.metric}, {built.how}")
     return folder
 

@@ -46,7 +46,8 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         type=str,
         default=found.default_encoder if found else "resnet18",
         metavar="NAME",
-        help="a timm architecture, convnet (small, for CPUs), or a run folder or encoder file to start from",
+        help="a timm architecture, its weights by their tag (resnet18.a1_in1k) or from the hub (hf-hub:...), convnet "
+        "(small, for CPUs), or a run folder or encoder file to start from",
     )
     parser.add_class_arguments(EncoderOptions, "encoder")
     parser.add_class_arguments(OptimizerConfig, "optimizer")

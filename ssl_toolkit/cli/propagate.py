@@ -66,7 +66,8 @@ def propagate(
     from ssl_toolkit.eval.baselines import random_weights
     from ssl_toolkit.eval.visualize import write_figure
     from ssl_toolkit.progress import progress_bar
-    from ssl_toolkit.tasks.common import Results, load_run_encoder, pick_device
+    from ssl_toolkit.tasks.common import Results, pick_device
+    from ssl_toolkit.tasks.start import load_run_encoder
 
     rules = propagation.Rules(context, radius, topk, temperature)
     encoder, metadata = load_run_encoder(run)

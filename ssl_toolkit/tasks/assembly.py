@@ -26,10 +26,12 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.methods import configured_method, installed_methods, method_class, method_name
 from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretrained import names_weights
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size, natural_size
 from ssl_toolkit.tasks.settings import check_numbers
+from ssl_toolkit.tasks.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
 from ssl_toolkit.training import native_bf16, on_cuda
 
 
@@ -114,7 +116,9 @@ def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
         )
     if given is not None and size is None:
         size, load_size = given.config.image_size, load_size or given.config.load_size
-    size = size or natural_size(images)
+    by_name = isinstance(name, str) and names_weights(name)
+    has_weights = by_name or config["weights"] is not None
+    size = size or (timm_image_size(name) if by_name else natural_size(images))
     load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
@@ -124,15 +128,24 @@ def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
     if isinstance(config["views"], dict):
         config["views"]["size"] = config["views"]["size"] or size
     if given is not None:
+        refuse_options_of_a_start(config)
         return _sized(given, size, load_size, config).train()
     found = method_class(config["method"]["name"])
     if isinstance(name, nn.Module):
-        described = EncoderConfig(describe(name), channels, size, load_size, colours=found.encoder_colours)
+        mean, std = normalization(config["encoder"], images, load_size)
+        described = EncoderConfig(
+            describe(name), channels, size, load_size, colours=found.encoder_colours, mean=mean, std=std
+        )
         return Encoder(described, copy.deepcopy(name)).train()
     stem, norm, patch_size = (config["encoder"][key] for key in ("stem", "norm", "patch_size"))
     norm = found.encoder_norm if norm == "auto" else norm
-    patch_size = default_patch_size(name, size) if patch_size is None else patch_size
-    return Encoder(EncoderConfig(name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size))
+    if patch_size is None:
+        patch_size = 0 if has_weights else default_patch_size(name, size)
+    mean, std = normalization(config["encoder"], images, load_size)
+    asked = EncoderConfig(
+        name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size, mean=mean, std=std
+    )
+    return start_encoder(asked, config["weights"], config["weights_key"]).train()
 
 
 def _given_encoder(config: dict[str, Any]) -> Encoder | None:

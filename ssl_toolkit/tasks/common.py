@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -13,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
-from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder, versions
+from ssl_toolkit.encoders import Encoder, versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import Features, extract
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe
-from ssl_toolkit.tasks.run import Run
 
 
 def pick_device(name: str) -> torch.device:
@@ -153,22 +150,6 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
         view=encoder.eval_view(),
         paths=loader.images.path,
     )
-
-
-def load_run_encoder(run: str | os.PathLike[str] | nn.Module) -> tuple[Encoder, dict[str, str]]:
-    """The encoder of a run, and its metadata.
-
-    Args:
-        run: Run folder or encoder file, a `Run`, or an encoder itself.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    if isinstance(run, Encoder):
-        return copy.deepcopy(run).eval(), {"method": "", "sha256": run.sha256}
-    if isinstance(run, str | os.PathLike):
-        return run.encoder if isinstance(run, Run) else load_encoder(run), encoder_metadata(run)
-    raise UsageError(f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder")
 
 
 class Results:

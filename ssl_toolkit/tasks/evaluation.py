@@ -29,6 +29,11 @@ def evaluate(
     out: str | None = None,
     baselines: bool = True,
     seed: int = 0,
+    architecture: str | None = None,
+    weights_key: str | None = None,
+    image_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
@@ -39,7 +44,8 @@ def evaluate(
     """Score an encoder on labelled images, by kNN and linear probes on frozen features.
 
     Args:
-        run: Run folder or encoder file; or a `Run`, or an `Encoder`.
+        run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
+            `architecture`); or a `Run`, or an `Encoder`.
         train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train, or an object
             of Python, see `open_images`).
         test: Labelled images that are classified, once; if not given, those of `train`, of which kNN leaves out one at
@@ -53,6 +59,11 @@ def evaluate(
         out: JSON file for the results; a run folder also keeps them in results.json.
         baselines: Whether random weights and raw pixels are scored too.
         seed: Decides the random weights.
+        architecture: Timm architecture (or convnet) of a file of weights of another project; `run` is that file.
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
+        image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
+        mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
+        std: Standard deviation likewise.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -72,7 +83,8 @@ def evaluate(
     from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
     from ssl_toolkit.files import make_folder
     from ssl_toolkit.runs import RunFolder
-    from ssl_toolkit.tasks.common import Results, load_run_encoder, open_loader, pick_device
+    from ssl_toolkit.tasks.common import Results, open_loader, pick_device
+    from ssl_toolkit.tasks.start import load_run_encoder
 
     labelled = labelled_sets(train, test, sets)
     protocols = [name.strip() for name in protocol.split(",")]
@@ -88,7 +100,7 @@ def evaluate(
         make_folder(file.parent, "--out")
         if file.is_dir():
             raise UsageError(f"--out {file} is a folder: name a file")
-    encoder, metadata = load_run_encoder(run)
+    encoder, metadata = load_run_encoder(run, architecture, weights_key, image_size, mean, std)
     results = Results(run, encoder, metadata, seed)
 
     def loaders(name: str, cache: str) -> list[Any]:

@@ -50,6 +50,8 @@ def pretrain(
     data: Any,
     out: str | os.PathLike,  # type: ignore[type-arg]  # with its argument, the command line could not look at it
     encoder: AnyEncoder | None = None,
+    weights: str | None = None,
+    weights_key: str | None = None,
     views: AnyViews | None = None,
     optimizer: AnyOptimizer = OptimizerConfig(),  # noqa: B008 - frozen
     image_size: int | None = None,
@@ -89,10 +91,14 @@ def pretrain(
             clips of 8 frames of video, every second one, clips:PATH:8:2. Or an object of Python: a list of paths, an
             array or tensor, a data set (see `open_images`).
         out: The run folder to make.
-        encoder: Name of a timm architecture or ``convnet``, or a run folder or encoder file to start from, or a
-            dictionary of that ``name``, ``stem``, ``norm`` and ``patch_size``; if not given, resnet18, or what the
-            method needs. Or an `Encoder`, or any module from images (N, C, H, W) to (N, D), (N, D, h, w) or
+        encoder: Name of a timm architecture or ``convnet``, or of timm's weights (``resnet18.a1_in1k``,
+            ``hf-hub:...``), or a run folder or encoder file to start from, or a dictionary of that ``name``, ``stem``,
+            ``norm``, ``patch_size``, ``normalize``, ``mean`` and ``std``; if not given, resnet18, or what the method
+            needs. Or an `Encoder`, or any module from images (N, C, H, W) to (N, D), (N, D, h, w) or
             (N, tokens, D), which gets images centred and scaled as `EncoderConfig` says; both are copied.
+        weights: File of weights of another project to start from, of the architecture that `encoder` names: a
+            safetensors file, or what torch.save wrote (.pth, .pt).
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
         views: Options of the method's recipe of views; or `Views`; or a function from float images in [0, 1]
             (N, C, H, W) to such images, applied once a view (see `OwnViews`).
         optimizer: How the weights are moved: its options, as an `OptimizerConfig` or a dictionary; or a function from

@@ -21,11 +21,18 @@ class EncoderOptions:
         norm: layer: layer norms in the place of batch norms; auto: where the method needs it.
         patch_size: Side of a ViT's patches, pixels; if not given, its own, but of those named patch8, patch16 or
             patch32 at most an eighth of image_size.
+        normalize: Mean and standard deviation that images are normalised with. imagenet: its; data: those of the data,
+            measured on up to 2,000 images; auto: those of timm's weights, else imagenet's.
+        mean: Mean of each channel instead, in [0, 1].
+        std: Standard deviation likewise.
     """
 
     stem: Literal["auto", "small", "standard"] = "auto"
     norm: Literal["auto", "batch", "layer"] = "auto"
     patch_size: int | None = None
+    normalize: Literal["auto", "imagenet", "data"] = "auto"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 # Least and largest value of each number a user may give.
