@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,14 +16,15 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader
-from ssl_toolkit.data.sources import ArraySet, ImageSet, Items, open_images
-from ssl_toolkit.encoders import Encoder, encoder_file, load_encoder
+from ssl_toolkit.data.sources import ImageSet, Items, Labels, open_images
+from ssl_toolkit.encoders import Encoder, encoder_file, load_encoder, save_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features import extract
 from ssl_toolkit.eval.search import EmbeddingIndex
 
-Images: TypeAlias = NDArray[np.uint8] | Sequence[str | os.PathLike[str]] | ImageSet | str
-"""(N, C, H, W) or (N, H, W, C) uint8, files or items, an opened set, or a word for one (see `open_images`)."""
+Images: TypeAlias = Any
+"""Files or items, by their names in a list or an array, or whatever `open_images` takes: a word, an array, a tensor,
+PIL images, a data set, an opened set."""
 
 
 class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -29,7 +34,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     missing.
 
     Args:
-        encoder: Run folder or encoder file.
+        encoder: Run folder or encoder file, or an `Encoder`, of which a copy is used.
         metric: ``cosine`` or ``l2``, see `EmbeddingIndex`.
         n_neighbors: Neighbours that `kneighbors` gives unless it is asked for another number.
         factory: How neighbours are found, see `EmbeddingIndex.build`.
@@ -62,7 +67,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def __init__(
         self,
-        encoder: str | os.PathLike[str],
+        encoder: str | os.PathLike[str] | Encoder,
         *,
         metric: str = "cosine",
         n_neighbors: int = 5,
@@ -95,9 +100,11 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def fit_transform(self, X: Images, y: object = None, **fit_params: object) -> NDArray[np.float32]:  # noqa: N803
         """`fit`, and the features of the images, (N, D), which are encoded once."""
-        self.encoder_ = load_encoder(os.fspath(self.encoder)).to(self.device)
-        images = self._opened(X)
+        given = copy.deepcopy(self.encoder) if isinstance(self.encoder, Encoder) else load_encoder(self.encoder)
+        self.encoder_ = given.eval().to(self.device)
+        images = self._opened(X, "auto")
         features = self._encoded(images)
+        file = self._encoder_file()
         self.index_ = EmbeddingIndex.build(
             features,
             [images.path(row) for row in range(len(images))],
@@ -105,16 +112,18 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             images.classes,
             self.metric,
             factory=self.factory,
-            encoder_file=encoder_file(os.fspath(self.encoder)),
+            encoder_file=file,
             data=images.word,
         )
+        if isinstance(self.encoder, Encoder):
+            weakref.finalize(self.index_, shutil.rmtree, file.parent, ignore_errors=True)
         self.n_samples_fit_ = len(features)
         return features
 
     def transform(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
         """Features of images, (N, D)."""
         check_is_fitted(self)
-        return self._encoded(self._opened(X))
+        return self._encoded(self._opened(X, "none"))
 
     def kneighbors(
         self,
@@ -154,17 +163,21 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def _n_features_out(self) -> int:
         return self.index_.dimension
 
-    def _opened(self, images: Images) -> ImageSet:
+    def _encoder_file(self) -> Path:
+        """The encoder's file, which the index is saved with; of an object, one that goes when the index does."""
+        if not isinstance(self.encoder, Encoder):
+            return encoder_file(self.encoder)
+        file = Path(tempfile.mkdtemp(prefix="ssl-toolkit-")) / "encoder.safetensors"
+        save_encoder(self.encoder, file)
+        return file
+
+    def _opened(self, images: Images, labels: Labels) -> ImageSet:
         channels = self.encoder_.config.channels
-        if isinstance(images, ImageSet):
-            return images
-        if isinstance(images, str):
-            return open_images(images, channels=channels)
-        if isinstance(images, np.ndarray):
-            if images.dtype != np.uint8 or images.ndim != 4:
-                raise UsageError(f"images must be uint8 (N, C, H, W), got {images.dtype} {images.shape}")
-            return ArraySet("images", images, np.full(len(images), -1), None, channels)
-        return Items([os.fspath(path) for path in images], channels)
+        if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
+            images = images.tolist()
+        if isinstance(images, list | tuple) and all(isinstance(item, str | os.PathLike) for item in images):
+            return Items([os.fspath(item) for item in images], channels)
+        return open_images(images, labels=labels, channels=channels)
 
     def _encoded(self, images: ImageSet) -> NDArray[np.float32]:
         size = self.encoder_.config.load_size

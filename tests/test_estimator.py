@@ -12,8 +12,10 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
+from torch.utils.data import TensorDataset
 
 from ssl_toolkit import ImageEmbedder
 from ssl_toolkit.encoders import Encoder, save_encoder
@@ -45,7 +47,14 @@ def test_features_are_the_encoders_however_images_are_given(file: Path, small_en
         paths.append(file.parent / "images" / f"{number}.png")
         paths[-1].parent.mkdir(exist_ok=True)
         Image.fromarray(IMAGES[number].transpose(1, 2, 0)).save(paths[-1])
-    np.testing.assert_allclose(embedder.transform(paths), expected[[4, 2]], atol=1e-5)
+    for images in (paths, np.array(paths), np.array(paths).astype(str), tuple(map(Image.open, paths))):
+        np.testing.assert_allclose(embedder.transform(images), expected[[4, 2]], atol=1e-5)
+    for images in (
+        torch.from_numpy(IMAGES),
+        torch.from_numpy(IMAGES / 255).float(),
+        TensorDataset(torch.tensor(IMAGES)),
+    ):
+        np.testing.assert_allclose(embedder.transform(images), expected, atol=1e-5)
     np.testing.assert_allclose(embedder.transform(str(file.parent / "images")), expected[[2, 4]], atol=1e-5)
 
 
@@ -79,6 +88,24 @@ def test_in_a_pipeline_and_as_a_clone(file: Path) -> None:
     assert copy.get_feature_names_out().tolist()[:2] == ["imageembedder0", "imageembedder1"]
 
 
+def test_an_encoder_that_is_loaded_already(small_encoder: Encoder, tmp_path: Path) -> None:
+    embedder = ImageEmbedder(small_encoder.train()).fit(IMAGES)
+    assert small_encoder.training  # the caller's own is left alone
+    np.testing.assert_allclose(embedder.transform(IMAGES), features(small_encoder), atol=1e-5)
+    index = embedder.index_
+    index.save(tmp_path / "index")
+    assert EmbeddingIndex.load(tmp_path / "index").encoder_sha256 == small_encoder.sha256
+    file = index.encoder_file
+    del embedder
+    assert file.is_file()
+    del index
+    assert not file.parent.exists()
+    label = np.arange(30) % 2
+    images = IMAGES // 2 + 100 * label[:, None, None, None].astype(np.uint8)
+    model = make_pipeline(ImageEmbedder(small_encoder), LogisticRegression(max_iter=1000))
+    assert cross_val_score(model, images, label, cv=3).tolist() == [1, 1, 1]
+
+
 def test_the_index_can_be_saved_and_knows_labels(file: Path, tmp_path: Path) -> None:
     embedder = ImageEmbedder(file).fit("shapes:test:20")
     embedder.index_.save(tmp_path / "index")
@@ -91,8 +118,10 @@ def test_what_does_not_fit_is_named(file: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):
         ImageEmbedder(file).transform(IMAGES)
     embedder = ImageEmbedder(file).fit(IMAGES)
-    with pytest.raises(UsageError, match=r"images must be uint8 \(N, C, H, W\), got float64 \(30, 3, 16, 16\)"):
-        embedder.transform(IMAGES / 255)
+    with pytest.raises(UsageError, match=r"data <numpy.ndarray \(30, 3, 16, 16\) float64>: float values from 0 to 510"):
+        embedder.transform(IMAGES * 2.0)
+    with pytest.raises(UsageError, match=r"data: item 0 of <list of 1> cannot be read as an image"):
+        embedder.transform([3])
     for images, k, most in ((IMAGES, 31, 30), (None, 30, 29), (None, 0, 29)):
         with pytest.raises(UsageError, match=f"n_neighbors is {k}: it must be from 1 to {most}"):
             embedder.kneighbors(images, k)

@@ -36,10 +36,29 @@ def test_there_are_examples() -> None:
     assert {"ssl_toolkit.eval.search", "ssl_toolkit.pretext.rotation"} <= set(MODULES)
 
 
-def test_the_readmes_method_trains(small_encoder: Encoder) -> None:
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "class" in block)
+def run_of_readme(words: str) -> dict[str, Any]:
+    """What the README's Python that has these words defines."""
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if words in block)
     names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_readmes_own_objects_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_of_readme("TensorDataset")
+    assert capsys.readouterr().out.count("tensor(") == 2  # the callback, an epoch each
+    assert names["encoder"].sha256 == names["run"].encoder.sha256
+    assert names["encoder"].feature_dim == 64
+    assert 0 <= names["scores"]["results"]["trained"]["knn"]["top1"] <= 1
+    assert names["run"].config["views"] == "<torch.nn.modules.container.Sequential of 3>"
+
+
+def test_the_readmes_method_trains(small_encoder: Encoder) -> None:
+    names = run_of_readme("class Agree")
     method = names["Agree"](small_encoder, names["Agree"].default_views(16), OptimizerConfig(), spread=2.0)
     image = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     scalars = method.step(method.views(image), Batch(image, torch.full((8,), -1), torch.arange(8)))

@@ -12,15 +12,15 @@ import timm
 import torch
 
 from ssl_toolkit.cli.embed import embed
-from ssl_toolkit.cli.evaluate import evaluate
 from ssl_toolkit.cli.finetune import finetune
 from ssl_toolkit.cli.index import index
-from ssl_toolkit.cli.pretrain import pretrain
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.data.statistics import channel_statistics
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder, save_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search import EmbeddingIndex
+from ssl_toolkit.tasks.evaluation import evaluate
+from ssl_toolkit.tasks.pretraining import pretrain
 from ssl_toolkit.tasks.start import load_run_encoder, timm_image_size
 
 QUICK: dict[str, Any] = {

@@ -44,6 +44,6 @@ def report(
     from ssl_toolkit.tasks.common import pick_device
 
     return make_report(
-        run, out, data_root=data_root, images=images, projection=projection, device=pick_device(device),
+        Path(run), out, data_root=data_root, images=images, projection=projection, device=pick_device(device),
         pictures=[name.strip() for name in pictures.split(",") if name.strip()], workers=workers, progress=progress,
     )  # fmt: skip

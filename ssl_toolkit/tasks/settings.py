@@ -102,7 +102,7 @@ def with_defaults(
             raise UsageError(f"{_option(prefix + name)} is missing")
         if not _fits(value, hints.get(name, object)):
             raise UsageError(f"{_option(prefix + name)} is {value!r}: it must be {_words(hints[name])}")
-        if isinstance(value, Real) and not isinstance(value, bool):  # NumPy's numbers too
+        if type(value) is not bool and isinstance(value, Real):  # NumPy's numbers too
             values[name] = int(value) if isinstance(value, Integral) else float(value)
     return values
 
