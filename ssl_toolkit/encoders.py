@@ -203,6 +203,11 @@ class Encoder(nn.Module):
             self.config = replace(config, name=describe(backbone)).resolved()
             network = OwnNetwork(backbone, self.config.seen_channels, self.config.image_size)
         else:
+            if is_object(config.name):
+                raise UsageError(
+                    f"the encoder's network was an object of Python, {config.name}, which cannot be built again from its "
+                    "name: give one like it, load_encoder(path, backbone=module)"
+                )
             weights = timm_weights(config.name)
             network, self.config = _build_backbone(config if weights is None else _for_weights(config, weights))
             if config.norm == "layer":
@@ -391,11 +396,6 @@ def _for_weights(config: EncoderConfig, weights: TimmWeights) -> EncoderConfig:
 
 def _build_backbone(asked: EncoderConfig) -> tuple[Any, EncoderConfig]:
     """The network, and the configuration with the automatic choices made."""
-    if is_object(asked.name):
-        raise UsageError(
-            f"the encoder's network was an object of Python, {asked.name}, which cannot be built again from its name: "
-            "give one like it, load_encoder(path, backbone=module)"
-        )
     config = asked.resolved()
     if config.colours != "split":
         return _build_network(asked, config, config.seen_channels)

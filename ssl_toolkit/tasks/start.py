@@ -159,8 +159,9 @@ def refuse_options_of_a_start(config: dict[str, Any]) -> None:
         UsageError: Naming the first of them.
     """
     options = config["encoder"]
-    given = {"--weights": config["weights"], "--encoder.mean": options["mean"], "--encoder.std": options["std"]}
-    given["--encoder.normalize"] = None if options["normalize"] == "auto" else options["normalize"]
+    given = {"--weights": config["weights"]}
+    given |= {f"--encoder.{name}": options.get(name) for name in ("mean", "std")}
+    given["--encoder.normalize"] = None if options.get("normalize", "auto") == "auto" else options["normalize"]
     for option, value in given.items():
         if value is not None:
             raise UsageError(f"{option} is given, and --encoder {options['name']} has its own: leave one of them out")
