@@ -205,8 +205,8 @@ class Encoder(nn.Module):
         else:
             if is_object(config.name):
                 raise UsageError(
-                    f"the encoder's network was an object of Python, {config.name}, which cannot be built again from its "
-                    "name: give one like it, load_encoder(path, backbone=module)"
+                    f"the encoder's network was an object of Python, {config.name}, which cannot be built again from "
+                    "its name: give one like it, load_encoder(path, backbone=module)"
                 )
             weights = timm_weights(config.name)
             network, self.config = _build_backbone(config if weights is None else _for_weights(config, weights))

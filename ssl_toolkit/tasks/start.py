@@ -164,7 +164,8 @@ def refuse_options_of_a_start(config: dict[str, Any]) -> None:
     given["--encoder.normalize"] = None if options.get("normalize", "auto") == "auto" else options["normalize"]
     for option, value in given.items():
         if value is not None:
-            raise UsageError(f"{option} is given, and --encoder {options['name']} has its own: leave one of them out")
+            name = options["name"] if isinstance(options["name"], str | os.PathLike) else describe(options["name"])
+            raise UsageError(f"{option} is given, and --encoder {name} has its own: leave one of them out")
 
 
 def _rounded(values: Sequence[float]) -> str:
