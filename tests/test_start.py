@@ -95,6 +95,8 @@ def test_pretrain_refuses_what_contradicts_itself(file: Path, tmp_path: Path) ->
 
 def test_the_commands_take_a_file(file: Path, tmp_path: Path) -> None:
     expected, _ = load_run_encoder(file, **FROM)
+    student, _ = load_run_encoder(file, **FROM, weights_key="student")
+    torch.testing.assert_close(student.backbone.conv1[0].weight, expected.backbone.conv1[0].weight + 1)
     out = embed(str(file), "shapes:test:6", str(tmp_path / "features"), **FROM, **READ)
     features = np.load(out / "features.npy")
     assert features.shape == (6, expected.feature_dim)
