@@ -168,7 +168,10 @@ def load_run_encoder(run: str | os.PathLike[str] | nn.Module) -> tuple[Encoder, 
         return copy.deepcopy(run).eval(), {"method": "", "sha256": run.sha256}
     if isinstance(run, str | os.PathLike):
         return run.encoder if isinstance(run, Run) else load_encoder(run), encoder_metadata(run)
-    raise UsageError(f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder")
+    raise UsageError(
+        f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder, which a module of yours "
+        "becomes as Encoder(EncoderConfig('', image_size=...), module)"
+    )
 
 
 class Results:
