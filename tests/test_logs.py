@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.logs import CsvLog, read_metrics
+from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.logs import CsvLog, check_logger, make_loggers, read_metrics
 
 
 def test_rows_columns_and_resuming(tmp_path: Path) -> None:
@@ -37,3 +37,25 @@ def test_a_torn_last_row_is_dropped(tmp_path: Path) -> None:
     log = CsvLog(path, resume_step=5)
     log.log_metrics({"loss": 2.0}, 2)
     assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [("1", "2.5"), ("2", "2.25"), ("3", "2")]
+
+
+@pytest.mark.parametrize(("asked", "made"), [("auto", 1), (True, 1), (False, 0), ("csv", 0), (["csv", "wandb"], 1)])
+def test_loggers_by_name_keep_what_they_write_in_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: object, made: int
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    calls: list[str] = []
+    for name in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
+        monkeypatch.setattr(
+            f"pytorch_lightning.loggers.{name}", lambda *args, **given: calls.append(str((args, given))) or CsvLog(LOG)
+        )
+    LOG = tmp_path / "log.csv"  # noqa: N806
+    assert len(make_loggers(asked, tmp_path / "runs" / "a")) == made
+    assert all(str(tmp_path / "runs" / "a") in call for call in calls)
+    assert len(make_loggers(["tensorboard", "wandb", "mlflow", CsvLog(LOG)], tmp_path / "runs" / "a")) == 4
+    assert len(calls) == made + 3
+
+
+def test_a_logger_of_a_run_that_was_an_object() -> None:
+    with pytest.raises(UsageError, match=r"logger was an object of Python, <my\.Logger>"):
+        check_logger(["csv", "<my.Logger>"])

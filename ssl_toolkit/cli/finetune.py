@@ -1,6 +1,7 @@
 """``ssl-toolkit finetune``: an encoder and labels in, a run folder with a classifier out."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the parser would import torch.
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, start_run
 from ssl_toolkit.tasks.pretraining import NOT_STORED
-from ssl_toolkit.tasks.settings import LIMITS, check_numbers
+from ssl_toolkit.tasks.settings import LIMITS, check_numbers, with_defaults
 
 if TYPE_CHECKING:
     from ssl_toolkit.data.sources import ImageSet
@@ -121,9 +122,8 @@ def finetune(
         UsageError: If something asked for does not exist or does not fit.
         ToolkitError: If the training fails.
     """
-    given = {k: v for k, v in locals().items() if v is not None}
-    given["optimizer"] = vars(optimizer)
-    return _run(make_parser().settings_of(given))
+    given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in locals().items()}
+    return _run({**with_defaults(finetune, given), "optimizer": vars(optimizer)})
 
 
 def make_parser() -> Parser:

@@ -112,10 +112,6 @@ class Parser(ArgumentParser):
             return None
         return _without_ours(plain(parsed))
 
-    def settings_of(self, values: dict[str, Any]) -> dict[str, Any]:
-        """All settings, with defaults, where `values` are given as a dictionary."""
-        return _without_ours(plain(self.parse_object(values)))
-
     def format_help(self, *args: Any) -> str:
         """The help text, with options as users write them."""
         for action in self._actions:

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.objects import describe
 from ssl_toolkit.runs import flatten
 
 
@@ -101,7 +102,8 @@ def with_defaults(
         if value is inspect.Parameter.empty:
             raise UsageError(f"{_option(prefix + name)} is missing")
         if not _fits(value, hints.get(name, object)):
-            raise UsageError(f"{_option(prefix + name)} is {value!r}: it must be {_words(hints[name])}")
+            shown = repr(value) if isinstance(value, str | Real | list | tuple | None) else describe(value)
+            raise UsageError(f"{_option(prefix + name)} is {shown[:80]}: it must be {_words(hints[name])}")
         if type(value) is not bool and isinstance(value, Real):  # NumPy's numbers too
             values[name] = int(value) if isinstance(value, Integral) else float(value)
     return values

@@ -64,7 +64,10 @@ def load_run_encoder(
     """
     options = {"image_size": image_size, "mean": mean, "std": std}
     if not isinstance(run, str | os.PathLike | Encoder):
-        raise UsageError(f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder")
+        raise UsageError(
+            f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder, which a module of yours "
+            "becomes as Encoder(EncoderConfig('', image_size=...), module)"
+        )
     name = architecture or ("" if isinstance(run, Encoder) else os.fspath(run))
     if isinstance(run, Encoder) or (architecture is None and (Path(run).exists() or not names_weights(name))):
         for option, value in {"weights_key": weights_key, **options}.items():
