@@ -32,6 +32,7 @@ class ProbedEncoder(nn.Module):
     def __init__(self, encoder: Encoder, probe: LinearClassifier) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
+        self.encoder.checks_range = False  # what is asked is how it answers to changed images, noisy ones among them
         for module in self.encoder.modules():
             if hasattr(module, "inplace"):
                 setattr(module, "inplace", False)  # noqa: B010 -  hooks on gradients need what an activation was given

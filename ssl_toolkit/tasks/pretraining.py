@@ -50,10 +50,10 @@ def pretrain(
     data: Any,
     out: str | os.PathLike,  # type: ignore[type-arg]  # with its argument, the command line could not look at it
     encoder: AnyEncoder | None = None,
-    weights: str | None = None,
-    weights_key: str | None = None,
     views: AnyViews | None = None,
     optimizer: AnyOptimizer = OptimizerConfig(),  # noqa: B008 - frozen
+    weights: str | None = None,
+    weights_key: str | None = None,
     image_size: int | None = None,
     load_size: int | None = None,
     channels: int | None = None,
@@ -96,13 +96,13 @@ def pretrain(
             ``norm``, ``patch_size``, ``normalize``, ``mean`` and ``std``; if not given, resnet18, or what the method
             needs. Or an `Encoder`, or any module from images (N, C, H, W) to (N, D), (N, D, h, w) or
             (N, tokens, D), which gets images centred and scaled as `EncoderConfig` says; both are copied.
-        weights: File of weights of another project to start from, of the architecture that `encoder` names: a
-            safetensors file, or what torch.save wrote (.pth, .pt).
-        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
         views: Options of the method's recipe of views; or `Views`; or a function from float images in [0, 1]
             (N, C, H, W) to such images, applied once a view (see `OwnViews`).
         optimizer: How the weights are moved: its options, as an `OptimizerConfig` or a dictionary; or a function from
             parameter groups to an optimiser of torch, whose learning rate then follows the default schedule.
+        weights: File of weights of another project to start from, of the architecture that `encoder` names: a
+            safetensors file, or what torch.save wrote (.pth, .pt).
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
         image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
             images have, at most 224.
         load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
