@@ -52,7 +52,8 @@ def scale_(x: Planes, factor: Tensor) -> None:
 def contrast_(x: Planes, factor: Tensor) -> None:
     """``factor x + (1 - factor) m`` with the image's mean luma m, clamped."""
     offset = luma(each(x, lambda plane: plane.mean((-2, -1), keepdim=True))).mul_(1 - factor)
-    each(x, lambda plane: torch.addcmul(offset, plane, factor, out=plane).clamp_(0, 1))
+    # Not `addcmul`, which on a CPU is four times slower where two of its operands are broadcast.
+    each(x, lambda plane: plane.mul_(factor).add_(offset).clamp_(0, 1))
 
 
 def turn_hue_(x: Planes, turns: Tensor) -> None:
