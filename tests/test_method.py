@@ -429,9 +429,11 @@ def test_a_plain_loader_trains_under_a_plain_trainer() -> None:
     # Two steps of warm-up, then half a cosine down to zero: schedules know how long the training is.
     np.testing.assert_allclose(np.array(watch.rates[:3]) / 0.1, [1, 1, 0.933], atol=1e-3)
     assert watch.rates[-1] < 1e-12
-    for form, tolerance in (("tuple", 0.0), ("dictionary", 0.0), ("float", 1e-4)):
+    # Floats are the same images but for rounding, which eight steps of training enlarge.
+    expected = trained.encoder.backbone.features[0].weight
+    for form, share in (("tuple", 0.0), ("dictionary", 0.0), ("float", 0.01)):
         weight = fitted(SimCLR, form)[0].encoder.backbone.features[0].weight
-        torch.testing.assert_close(weight, trained.encoder.backbone.features[0].weight, rtol=0.0, atol=tolerance)
+        assert (weight - expected).norm() <= share * expected.norm()
 
 
 @pytest.mark.filterwarnings("ignore")
