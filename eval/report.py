@@ -44,7 +44,7 @@ from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import configured_method, configured_views, method_class
 from ssl_toolkit.randomness import derive_seed
-from ssl_toolkit.runs import RunFolder, flatten
+from ssl_toolkit.runs import RunFolder, available_cores, flatten
 
 QUERIES = NEIGHBOURS = 8
 LOOKED_AT = 4  # images in the pictures of attention and of feature maps
@@ -616,6 +616,5 @@ def _versions(trained: _Trained | None) -> list[tuple[str, str]]:
 def _machine() -> str:
     """The kind of machine, in general words."""
     system = {"Darwin": "macOS"}.get(platform.system(), platform.system())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{system} on {platform.machine()}, {cores} CPU cores, {', '.join(gpus) or 'no GPU'}"
+    return f"{system} on {platform.machine()}, {available_cores()} CPU cores, {', '.join(gpus) or 'no GPU'}"

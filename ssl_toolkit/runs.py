@@ -23,6 +23,11 @@ def launched_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class RunFolder:
     """Names of what lies in a run's folder.
 

@@ -88,9 +88,8 @@ class CropDraws(Draws, rg.ResizedCropGenerator):
             full = box.to(uniforms.device, torch.float32, non_blocking=True).t()
         area = between(area, *self.scale) * full.prod(0)
         ratio = between(ratio, math.log(self.ratio[0]), math.log(self.ratio[1]))
-        share = (
-            ratio[:, None] * by_axis(-0.5, 0.5, ratio.device)
-        ).exp()  # a side is the root of area / ratio or times it
+        # A side is the root of the area, over or times the root of the ratio.
+        share = (ratio[:, None] * by_axis(-0.5, 0.5, ratio.device)).exp()
         tries = (area.sqrt()[:, None] * share).round()  # (tries, 2, N)
         fits = ((tries > 0) & (tries <= full)).all(1, keepdim=True)
         length = first_that_fits(tries, fits, self._central(full))

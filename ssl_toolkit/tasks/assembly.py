@@ -29,6 +29,7 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretrained import names_weights
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
+from ssl_toolkit.runs import available_cores
 from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size, natural_size
 from ssl_toolkit.tasks.settings import check_numbers
 from ssl_toolkit.tasks.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
@@ -71,11 +72,6 @@ def training_images(config: dict[str, Any]) -> ImageSet:
 def readers(devices: int) -> int:
     """Processes that read for each device: all devices share this machine's cores."""
     return max(2, min(16, available_cores() // max(1, devices)))
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def try_step(method: Method, image: NDArray[np.uint8]) -> None:

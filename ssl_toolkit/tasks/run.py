@@ -1,7 +1,6 @@
 """A run in Python: its folder, and what comes out of it."""
 
 # Nothing heavy is imported here: the command line looks at functions that return runs.
-import csv
 import html
 import json
 import math
@@ -113,10 +112,9 @@ class Run(os.PathLike[str]):
         return given if isinstance(given, nn.Module) else None
 
     def _columns(self) -> dict[str, list[float]]:
-        if not self._folder.metrics_file.exists():
-            return {}
-        with self._folder.metrics_file.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        from ssl_toolkit.logs import read_metrics
+
+        rows = read_metrics(self._folder.metrics_file)
         return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]} if rows else {}
 
     def _facts(self) -> dict[str, str]:
