@@ -43,10 +43,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_toolkit.eval.features import Features
-from ssl_toolkit.eval.knn import nearest
-from ssl_toolkit.eval.search import EmbeddingIndex
-from ssl_toolkit.eval.sweep import BATCH, LEARNING_RATES, WEIGHT_DECAYS, train_heads
+from ssl_toolkit.eval.features.extraction import Features
+from ssl_toolkit.eval.scores.knn import nearest
+from ssl_toolkit.eval.scores.sweep import BATCH, LEARNING_RATES, WEIGHT_DECAYS, train_heads
+from ssl_toolkit.eval.search.index import EmbeddingIndex
 
 PARTS = ("knn", "index", "sweep")
 K = 20

@@ -29,9 +29,9 @@ import torch
 from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory, Subset
 from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.encoders import load_encoder
-from ssl_toolkit.eval.features import Features, extract
-from ssl_toolkit.eval.knn import knn
-from ssl_toolkit.eval.linear_probe import linear_probe
+from ssl_toolkit.eval.features.extraction import Features, extract
+from ssl_toolkit.eval.scores.knn import knn
+from ssl_toolkit.eval.scores.linear_probe import linear_probe
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.runs import RunFolder
 

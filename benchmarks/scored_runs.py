@@ -76,7 +76,7 @@ def train_and_score(
 def score_random(run: RunFolder, data: tuple[str, str]) -> None:
     """Score random weights of a run's architecture, without the raw pixels, which are the same for all."""
     from ssl_toolkit.encoders import load_encoder, save_encoder
-    from ssl_toolkit.eval.baselines import random_weights
+    from ssl_toolkit.eval.features.baselines import random_weights
     from ssl_toolkit.tasks.evaluation import evaluate
 
     file = run.path / "random.safetensors"

@@ -23,8 +23,8 @@ from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
 from ssl_toolkit.data.sources import ImageSet, open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig
-from ssl_toolkit.eval.features import extract
-from ssl_toolkit.eval.knn import knn
+from ssl_toolkit.eval.features.extraction import extract
+from ssl_toolkit.eval.scores.knn import knn
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.runs import start_run
 from ssl_toolkit.training import fit

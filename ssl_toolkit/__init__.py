@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from ssl_toolkit.cli.finetune import finetune
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.encoders import Encoder, load_encoder
-    from ssl_toolkit.eval.estimator import ImageEmbedder
-    from ssl_toolkit.eval.finetune import load_classifier
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.scores.finetune import load_classifier
+    from ssl_toolkit.eval.search.estimator import ImageEmbedder
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.method import Method
     from ssl_toolkit.tasks.evaluation import evaluate
     from ssl_toolkit.tasks.pretraining import pretrain
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EmbeddingIndex": "ssl_toolkit.eval.search",
+    "EmbeddingIndex": "ssl_toolkit.eval.search.index",
     "Encoder": "ssl_toolkit.encoders",
-    "ImageEmbedder": "ssl_toolkit.eval.estimator",
+    "ImageEmbedder": "ssl_toolkit.eval.search.estimator",
     "Method": "ssl_toolkit.method",
     "Run": "ssl_toolkit.tasks.run",
     "evaluate": "ssl_toolkit.tasks.evaluation",
     "finetune": "ssl_toolkit.cli.finetune",
-    "load_classifier": "ssl_toolkit.eval.finetune",
+    "load_classifier": "ssl_toolkit.eval.scores.finetune",
     "load_encoder": "ssl_toolkit.encoders",
     "open_images": "ssl_toolkit.data.sources",
     "pretrain": "ssl_toolkit.tasks.pretraining",

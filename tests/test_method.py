@@ -26,10 +26,10 @@ from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.collapse import effective_rank, embedding_std
-from ssl_toolkit.eval.doctor import CollapseDoctor
-from ssl_toolkit.eval.features import Encode, Features, extract
-from ssl_toolkit.eval.knn import knn
+from ssl_toolkit.eval.features.extraction import Encode, Features, extract
+from ssl_toolkit.eval.health.collapse import effective_rank, embedding_std
+from ssl_toolkit.eval.health.doctor import CollapseDoctor
+from ssl_toolkit.eval.scores.knn import knn
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig

@@ -42,9 +42,11 @@ def test_links_are_relative() -> None:
 
 def test_every_package_is_listed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    core = {path.parent for path in (ROOT / "ssl_toolkit").rglob("__init__.py")}
+    core = {path.parent for path in (ROOT / "ssl_toolkit").rglob("__init__.py")}  # links are not followed
     packages = {".".join(path.relative_to(ROOT).parts) for path in core}
-    packages |= {f"ssl_toolkit.{name}" for name in LINKED}
+    for name in LINKED:
+        rooms = {path.parent for path in (ROOT / name).rglob("__init__.py")}
+        packages |= {".".join(("ssl_toolkit", *path.relative_to(ROOT).parts)) for path in rooms}
     assert set(listed) == packages
 
 

@@ -35,7 +35,7 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     import time
 
     from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, cached, fits_in_memory, full_batches
-    from ssl_toolkit.eval import check as checks
+    from ssl_toolkit.eval.health import check as checks
     from ssl_toolkit.progress import progress_bar
     from ssl_toolkit.randomness import numpy_generator
     from ssl_toolkit.tasks.assembly import assemble
@@ -79,7 +79,7 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
 
 def table(config: dict[str, Any], found: dict[str, Any]) -> str:
     """A line a check."""
-    from ssl_toolkit.eval.report import duration
+    from ssl_toolkit.eval.report.page import duration
 
     verdicts = {True: "passed", False: "FAILED", None: "no figure"}
     rows = []

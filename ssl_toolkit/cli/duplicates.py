@@ -25,8 +25,8 @@ def duplicates(
     """
     import numpy as np
 
-    from ssl_toolkit.eval import curate
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search import curate
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     loaded = EmbeddingIndex.load(index)
     cosine = loaded.metric == "cosine"
@@ -35,7 +35,7 @@ def duplicates(
         raise UsageError(f"--threshold is {threshold}: for an index by {loaded.metric} it must be {limits}")
     groups = curate.duplicates(loaded, threshold)
     if grid is not None and groups:
-        from ssl_toolkit.eval.neighbours import neighbour_grid
+        from ssl_toolkit.eval.pictures.neighbours import neighbour_grid
 
         hits = []
         for first, *others in groups[:ROWS]:

@@ -41,8 +41,8 @@ def explore(
     import threading
     import webbrowser
 
-    from ssl_toolkit.eval.explore import Explorer, free_port, require_gradio, serving
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.explore.explorer import Explorer, free_port, require_gradio, serving
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.tasks.common import pick_device
 
     free_port(port)  # before an index of a million images is read, not after

@@ -144,8 +144,8 @@ def main(argv: list[str]) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """The results as lines of text, accuracies in percent."""
-    from ssl_toolkit.eval.metrics import in_percent
-    from ssl_toolkit.eval.visualize import ENCODERS
+    from ssl_toolkit.eval.pictures.visualize import ENCODERS
+    from ssl_toolkit.eval.scores.metrics import in_percent
 
     lines = [f"{'fine-tuned, %':<16}{'top-1':>12}{'top-5':>8}{'per class':>11}{'epoch':>7}"]
     for key, scores in results["results"].items():
@@ -219,9 +219,9 @@ def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:
     import numpy as np
 
     from ssl_toolkit.data.loader import Subset
-    from ssl_toolkit.eval.features import stratified_split
-    from ssl_toolkit.eval.low_shot import draw_labels
-    from ssl_toolkit.eval.protocol import match_labels
+    from ssl_toolkit.eval.features.extraction import stratified_split
+    from ssl_toolkit.eval.scores.low_shot import draw_labels
+    from ssl_toolkit.eval.scores.protocol import match_labels
     from ssl_toolkit.tasks.common import open_stills
 
     budget, share = config["label_budget"], config["validation"]
@@ -258,8 +258,8 @@ def _train_and_score(config: dict[str, Any], parts: dict[str, "ImageSet"], encod
 
     from ssl_toolkit.augment import finetune_views
     from ssl_toolkit.encoders import save_encoder
-    from ssl_toolkit.eval.finetune import BestEpoch, FineTuning, classify, save_classifier, score
-    from ssl_toolkit.eval.low_shot import fit_probe
+    from ssl_toolkit.eval.scores.finetune import BestEpoch, FineTuning, classify, save_classifier, score
+    from ssl_toolkit.eval.scores.low_shot import fit_probe
     from ssl_toolkit.randomness import derive_seed
     from ssl_toolkit.tasks.common import encode_all, image_loader, pick_device
     from ssl_toolkit.training import fit

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.encoders import Encoder
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     Rows = NDArray[np.int64]
 
@@ -78,8 +78,8 @@ def index(
             it holds none and is, or its encoder is another one.
     """
     from ssl_toolkit.data.loader import Subset
-    from ssl_toolkit.eval.approximate import empty_index
-    from ssl_toolkit.eval.search import EmbeddingIndex, file_stamp
+    from ssl_toolkit.eval.search.approximate import empty_index
+    from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
     from ssl_toolkit.files import make_folder
     from ssl_toolkit.tasks.common import image_loader, open_stills
     from ssl_toolkit.tasks.start import load_run_encoder, own_file
@@ -134,7 +134,7 @@ def _encoded(
     """What goes into an index. Of `changes` to one there may be nothing, or nothing that can be read."""
     import numpy as np
 
-    from ssl_toolkit.eval.features import NoFeaturesError
+    from ssl_toolkit.eval.features.extraction import NoFeaturesError
     from ssl_toolkit.tasks.common import encode_all
 
     nothing = {"features": np.empty((0, encoder.feature_dim), np.float32), "paths": []}

@@ -26,8 +26,8 @@ def merge(indexes: list[str], out: str, index: str = "auto", overwrite: bool = F
         UsageError: If one of them does not exist, they are of several encoders or metrics, or `out` holds an index.
         ToolkitError: If one of them is damaged.
     """
-    from ssl_toolkit.eval.approximate import empty_index
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search.approximate import empty_index
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.files import make_folder
 
     folder = Path(out)

@@ -20,8 +20,8 @@ def outliers(index: str, count: int = 20, k: int = 10) -> list[dict[str, Any]]:
     Raises:
         UsageError: If there is no such index, or a number is below 1.
     """
-    from ssl_toolkit.eval import curate
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search import curate
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     for option, value in (("--count", count), ("-k", k)):
         if value < 1:

@@ -62,9 +62,10 @@ def propagate(
         if value is not None and value < low:
             raise UsageError(f"--{option} is {value}: it must be at least {low}")
     from ssl_toolkit.data.video import open_movie
-    from ssl_toolkit.eval import clip_files, propagation
-    from ssl_toolkit.eval.baselines import random_weights
-    from ssl_toolkit.eval.visualize import write_figure
+    from ssl_toolkit.eval.features.baselines import random_weights
+    from ssl_toolkit.eval.pictures import clip_files
+    from ssl_toolkit.eval.pictures.visualize import write_figure
+    from ssl_toolkit.eval.scores import propagation
     from ssl_toolkit.progress import progress_bar
     from ssl_toolkit.tasks.common import Results, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder

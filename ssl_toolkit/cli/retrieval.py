@@ -17,8 +17,8 @@ def retrieval(index: str) -> dict[str, Any]:
     Raises:
         UsageError: If there is no such index, or no class in it has two images.
     """
-    from ssl_toolkit.eval import curate
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search import curate
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     return curate.retrieval(EmbeddingIndex.load(index))
 

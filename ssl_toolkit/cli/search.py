@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.encoders import Encoder
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     Rows = NDArray[np.int64]
 
@@ -64,7 +64,7 @@ def search(
         ToolkitError: If the index is damaged, or a query cannot be read.
     """
     from ssl_toolkit.encoders import encoder_metadata
-    from ssl_toolkit.eval.search import EmbeddingIndex
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     if k < 1:
         raise UsageError(f"-k is {k}: it must be at least 1")
@@ -76,7 +76,7 @@ def search(
     if csv is not None:
         write_csv(found, csv)
     if grid is not None:
-        from ssl_toolkit.eval.neighbours import known_label, neighbour_grid
+        from ssl_toolkit.eval.pictures.neighbours import known_label, neighbour_grid
 
         shown = found[:ROWS]
         names, hits = [one["query"] for one in shown], [one["hits"] for one in shown]
@@ -135,7 +135,7 @@ class _Asking:
 
     def _own(self, query: str) -> int | None:
         """Position of an image in the index; None where there is none, or its file has changed since."""
-        from ssl_toolkit.eval.search import file_stamp
+        from ssl_toolkit.eval.search.index import file_stamp
 
         place = self._place.get(query, self._place.get(os.path.abspath(os.path.expanduser(query))))
         stamp = None if place is None else self.index.stamps[place]

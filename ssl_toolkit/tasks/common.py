@@ -17,7 +17,7 @@ from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
 from ssl_toolkit.encoders import Encoder, versions
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.features import Features, extract
+from ssl_toolkit.eval.features.extraction import Features, extract
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe
 

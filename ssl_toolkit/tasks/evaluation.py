@@ -79,8 +79,8 @@ def evaluate(
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
     """
-    from ssl_toolkit.eval.baselines import pixels, random_weights
-    from ssl_toolkit.eval.protocol import check_protocols, match_labels, score
+    from ssl_toolkit.eval.features.baselines import pixels, random_weights
+    from ssl_toolkit.eval.scores.protocol import check_protocols, match_labels, score
     from ssl_toolkit.files import make_folder
     from ssl_toolkit.runs import RunFolder
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device

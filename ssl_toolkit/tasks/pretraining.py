@@ -335,7 +335,7 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     if not config["knn_every"]:
         return []
     from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
-    from ssl_toolkit.eval.callbacks import OnlineKNN
+    from ssl_toolkit.eval.health.callbacks import OnlineKNN
     from ssl_toolkit.randomness import numpy_generator
 
     if (images.labels < 0).any():
@@ -352,6 +352,6 @@ def collapse_doctor(config: dict[str, Any]) -> list["pl.Callback"]:
     """The callback behind ``--doctor``."""
     if not config["doctor"]:
         return []
-    from ssl_toolkit.eval.doctor import CollapseDoctor
+    from ssl_toolkit.eval.health.doctor import CollapseDoctor
 
     return [CollapseDoctor(tell=say)]

@@ -40,7 +40,7 @@ def report(
     """
     if images < 2:
         raise UsageError(f"--images is {images}: it must be at least 2")
-    from ssl_toolkit.eval.report import make_report
+    from ssl_toolkit.eval.report.page import make_report
     from ssl_toolkit.tasks.common import pick_device
 
     return make_report(

@@ -1,0 +1,14 @@
+"""What is near: an index of embeddings, and what it says of a collection of images."""
+
+from ssl_toolkit.eval.search.curate import duplicates, outliers, retrieval
+from ssl_toolkit.eval.search.estimator import ImageEmbedder
+from ssl_toolkit.eval.search.index import EmbeddingIndex, Hits
+
+__all__ = [
+    "EmbeddingIndex",
+    "Hits",
+    "ImageEmbedder",
+    "duplicates",
+    "outliers",
+    "retrieval",
+]

@@ -1,0 +1,110 @@
+"""Runs beside each other: ranked, each baseline once, and nothing compared that was not measured alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ssl_toolkit.cli.compare import compare, table
+from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.eval.report.compare import compare_runs
+
+
+def scored(
+    path: Path, knn: float, random: float | None = 0.25, images: int = 100, protocols: tuple[str, ...] = ("knn",)
+) -> Path:
+    """A run folder with the results that `ssl-toolkit evaluate` would leave in it."""
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("method: {name: simclr}\n")
+
+    def scores(top1: float) -> dict[str, Any]:
+        return {protocol: {"top1": top1, "interval": [top1 - 0.01, top1 + 0.01]} for protocol in protocols}
+
+    baselines = {} if random is None else {"random": scores(random), "pixels": scores(0.125)}
+    results = {
+        "encoder": {"name": "convnet", "method": "SimCLR"},
+        "protocol": {"train": {"data": "a", "images": 50}, "test": {"data": "b", "images": images}, "classes": 8},
+        "results": {"trained": scores(knn), **baselines},
+    }
+    (path / "results.json").write_text(json.dumps(results))
+    return path
+
+
+def test_best_first_then_each_baseline_once(tmp_path: Path) -> None:
+    runs = [scored(tmp_path / "a", 0.5), scored(tmp_path / "b", 0.75), scored(tmp_path / "c", 0.625, None)]
+    assert [row.name for row in compare_runs([*runs, runs[0]])] == ["b", "c", "a", "random weights", "raw pixels"]
+    lines = table(compare([str(run) for run in runs])).splitlines()
+    assert [line.split()[0] for line in lines] == ["top-1,", "b", "c", "a", "random", "raw"]
+    assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±1.0"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_random_weights_of_other_encoders_are_told_apart(tmp_path: Path) -> None:
+    runs = [scored(tmp_path / "a", 0.5), scored(tmp_path / "b", 0.75, 0.375), scored(tmp_path / "c", 0.625)]
+    names = [row.name for row in compare_runs(runs)]
+    assert names == ["b", "c", "a", "random weights: a", "random weights: b", "raw pixels"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    runs = [scored(tmp_path / "x" / "run", 0.5), scored(tmp_path / "y" / "run", 0.75)]
+    assert [row.name for row in compare_runs(runs)][:2] == [str(runs[1]), str(runs[0])]
+
+
+def of_sets(run: Path, **knn: float) -> Path:
+    """The run, scored on several labelled sets."""
+    results = json.loads((run / "results.json").read_text())
+    part = {key: results.pop(key) for key in ("protocol", "results")}
+    results["sets"] = {}
+    for name, top1 in knn.items():
+        trained = {"knn": {"top1": top1, "interval": [top1, top1]}}
+        results["sets"][name] = {**part, "results": {**part["results"], "trained": trained}}
+    (run / "results.json").write_text(json.dumps(results))
+    return run
+
+
+def test_several_labelled_sets_are_columns(tmp_path: Path) -> None:
+    runs = [
+        of_sets(scored(tmp_path / "a", 0.5), pets=0.5, flowers=0.25),
+        of_sets(scored(tmp_path / "b", 0.5), pets=0.75, flowers=0.125),
+    ]
+    rows = compare_runs(runs)
+    assert [(row.name, [score["top1"] for score in row.scores.values()]) for row in rows] == [
+        ("b", [0.75, 0.125]), ("a", [0.5, 0.25]), ("random weights", [0.25, 0.25]), ("raw pixels", [0.125, 0.125])
+    ]  # fmt: skip
+    assert list(rows[0].scores) == ["pets: knn", "flowers: knn"]
+    lines = table(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).splitlines()
+    assert lines[0].split()[-4:] == ["pets:", "kNN", "flowers:", "kNN"]
+    assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±0.0", "12.5", "±0.0"]
+    assert len({len(line) for line in lines}) == 1
+    with pytest.raises(UsageError, match=r"c was scored on 100 images by 50 of 8 classes, .*a on pets: 100 images"):
+        compare_runs([runs[0], scored(tmp_path / "c", 0.5)])
+
+
+def test_the_chart_is_written(tmp_path: Path) -> None:
+    compare([str(scored(tmp_path / "a", 0.5))], str(tmp_path / "charts" / "a.png"))
+    with Image.open(tmp_path / "charts" / "a.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_what_was_not_measured_alike_is_refused(tmp_path: Path) -> None:
+    run = scored(tmp_path / "a", 0.5)
+    with pytest.raises(UsageError, match=r"b was scored on 80 images by 50 of 8 classes, .*a on 100 images by 50"):
+        compare_runs([run, scored(tmp_path / "b", 0.5, images=80)])
+    with pytest.raises(UsageError, match=r"c was scored by knn, linear, .*a by knn: evaluate both alike"):
+        compare_runs([run, scored(tmp_path / "c", 0.5, protocols=("knn", "linear"))])
+
+
+def test_what_is_no_scored_run_is_named(tmp_path: Path) -> None:
+    run = scored(tmp_path / "a", 0.5)
+    with pytest.raises(UsageError, match="nothing is not a run folder"):
+        compare_runs([run, tmp_path / "nothing"])
+    (run / "results.json").write_text("{}")
+    with pytest.raises(ToolkitError, match=r"results\.json is not what ssl-toolkit evaluate writes"):
+        compare_runs([run])
+    (run / "results.json").unlink()
+    with pytest.raises(UsageError, match=r"a has not been scored: ssl-toolkit evaluate .*a --train"):
+        compare_runs([run])
