@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.method import Method
     from ssl_toolkit.tasks.evaluation import evaluate
+    from ssl_toolkit.tasks.exporting import export
     from ssl_toolkit.tasks.pretraining import pretrain
     from ssl_toolkit.tasks.run import Run
 
@@ -26,6 +27,7 @@ __all__ = [
     "Method",
     "Run",
     "evaluate",
+    "export",
     "finetune",
     "load_classifier",
     "load_encoder",
@@ -40,6 +42,7 @@ _HOMES = {
     "Method": "ssl_toolkit.method",
     "Run": "ssl_toolkit.tasks.run",
     "evaluate": "ssl_toolkit.tasks.evaluation",
+    "export": "ssl_toolkit.tasks.exporting",
     "finetune": "ssl_toolkit.cli.finetune",
     "load_classifier": "ssl_toolkit.eval.scores.finetune",
     "load_encoder": "ssl_toolkit.encoders",

@@ -440,17 +440,26 @@ def _build_network(
 
 
 def _timm_model(name: str, config: EncoderConfig, in_chans: int, **options: Any) -> Any:
-    """Timm's network, told the image size if it wants to know it, and to take others too if it can."""
+    """Timm's network; see `timm_network`."""
+    return timm_network(name, config, in_chans, **options)[0]
+
+
+def timm_network(name: str, config: EncoderConfig, in_chans: int, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Timm's network, told the image size if it wants to know it, and to take others too if it can.
+
+    Returns:
+        The network, and what ``timm.create_model`` was given besides the name.
+    """
     common: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, **options}
     if config.patch_size:
         common["patch_size"] = config.patch_size
     size = {"img_size": config.image_size}
     for extra in (size | {"dynamic_img_size": True}, size):
         try:
-            return timm.create_model(name, **common, **extra)
+            return timm.create_model(name, **common, **extra), common | extra
         except TypeError:  # it does not know the argument
             continue
-    return timm.create_model(name, **common)
+    return timm.create_model(name, **common), common
 
 
 def _replace_batch_norms(module: nn.Module) -> None:

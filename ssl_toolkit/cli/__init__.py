@@ -35,6 +35,7 @@ COMMANDS = {
     "views": "images + recipe of augmentations -> a picture of what a method would see",
     "plot": "encoder + images -> a picture: map, neighbours, filters, feature maps, explanations, ...",
     "report": "run folder -> one self-contained HTML page",
+    "export": "encoder -> a file for timm, torch, ONNX or the Hugging Face hub",
     "methods": "the methods that are installed",
     "demo": "all of the above, offline, in minutes",
 }
