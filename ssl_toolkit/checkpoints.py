@@ -20,6 +20,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from ssl_toolkit.distributed import agree
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.progress import say
+
+# What asks a run to stop: Ctrl-C, a scheduler's end, a closed terminal, a scheduler's warning before the end.
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 class Interrupted(ToolkitError):  # noqa: N818 - it is no error
@@ -34,8 +38,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint file, whole or not at all, read without executing anything in it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside, sync and rename."""
-        write_atomic(path, lambda temporary: torch.save(checkpoint, temporary))
+        """Write beside, sync and rename.
+
+        Raises:
+            ToolkitError: If it cannot be written; the one before is as it was.
+        """
+        try:
+            write_atomic(path, lambda temporary: _save(checkpoint, temporary))
+        except OSError as error:
+            raise ToolkitError(
+                f"checkpoint {path} cannot be written: {error.strerror}; what was written before is whole: make room "
+                "and go on with --resume"
+            ) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> Any:
         """The checkpoint at `path`, every part checked against its checksum first.
@@ -51,6 +65,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
             raise ToolkitError(f"checkpoint {path} cannot be read: {error}") from error
         raise ToolkitError(f"checkpoint {path} is damaged in '{damaged}'")
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write through a file of Python's: that one says why it failed, torch's own writer only that it did."""
+    with path.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -91,8 +116,8 @@ def load_newest(method: pl.LightningModule, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def signals_given_back() -> Iterator[None]:
-    """Whatever listens for Ctrl-C and SIGTERM meanwhile, those who listened before do so again afterwards."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    """Whatever listens for `STOPS` meanwhile, those who listened before do so again afterwards."""
+    before = {signum: signal.getsignal(signum) for signum in STOPS}
     try:
         yield
     finally:
@@ -115,6 +140,7 @@ class Checkpoints(pl.Callback):
     """Saves the run every so often, at its end and when a signal asks it to stop; keeps the last two.
 
     A checkpoint is only taken right after an optimiser step, never between accumulated ones: gradients are not saved.
+    A run on a CPU goes on with as many threads as it began with, since the sums of others are rounded differently.
 
     Args:
         folder: Where they go, as ``step-00000120.ckpt``.
@@ -128,24 +154,50 @@ class Checkpoints(pl.Callback):
 
     def __init__(self, folder: Path, every: int | None = None, also: Callable[[], object] = lambda: None) -> None:
         self.folder, self.every, self.also = folder, every, also
-        self._signum = 0
+        self._signum = self._own_threads = 0
+        self._step = -1  # the last one that was looked at
         self._saved_step, self._saved_at = -1, time.monotonic()
+        # Under nohup a closed terminal is to be outlived, and our own handler must not say otherwise.
+        self._stops = [signum for signum in STOPS if signal.getsignal(signum) is not signal.SIG_IGN]
 
     def listen(self) -> None:
-        """Catch Ctrl-C and SIGTERM from now on: the run stops after the step at hand, or after its first one."""
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        """Catch `STOPS` from now on: the run stops after the step at hand, or after its first one."""
+        for signum in self._stops:
             signal.signal(signum, self._on_signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen again: Lightning's own handlers would leave with nothing saved."""
-        self._saved_step = trainer.global_step
+        self._step = self._saved_step = trainer.global_step
         self.listen()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the number of threads."""
+        checkpoint["threads"] = torch.get_num_threads()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the number of threads that there was."""
+        own, noted = torch.get_num_threads(), checkpoint.get("threads")
+        if trainer.strategy.root_device.type == "cpu" and noted not in (None, own):
+            if trainer.is_global_zero:
+                say(f"threads: {noted}, as the run began; with the {own} of this process other weights would come out")
+            torch.set_num_threads(noted)
+            self._own_threads = own
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the process its threads back."""
+        if self._own_threads:
+            torch.set_num_threads(self._own_threads)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save where it is due; stop if asked to."""
         step = trainer.global_step
-        if step == self._saved_step:
-            return  # nothing new, or in the middle of accumulation
+        if step == self._step:
+            return  # between the batches of a step: gradients are half gathered, and are not saved
+        self._step = step
         _mark_epoch_running(trainer)
         late = self.every is None and time.monotonic() - self._saved_at > self.SECONDS
         signum, late = self._agreed(trainer, late)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ssl_toolkit.checkpoints import Interrupted
+from ssl_toolkit.checkpoints import STOPS, Checkpoints, Interrupted
 from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import ToolkitError
@@ -40,6 +42,22 @@ class StopAt(pl.Callback):
             if not self.signum:
                 raise self.Killed
             os.kill(os.getpid(), self.signum)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}-{self.batch}-{self.signum}"
+
+    __repr__ = __str__
+
+
+class LateAt(StopAt):
+    """From a batch on a checkpoint is overdue, and soon after one was taken the process dies."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        (checkpoints,) = (each for each in trainer.callbacks if isinstance(each, Checkpoints))
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            checkpoints._saved_at = -math.inf
+        elif checkpoints._saved_step > 0:
+            raise self.Killed
 
 
 def same_weights(one: Method, two: Method) -> bool:
@@ -74,15 +92,28 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("name", installed_methods())
-@pytest.mark.parametrize(("accumulate", "stops"), [(1, (2, 5)), (2, (4,))])
+@pytest.mark.parametrize(
+    ("accumulate", "stops"),
+    [
+        (1, [StopAt(2), StopAt(5)]),
+        (2, [StopAt(3, signal.SIGINT)]),
+        *(
+            pytest.param(accumulate, [stop], marks=pytest.mark.slow)
+            for accumulate in (2, 3)
+            for batch in range(3, 3 + accumulate)
+            for stop in (StopAt(batch), StopAt(batch, signal.SIGTERM), LateAt(batch))
+        ),
+    ],
+    ids=str,
+)
 def test_every_method_resumes_with_all_of_its_state(
-    train_quickly: Callable, noise_images: Callable, name: str, accumulate: int, stops: tuple[int, ...]
+    train_quickly: Callable, noise_images: Callable, name: str, accumulate: int, stops: list[StopAt]
 ) -> None:
     found = method_class(name)
     images = noise_images(26, frames=found.min_frames)  # three batches an epoch
     common = {
         "epochs": 3,
-        "checkpoint_every": 1,
+        "checkpoint_every": None if type(stops[0]) is LateAt else 1,
         "accumulate": accumulate,
         "optimizer": OptimizerConfig(final_weight_decay=0.1),
         "method": tiny_heads(found) | RESUMED.get(name, {}),
@@ -90,8 +121,8 @@ def test_every_method_resumes_with_all_of_its_state(
     }
     whole = train_quickly(found, images, out="whole", **common)
     for stop in stops:
-        with pytest.raises(StopAt.Killed):
-            train_quickly(found, images, out="stopped", resume=True, callbacks=[StopAt(stop)], **common)
+        with pytest.raises((StopAt.Killed, Interrupted)):
+            train_quickly(found, images, out="stopped", resume=True, callbacks=[stop], **common)
     assert same_weights(whole, train_quickly(found, images, out="stopped", resume=True, **common))
 
 
@@ -186,7 +217,7 @@ def _fit(method: Method, loader: Any, folder: Path) -> list[str]:
     return [row["loss"] for row in read_metrics(folder / "metrics.csv")]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", STOPS)
 def test_a_signal_saves_and_stops(
     train_quickly: Callable, noise_images: Callable, tmp_path: Path, signum: signal.Signals
 ) -> None:
@@ -199,6 +230,88 @@ def test_a_signal_saves_and_stops(
     assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-00000005.ckpt"]
     load_encoder(tmp_path / "stopped")
     assert same_weights(whole, train_quickly(SimCLR, images, out="stopped", epochs=3, resume=True))
+
+
+@pytest.mark.parametrize(("accumulate", "by"), [(2, "signal"), (3, "signal"), (2, "clock"), (3, "clock")])
+def test_no_checkpoint_holds_half_a_step(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path, accumulate: int, by: str
+) -> None:
+    images = noise_images(50)  # six batches an epoch
+    common = {"epochs": 2, "accumulate": accumulate}
+    whole = train_quickly(SimCLR, images, out="whole", **common)
+    for batch in range(accumulate, 2 * accumulate):  # every place in the second window
+        stops: list[pl.Callback] = [StopAt(batch, signal.SIGINT) if by == "signal" else LateAt(batch)]
+        with pytest.raises(Interrupted if by == "signal" else StopAt.Killed):
+            train_quickly(SimCLR, images, out=f"stopped-{batch}", callbacks=stops, **common)
+        assert newest(tmp_path / f"stopped-{batch}") == 2
+        resumed = train_quickly(SimCLR, images, out=f"stopped-{batch}", resume=True, **common)
+        assert same_weights(whole, resumed), f"stopped in batch {batch}"
+
+
+def newest(run: Path) -> int:
+    """Step of the newest checkpoint."""
+    return max(int(path.stem.split("-")[1]) for path in (run / "checkpoints").glob("step-*.ckpt"))
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    train_quickly: Callable, noise_images: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, before, seen = noise_images(26), torch.get_num_threads(), []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            seen.append(torch.get_num_threads())
+
+    with pytest.raises(Interrupted):
+        train_quickly(SimCLR, images, epochs=2, callbacks=[StopAt(1, signal.SIGINT)])
+    try:
+        torch.set_num_threads(before + 2)
+        train_quickly(SimCLR, images, epochs=2, resume=True, callbacks=[Look()])
+        assert set(seen) == {before}
+        assert torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)
+    assert f"threads: {before}, as the run began" in capsys.readouterr().err
+
+
+def test_a_closed_terminal_is_outlived_under_nohup(train_quickly: Callable, noise_images: Callable) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        train_quickly(SimCLR, noise_images(26), epochs=1, callbacks=[StopAt(1, signal.SIGHUP)])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, common = noise_images(26), {"epochs": 2, "checkpoint_every": 1}
+    whole = train_quickly(SimCLR, images, out="whole", **common)
+    taken, written = torch.save, []
+
+    class Full:
+        """A file on a disk that is full after some bytes."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.left = file, 10_000
+
+        def write(self, data: Any) -> int:
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(self.file.write(data))
+
+    def save(checkpoint: Any, file: Any) -> None:
+        written.append(file)
+        taken(checkpoint, file if len(written) < 3 else Full(file))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", save)
+        with pytest.raises(ToolkitError, match=r"step-00000003.ckpt cannot be written: No space left.*--resume$"):
+            train_quickly(SimCLR, images, out="stopped", **common)
+    names = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir())
+    assert names == ["step-00000001.ckpt", "step-00000002.ckpt"]
+    assert same_weights(whole, train_quickly(SimCLR, images, out="stopped", resume=True, **common))
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(

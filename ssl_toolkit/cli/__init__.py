@@ -6,6 +6,7 @@ Nothing heavy is imported here: ``--help`` answers at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -39,6 +40,10 @@ COMMANDS = {
     "methods": "the methods that are installed",
     "demo": "all of the above, offline, in minutes",
 }
+
+
+# Of a disk that is full, over its quota, or read-only.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def usage() -> str:
@@ -95,7 +100,7 @@ def main() -> NoReturn:
 
             if launched_rank():
                 sys.exit(0)  # the first process says it for all, and is not to be killed for our leaving
-        print(f"ssl-toolkit: {'' if signum else 'error: '}{error}", file=sys.stderr)
+        _complain(f"{'' if signum else 'error: '}{error}")
         sys.exit(128 + signum if signum else 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         print("ssl-toolkit: stopped by SIGINT", file=sys.stderr)
@@ -105,7 +110,18 @@ def main() -> NoReturn:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _complain(f"error: {error.strerror}{where}: make room, or name another place")
+        sys.exit(1)
     sys.exit(0)
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone: it is what a SIGHUP says
+        print(f"ssl-toolkit: {text}", file=sys.stderr, flush=True)
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> Any:

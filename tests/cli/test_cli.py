@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -347,6 +349,37 @@ def test_resume_alone_continues_a_run_to_the_same_encoder(folder: Path) -> None:
     succeed("pretrain", "--out", folder / "killed", "--resume")
     ours, theirs = (encoder_metadata(folder / name)["sha256"] for name in ("killed", "whole"))
     assert ours == theirs
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_closed_terminal_loses_nothing(folder: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "ssl_toolkit.cli",
+        "pretrain",
+        *TINY,
+        "--epochs",
+        "300",
+        "--out",
+        str(folder / "hung"),
+    ]
+    ours, theirs = os.openpty()
+
+    def own_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [*map(str, command), "--progress", "true"], stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal
+    )
+    os.close(theirs)
+    metrics = folder / "hung" / "metrics.csv"
+    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2, process)
+    os.close(ours)  # SIGHUP, and from now on every word to the terminal is an error
+    assert process.wait(timeout=120) == 128 + signal.SIGHUP
+    assert newest(folder / "hung") > 0
+    assert load_encoder(folder / "hung")
 
 
 def newest(run: Path) -> int:
