@@ -37,9 +37,11 @@ from torch import Tensor, nn
 from ssl_toolkit.augment import Views
 from ssl_toolkit.checkpoints import Interrupted
 from ssl_toolkit.contrastive.simclr import SimCLR
+from ssl_toolkit.data.arrays import ArraySet
+from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.data.loader import BadImages, ImageLoader, OnDevice
-from ssl_toolkit.data.sources import ArraySet
+from ssl_toolkit.data.cache import OnDevice
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class

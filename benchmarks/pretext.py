@@ -65,8 +65,8 @@ COLUMNS = {
 def ask(images: str, run: RunFolder) -> None:
     """Keep the scalars of the method's own step on held-out images, as it is trained and as it was before."""
     from ssl_toolkit.cli.doctor import doctor
+    from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.data.loader import ImageLoader
-    from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.eval.health.doctor import examine_method
     from ssl_toolkit.tasks.assembly import assemble
     from ssl_toolkit.tasks.pretraining import settings_of

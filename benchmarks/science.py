@@ -26,8 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory, Subset
-from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import InMemory
+from ssl_toolkit.data.image_set import ImageSet, Subset
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.eval.features.extraction import Features, extract
 from ssl_toolkit.eval.scores.knn import knn

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from ssl_toolkit.contrastive.losses import nt_xent
 from ssl_toolkit.contrastive.simclr import SimCLR
+from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
+from ssl_toolkit.data.cache import InMemory
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.optim import build_optimizer

@@ -20,8 +20,11 @@ from torch import Tensor, nn
 
 from ssl_toolkit.cli.parser import read_config
 from ssl_toolkit.contrastive.simclr import SimCLR
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
-from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import InMemory
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.eval.features.extraction import extract
 from ssl_toolkit.eval.scores.knn import knn

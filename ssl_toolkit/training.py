@@ -17,7 +17,9 @@ from pytorch_lightning.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
-from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.image_set import Subset
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers

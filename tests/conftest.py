@@ -15,8 +15,11 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
-from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import InMemory
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.method import Method
 

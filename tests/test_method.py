@@ -22,8 +22,8 @@ from ssl_toolkit.augment import eval_view
 from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.contrastive.simsiam import SimSiam
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.loader import ImageLoader
-from ssl_toolkit.data.sources import ImageSet
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Encode, Features, extract

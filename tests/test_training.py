@@ -189,7 +189,8 @@ def test_workers_change_no_loss(
 ) -> None:
     images = noise_images(20, broken=(4,))
     images.word = "twenty"
-    from ssl_toolkit.data.loader import BadImages, ImageLoader
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.loader import ImageLoader
 
     losses = []
     for workers in (0, 2):

@@ -7,7 +7,9 @@ import torch
 from ssl_toolkit.contrastive.dino import DINO
 from ssl_toolkit.contrastive.moco import MoCo
 from ssl_toolkit.contrastive.simclr import SimCLR
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory, OnDevice
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import InMemory, OnDevice
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.inpainting import Inpainting

@@ -28,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_toolkit.data.images import decode_image
-from ssl_toolkit.data.loader import center_crop
-from ssl_toolkit.data.sources import open_item
+from ssl_toolkit.data.items import open_item
+from ssl_toolkit.data.reading import center_crop
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.pictures import visualize

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
-from ssl_toolkit.data.sources import ImageSet, Labels, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.image_set import ImageSet, Labels, Subset
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.data.video import ClipSet
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.eval.features.extraction import Features, extract

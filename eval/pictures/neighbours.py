@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_toolkit.data.sources import open_images, open_item
+from ssl_toolkit.data.items import open_item
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.pictures.visualize import LIGHT, Theme, fitted, shown, tile, write_figure
 

@@ -32,7 +32,7 @@ from PIL import Image
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.images import resize, to_uint8
-from ssl_toolkit.data.loader import center_crop, pad
+from ssl_toolkit.data.reading import center_crop, pad
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import make_folder, write_atomic
 

@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_toolkit.checkpoints import load_newest
-from ssl_toolkit.data.loader import read_some
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.image_set import ImageSet, read_some
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.eval.features.sample import Sample, draw_from, one_a_class, shuffled

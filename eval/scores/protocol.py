@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from ssl_toolkit.augment import EvalView
-from ssl_toolkit.data.loader import ImageLoader, Subset
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.image_set import ImageSet, Subset
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.features.extraction import Encode, Features, extract, stratified_split
 from ssl_toolkit.eval.features.layers import Layers

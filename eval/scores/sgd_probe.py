@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_toolkit.augment import pretext_views
-from ssl_toolkit.data.loader import BadImages, ImageLoader
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Encode, Features, check_labelled, evaluating
 from ssl_toolkit.eval.scores.linear_classifier import LinearClassifier

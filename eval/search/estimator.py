@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader
-from ssl_toolkit.data.sources import ImageSet, Items, Labels, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.image_set import ImageSet, Labels
+from ssl_toolkit.data.items import Items
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, encoder_file, load_encoder, save_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import extract

@@ -34,7 +34,10 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
     import itertools
     import time
 
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, cached, fits_in_memory, full_batches
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.cache import cached, fits_in_memory
+    from ssl_toolkit.data.image_set import Subset
+    from ssl_toolkit.data.loader import ImageLoader, full_batches
     from ssl_toolkit.eval.health import check as checks
     from ssl_toolkit.progress import progress_bar
     from ssl_toolkit.randomness import numpy_generator

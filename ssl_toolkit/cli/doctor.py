@@ -35,7 +35,9 @@ def doctor(
     if not 32 <= images <= 10**6:
         raise UsageError(f"--images is {images}: it must be from 32 to 1000000")
     from ssl_toolkit.checkpoints import load_newest
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.image_set import Subset
+    from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.eval.health.doctor import diagnose, examine, examine_method, numbers
     from ssl_toolkit.logs import read_metrics

@@ -14,7 +14,7 @@ from ssl_toolkit.tasks.pretraining import NOT_STORED
 from ssl_toolkit.tasks.settings import LIMITS, check_numbers, with_defaults
 
 if TYPE_CHECKING:
-    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.encoders import Encoder
 
 OPTIMIZER = OptimizerConfig(lr=1e-3, weight_decay=0.05, warmup=0.1)
@@ -218,7 +218,7 @@ def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:
     """The images that train, those that choose the epoch (if any) and those that are scored, with equal classes."""
     import numpy as np
 
-    from ssl_toolkit.data.loader import Subset
+    from ssl_toolkit.data.image_set import Subset
     from ssl_toolkit.eval.features.extraction import stratified_split
     from ssl_toolkit.eval.scores.low_shot import draw_labels
     from ssl_toolkit.eval.scores.protocol import match_labels

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.data.loader import ImageLoader
-    from ssl_toolkit.data.sources import ImageSet
     from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.eval.search.index import EmbeddingIndex
 
@@ -77,7 +77,7 @@ def index(
         UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
             it holds none and is, or its encoder is another one.
     """
-    from ssl_toolkit.data.loader import Subset
+    from ssl_toolkit.data.image_set import Subset
     from ssl_toolkit.eval.search.approximate import empty_index
     from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
     from ssl_toolkit.files import make_folder

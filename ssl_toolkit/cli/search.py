@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.eval.search.index import EmbeddingIndex
 
@@ -142,7 +142,7 @@ class _Asking:
         return place if stamp is None or file_stamp(self.index.paths[place or 0]) in (None, stamp) else None
 
     def _images(self, words: list[str]) -> Iterator[dict[str, Any]]:
-        from ssl_toolkit.data.sources import Items
+        from ssl_toolkit.data.items import Items
 
         def part(rows: "Rows") -> "ImageSet":
             return Items([words[row] for row in rows], self.network.config.channels, root=self.data_root)
@@ -150,7 +150,7 @@ class _Asking:
         yield from self._by_name(words, [None] * len(words), part, workers=0)
 
     def _set(self, word: str) -> Iterator[dict[str, Any]]:
-        from ssl_toolkit.data.loader import Subset
+        from ssl_toolkit.data.image_set import Subset
         from ssl_toolkit.tasks.common import open_stills
 
         images = open_stills(self.network, word, data_root=self.data_root, labels="auto")

@@ -57,7 +57,7 @@ def draw_views(
     """
     if not 1 <= images <= 64:
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
-    from ssl_toolkit.data.loader import read_some
+    from ssl_toolkit.data.image_set import read_some
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.eval.pictures import visualize
     from ssl_toolkit.randomness import derive_seed, numpy_generator

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_toolkit.data.arrays import ArraySet, numbered_labels
 from ssl_toolkit.data.batch import image_and_label
-from ssl_toolkit.data.images import BadImageError, convert_channels, in_brief, resize, to_array, to_uint8
-from ssl_toolkit.data.sources import ArraySet, FileSet, ImageSet, PathList, numbered_labels
+from ssl_toolkit.data.file_set import FileSet, PathList
+from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
+from ssl_toolkit.data.images import BadImageError, Pixels, convert_channels, in_brief, resize, to_array, to_uint8
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.objects import describe
 from ssl_toolkit.progress import progress_bar
 
 
-def open_given(given: Any, labelled: bool, channels: int | None) -> ImageSet:
+def open_given(given: Any, wanted: Wanted) -> ImageSet:
     """An image set of what is no word for one; see `open_images`.
 
     Args:
-        given: Paths, images or a data set.
-        labelled: Whether labels are wanted. Those of a data set that does not name them (``targets``, ``labels``) take
-            a pass over its items.
-        channels: What `ImageSet.load` gives; None: what there are, 3 of files and of PIL images in colour.
+        given: Paths, images, a data set, or an image set, of which a copy is given.
+        wanted: Unless no labels are wanted, those of a data set that does not name them (``targets``, ``labels``) take
+            a pass over its items. Channels are by default what there are, 3 of files and of PIL images in colour.
 
     Raises:
-        UsageError: If it is none of these, is empty, or its first image cannot be read.
+        UsageError: If it is none of these, is empty, has other channels, or its first image cannot be read.
     """
+    if isinstance(given, ImageSet):
+        if wanted.channels not in (None, given.channels):
+            raise UsageError(f"data: '{given.word}' has {given.channels} channels, {wanted.channels} are wanted")
+        return copy(given)
     word = describe(given)
     if not hasattr(given, "__len__") or not hasattr(given, "__getitem__") or isinstance(given, dict):
         raise UsageError(
@@ -39,14 +45,13 @@ def open_given(given: Any, labelled: bool, channels: int | None) -> ImageSet:
     if not len(given):
         raise UsageError(f"data is {word}: it is empty")
     values = _numpy(given)
-    unlabelled = np.full(len(given), -1, dtype=np.int64)
     images: ImageSet
     if values is not None and values.dtype.kind not in "OUS":
-        images = ArraySet(f"data {word}", values, unlabelled, None, channels)
+        images = ArraySet(f"data {word}", values, unlabelled(len(given)), None, wanted.channels)
     elif (paths := _paths(given if values is None else values.tolist())) is not None:
-        images = FileSet(paths, unlabelled, None, channels)
+        images = FileSet(paths, unlabelled(len(given)), None, wanted.channels)
     else:
-        images = DataSet(given, word, labelled, channels)
+        images = DataSet(given, word, wanted)
     images.word = word
     return images
 
@@ -57,29 +62,28 @@ class DataSet(ImageSet):
     Args:
         items: See `open_images`.
         word: What describes it.
-        labelled: See `open_given`.
-        channels: See `open_given`.
+        wanted: See `open_given`.
 
     Raises:
         UsageError: If the first item holds no image, or labels are neither numbers nor text.
     """
 
-    def __init__(self, items: Any, word: str, labelled: bool, channels: int | None) -> None:
+    def __init__(self, items: Any, word: str, wanted: Wanted) -> None:
         self.word, self._items = word, items
         try:
             image, label = image_and_label(items[0])
             pixels = pixels_of(image)
-            self.channels = len(pixels) if channels is None else channels
+            self.channels = len(pixels) if wanted.channels is None else wanted.channels
             convert_channels(pixels, self.channels)
         except Exception as error:  # whatever a stranger's data set may raise
             raise UsageError(f"data: item 0 of {word} cannot be read as an image: {in_brief(error)}") from error
-        labels = self._labels(label is not None) if labelled else None
+        labels = self._labels(label is not None) if wanted.labels != "none" else None
         self.labels, self.classes = numbered_labels(f"data {word}", labels, len(items))
         names = getattr(items, "classes", None)
         if self.classes is not None and isinstance(names, Sequence) and len(names) >= len(self.classes):
             self.classes = [str(name) for name in names]
 
-    def load(self, index: int, size: int | None) -> NDArray[np.uint8]:
+    def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -112,7 +116,7 @@ class DataSet(ImageSet):
         return np.asarray([none if label is None else label for label in found])
 
 
-def pixels_of(image: Any) -> NDArray[np.uint8]:
+def pixels_of(image: Any) -> Pixels:
     """Pixels (C, H, W) of a PIL image, or of an array or tensor (H, W), (C, H, W) or (H, W, C).
 
     Args:

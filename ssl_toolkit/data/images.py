@@ -21,13 +21,15 @@ import os
 import stat
 import warnings
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ssl_toolkit.errors import ToolkitError, UsageError
+
+Pixels: TypeAlias = NDArray[np.uint8]  # mostly (C, H, W)
 
 MAX_PIXELS = 2**27  # 134 million: above every camera, 0.4 GB as RGB
 
@@ -71,7 +73,7 @@ class BadImageError(ToolkitError):
 
 def read_image(
     path: str | os.PathLike[str], *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Read an image file; see the module's docstring for what is done to it.
 
     Args:
@@ -99,9 +101,7 @@ def read_image(
         raise BadImageError(name, _reason(error, max_pixels)) from error
 
 
-def decode_image(
-    content: bytes, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.uint8]:
+def decode_image(content: bytes, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pixels:
     """`read_image` for the bytes of an image file: same arguments, same result, same errors."""
     check_channels(channels)
     try:
@@ -110,9 +110,7 @@ def decode_image(
         raise BadImageError("image in memory", _reason(error, max_pixels)) from error
 
 
-def to_array(
-    image: Image.Image, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.uint8]:
+def to_array(image: Image.Image, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pixels:
     """`read_image` for an image that Pillow has open or in memory: same arguments, same result, same errors."""
     check_channels(channels)
     name = os.fsdecode(getattr(image, "filename", "")) or "image in memory"
@@ -131,7 +129,7 @@ def check_channels(channels: int) -> None:
         raise UsageError(f"image files give 1 or 3 channels, not {channels}: keep other counts in a .npy array")
 
 
-def to_uint8(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+def to_uint8(pixels: NDArray[np.generic]) -> Pixels:
     """Array values to bytes by the type's fixed range, never by the values of one image.
 
     Args:
@@ -153,7 +151,7 @@ def to_uint8(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     return (values * 255.0 + 0.5).astype(np.uint8)
 
 
-def resize(pixels: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
+def resize(pixels: Pixels, size: int | None) -> Pixels:
     """Resize (C, H, W) bytes of any channel count, antialiased, as `read_image` does.
 
     Args:
@@ -171,7 +169,7 @@ def resize(pixels: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
     return np.concatenate([_to_chw(_scaled(band, size, MAX_PIXELS)) for band in bands])
 
 
-def convert_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+def convert_channels(pixels: Pixels, channels: int) -> Pixels:
     """(C, H, W) to (channels, H, W): grey is replicated, RGB becomes luminance, equal counts pass.
 
     Raises:
@@ -186,7 +184,7 @@ def convert_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uin
     raise ValueError(f"{pixels.shape[0]} channels cannot become {channels}")
 
 
-def _decoded(file: BinaryIO, size: int | None, channels: int, max_pixels: int) -> NDArray[np.uint8]:
+def _decoded(file: BinaryIO, size: int | None, channels: int, max_pixels: int) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file, formats=_formats()) as image:
@@ -233,7 +231,7 @@ def in_brief(error: Exception) -> str:
     return text.splitlines()[0][:160] if text else type(error).__name__
 
 
-def _pixels(image: Image.Image, size: int | None, channels: int, max_pixels: int) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, size: int | None, channels: int, max_pixels: int) -> Pixels:
     image.load()
     turn = _turn(image)  # after loading: some formats carry EXIF behind the pixels, TIFF is turned by then
     image = _flatten(image)
@@ -281,6 +279,6 @@ def _scaled(image: Image.Image, size: int, max_pixels: int) -> Image.Image:
     return image.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
-def _to_chw(image: Image.Image) -> NDArray[np.uint8]:
+def _to_chw(image: Image.Image) -> Pixels:
     array = np.asarray(image)  # (H, W) or (H, W, 3)
     return np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), order="C")

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.data.image_set import ImageSet, Wanted
+from ssl_toolkit.data.images import Pixels, check_channels, convert_channels
+from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.randomness import derive_seed
 
 CLASSES = ("boat", "bottle", "car", "house", "lamp", "mug", "mushroom", "person", "tree", "umbrella")
@@ -39,7 +40,7 @@ def label(index: int) -> int:
     return index % len(CLASSES)
 
 
-def render(split: str, index: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
+def render(split: str, index: int, size: int, seed: int = 0) -> Pixels:
     """Render one image.
 
     Args:
@@ -265,3 +266,45 @@ def _umbrella(pen: _Pen, rng: Random) -> None:
 _DRAW: tuple[Callable[[_Pen, Random], None], ...] = (
     _boat, _bottle, _car, _house, _lamp, _mug, _mushroom, _person, _tree, _umbrella,
 )  # fmt: skip
+
+
+class ShapesSet(ImageSet):
+    """The rendered images as an image set: nothing on disk, nothing in memory."""
+
+    def __init__(self, word: str, split: str, count: int, channels: int | None) -> None:
+        self.word = word
+        self._name = word
+        self._split = split
+        self.labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+        self.classes = list(CLASSES)
+        self.channels = 3 if channels is None else channels
+        check_channels(self.channels)
+
+    def load(self, index: int, size: int | None) -> Pixels:
+        """As `ImageSet.load`."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return convert_channels(render(self._split, index, size or NATIVE_SIZE), self.channels)
+
+    def path(self, index: int) -> str:
+        """As `ImageSet.path`."""
+        return f"{self._name}#{index}"
+
+
+def open_shapes(word: str, wanted: Wanted) -> ShapesSet:
+    """A split and, if you like, a count: ``"shapes:train:2000"``.
+
+    Raises:
+        UsageError: No such split, or a count below 1.
+    """
+    _, *options = word.split(":")
+    if not 1 <= len(options) <= 2:
+        raise UsageError("shapes needs a split and may have a count: shapes:train, shapes:test, shapes:train:2000")
+    if options[0] not in COUNTS:
+        raise unknown_name("split of shapes", options[0], COUNTS)
+    count = COUNTS[options[0]]
+    if len(options) == 2:
+        if not options[1].isdecimal() or int(options[1]) < 1:
+            raise UsageError(f"shapes:{options[0]}:{options[1]}: the count must be a whole number from 1")
+        count = int(options[1])
+    return ShapesSet(word, options[0], count, wanted.channels)

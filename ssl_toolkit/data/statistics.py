@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssl_toolkit.data.loader import read_some
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.image_set import ImageSet, read_some
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.randomness import numpy_generator
 

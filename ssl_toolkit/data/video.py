@@ -16,10 +16,19 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ssl_toolkit.data.images import BadImageError, check_channels, convert_channels, in_brief, read_image, resize
-from ssl_toolkit.data.sources import ImageSet, PathList, list_images
+from ssl_toolkit.data.file_set import PathList
+from ssl_toolkit.data.folder import list_images
+from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
+from ssl_toolkit.data.images import (
+    BadImageError,
+    Pixels,
+    check_channels,
+    convert_channels,
+    in_brief,
+    read_image,
+    resize,
+)
 from ssl_toolkit.errors import UsageError
 
 FRAMES, STRIDE = 8, 2
@@ -28,22 +37,20 @@ SUFFIXES = (
     *(".ogv", ".3gp"),
 )
 
-Pixels = NDArray[np.uint8]
 
-
-def open_clips(place: str, channels: int | None = None) -> ClipSet:
-    """The clips of ``PATH:FRAMES:STRIDE:HOP`` (see `open_images`); the numbers may be left out.
+def open_clips(word: str, wanted: Wanted) -> ClipSet:
+    """The clips of ``clips:PATH:FRAMES:STRIDE:HOP`` (see `open_images`); the numbers may be left out.
 
     Raises:
         UsageError: No such path, a number below 1, PyAV is missing, or not a single clip.
     """
-    path, numbers = os.path.expanduser(place), list[int]()
+    path, numbers = os.path.expanduser(word.partition(":")[2]), list[int]()
     while not os.path.exists(path) and re.search(r":\d+$", path):  # a path may hold colons itself
         path, _, last = path.rpartition(":")
         numbers.insert(0, int(last))
     if not os.path.exists(path) or len(numbers) > 3 or 0 in numbers:
         fault = "up to three numbers, from 1" if os.path.exists(path) else f"no such video or folder: '{path}'"
-        raise UsageError(f"clips:{place}: {fault}. Give clips:PATH, or with frames, stride and hop clips:PATH:8:2:16")
+        raise UsageError(f"{word}: {fault}. Give clips:PATH, or with frames, stride and hop clips:PATH:8:2:16")
     path = os.path.abspath(path)
     frames, stride = [*numbers, *(FRAMES, STRIDE)[len(numbers) :]][:2]
     hop = numbers[2] if len(numbers) == 3 else frames * stride
@@ -57,7 +64,7 @@ def open_clips(place: str, channels: int | None = None) -> ClipSet:
         first = movies[0] if movies else Movie(path, "there are neither videos nor images in it")
         raise UsageError(f"no clips in '{first.path}': {first.reason}")
     name = f"clips:{path}:{frames}:{stride}:{hop}"
-    return ClipSet(movies, frames, stride, hop, 3 if channels is None else channels, name)
+    return ClipSet(movies, frames, stride, hop, 3 if wanted.channels is None else wanted.channels, name)
 
 
 def open_movie(path: str) -> Movie:
@@ -97,7 +104,7 @@ class ClipSet(ImageSet):
         counts = [max(1, len(range((frames - 1) * stride, movie.length, hop))) for movie in movies]
         self._movie = np.repeat(np.arange(len(movies)), counts)
         self._first = np.concatenate([hop * np.arange(count) for count in counts])
-        self.labels = np.full(len(self._movie), -1, dtype=np.int64)
+        self.labels = unlabelled(len(self._movie))
 
     def first_frames(self) -> ClipSet:
         """The first frame of each clip: images like others."""

@@ -17,8 +17,9 @@ from torch import nn
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.data.loader import full_batches, read_some
-from ssl_toolkit.data.sources import ImageSet, Labels, open_images
+from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
+from ssl_toolkit.data.loader import full_batches
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import check_logger

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
-from ssl_toolkit.data.sources import ImageSet, Labels, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import cached
+from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features, extract

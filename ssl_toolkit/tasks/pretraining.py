@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers.logger import Logger
 
     from ssl_toolkit.augment import Views
-    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.method import Method
 
@@ -243,7 +243,9 @@ def run(config: dict[str, Any], began: float) -> Path:
     Returns:
         The run folder.
     """
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, full_batches
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.cache import cached
+    from ssl_toolkit.data.loader import ImageLoader, full_batches
     from ssl_toolkit.tasks.assembly import assemble
     from ssl_toolkit.training import WORTH_COMPILING, fit
 
@@ -334,7 +336,9 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
     if not config["knn_every"]:
         return []
-    from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.image_set import Subset
+    from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.eval.health.callbacks import OnlineKNN
     from ssl_toolkit.randomness import numpy_generator
 

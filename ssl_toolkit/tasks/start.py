@@ -34,7 +34,7 @@ from ssl_toolkit.tasks.run import Run
 from ssl_toolkit.weights import encoder_from_file
 
 if TYPE_CHECKING:
-    from ssl_toolkit.data.sources import ImageSet
+    from ssl_toolkit.data.image_set import ImageSet
 
 # How weights from elsewhere are read, in the commands that take an encoder.
 ELSEWHERE = ("architecture", "weights_key", "image_size", "mean", "std")

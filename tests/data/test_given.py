@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
+from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.images import BadImageError
-from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.errors import UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)

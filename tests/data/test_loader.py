@@ -5,21 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_toolkit.data.loader import (
-    MAX_ASPECT,
-    BadImages,
-    ImageLoader,
-    InMemory,
-    OnDevice,
-    Subset,
-    cached,
-    center_crop,
-    pad,
-    read_some,
-)
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import InMemory
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.reading import MAX_ASPECT
 from ssl_toolkit.errors import ToolkitError, UsageError
-from tests.conftest import Arrays
 
 
 def flat(batches: list[list[int]]) -> list[int]:
@@ -126,25 +117,6 @@ def test_bad_image_is_replaced_in_training_and_left_out_of_evaluation(noise_imag
     assert len(BadImages(images, tmp_path / "bad_images.csv")) == 2
 
 
-def test_too_many_bad_images_end_the_run(noise_images: Callable, tmp_path: Path) -> None:
-    images = noise_images(20, broken=(3, 4))
-    bad = BadImages(images, tmp_path / "bad.csv", max_rate=0.05)
-    with pytest.raises(ToolkitError, match=r"2 of the 20 images of 'arrays' .* 5.0%.*arrays#3: broken on purpose"):
-        list(ImageLoader(images, 16, bad=bad))
-    with pytest.raises(ToolkitError, match="cannot be read"):
-        list(ImageLoader(noise_images(8, broken=tuple(range(8))), 16, batch_size=4, shuffle=True))
-
-
-@pytest.mark.parametrize("torn", ["", "path,reason\n", "path,reason\narrays#7,broken\narr"])
-def test_a_torn_list_of_bad_images_is_gone_on_with(noise_images: Callable, tmp_path: Path, torn: str) -> None:
-    file = tmp_path / "bad_images.csv"
-    file.write_text(torn)
-    bad = BadImages(noise_images(20), file, max_rate=0.5)
-    assert len(bad) == ("#7" in torn)
-    bad.record({3: "broken"})
-    assert file.read_text().startswith("path,reason\n")
-
-
 def test_resuming_on_more_or_fewer_images_is_refused(noise_images: Callable) -> None:
     state = ImageLoader(noise_images(12), 16, batch_size=4, shuffle=True).state_dict()
     with pytest.raises(ToolkitError, match="has 13 images, the run to resume was trained on 12"):
@@ -157,42 +129,9 @@ def test_a_whole_batch_of_bad_images_is_skipped(noise_images: Callable) -> None:
     assert first_pixels(ImageLoader(images, 16, batch_size=2, bad=bad)) == [[2, 3], [4, 5], [6, 7]]
 
 
-def test_in_memory_gives_the_same_and_remembers_the_bad(noise_images: Callable) -> None:
-    images = noise_images(12, broken=(5,))
-    kept = InMemory(images, 16, BadImages(images, max_rate=0.5))
-    streams = [
-        [b.image for b in ImageLoader(s, 16, batch_size=4, shuffle=True, bad=BadImages(s, max_rate=0.5))]
-        for s in (images, kept)
-    ]
-    assert torch.equal(torch.cat(streams[0]), torch.cat(streams[1]))
-    assert kept.path(3) == "arrays#3"
-    with pytest.raises(ToolkitError, match="broken on purpose"):
-        kept.load(5, 16)
-
-
-def test_cache_can_be_refused(noise_images: Callable) -> None:
-    images = noise_images(4)
-    assert cached(images, 16, BadImages(images), "none") is images
-    assert isinstance(cached(images, 16, BadImages(images), "auto"), InMemory)
-
-
-def test_subset(noise_images: Callable) -> None:
-    part = Subset(noise_images(10), np.array([7, 2]))
-    assert len(part) == 2
-    assert part.path(0) == "arrays#7"
-    assert part.load(1, 16)[0, 0, 0] == 2
-    assert part.labels.tolist() == [3, 2]
-
-
 def test_too_few_images_for_a_batch(noise_images: Callable) -> None:
     with pytest.raises(UsageError, match=r"has 5 images.*--batch-size 5 or less"):
         ImageLoader(noise_images(5), 16, batch_size=8, shuffle=True)
-
-
-def test_center_crop() -> None:
-    image = np.arange(5 * 8).reshape(1, 5, 8)
-    assert center_crop(image, 4)[0].tolist() == [[2 + 8 * r + c for c in range(4)] for r in range(4)]
-    assert center_crop(image, 6)[0].tolist() == [[1 + 8 * r + c for c in range(6)] for r in range(5)]
 
 
 class Unequal(ImageSet):
@@ -211,20 +150,6 @@ class Unequal(ImageSet):
 
     def path(self, index: int) -> str:
         return f"unequal#{index}"
-
-
-def test_pad() -> None:
-    one, two = np.ones((2, 3, 5), np.uint8), np.full((2, 4, 1), 2, np.uint8)
-    padded, box = pad([one, two])
-    assert padded.shape == (2, 2, 4, 5)
-    assert box is not None
-    assert box.tolist() == [[3, 5], [4, 1]]
-    assert (padded[0, :, :3, :5] == 1).all()
-    assert (padded[1, :, :4, :1] == 2).all()
-    assert padded.sum() == one.sum() + two.sum()
-    padded, box = pad([one, one])
-    assert padded.shape == (2, 2, 3, 5)
-    assert box is None
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -262,54 +187,3 @@ def test_images_of_one_size_need_no_boxes() -> None:
     (batch,) = ImageLoader(Unequal((16, 24), (16, 24)), 16, batch_size=2, shuffle=True)
     assert batch.image.shape == (2, 3, 16, 24)
     assert batch.box is None
-
-
-def test_read_some_passes_over_what_cannot_be_read(noise_images: Callable) -> None:
-    images = noise_images(6, broken=(4, 0))
-    assert [int(image[0, 0, 0]) for image in read_some(images, [4, 3, 0, 5, 1], 2)] == [3, 5]
-    assert len(read_some(images, [0, 4], 2)) == 0
-
-
-def unequal_images(broken: tuple[int, ...] = ()) -> Arrays:
-    """Images of many sizes, one of them a panorama."""
-    rng = np.random.default_rng(1)
-    sizes = [(16, 16), (16, 20), (24, 16), (16, 90), (16, 17)] * 5
-    images = Arrays(np.zeros((25, 3, 1, 1), np.uint8), np.arange(25) % 3, broken)
-    images.pixels = [rng.integers(0, 256, (3, *size), dtype=np.uint8) for size in sizes]  # type: ignore[assignment]
-    return images
-
-
-@pytest.mark.parametrize("unequal", [False, True])
-@pytest.mark.parametrize("broken", [(), (3, 4, 24)])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_set_on_the_device_gives_the_same_batches(
-    noise_images: Callable, unequal: bool, broken: tuple[int, ...], rank: int
-) -> None:
-    """To the last bit: order, replacements of bad images, padding, boxes; also from the middle of an epoch on."""
-    images = unequal_images(broken) if unequal else noise_images(25, broken)
-    bad = BadImages(images, max_rate=0.5)
-    kept = OnDevice(images, 16, bad, torch.device("cpu"))
-    plain, fast = (
-        ImageLoader(each, 16, batch_size=4, shuffle=True, seed=7, bad=bad, rank=rank, world_size=2)
-        for each in (images, kept)
-    )
-    assert fast._on_device
-    assert not plain._on_device
-    for _ in range(3):
-        for ours, theirs in zip(fast, plain, strict=True):
-            for one, two in zip(ours, theirs, strict=True):
-                assert (one is None) == (two is None)
-                assert one is None or torch.equal(one, two)
-    assert fast.state_dict() == plain.state_dict()
-    fast.load_state_dict({"position": 4, "images": 25})
-    plain.load_state_dict({"position": 4, "images": 25})
-    assert torch.equal(next(iter(fast)).image, next(iter(plain)).image)
-
-
-def test_a_set_on_the_device_is_taken_where_it_is_asked_for(noise_images: Callable) -> None:
-    images, cpu = noise_images(8), torch.device("cpu")
-    assert isinstance(cached(images, 16, BadImages(images), "device", device=cpu), OnDevice)
-    assert not isinstance(cached(images, 16, BadImages(images), "auto", device=cpu), OnDevice)
-    assert not isinstance(cached(images, 16, BadImages(images), "memory", device=cpu), OnDevice)
-    evaluation = ImageLoader(OnDevice(images, 16, BadImages(images), cpu), 16, batch_size=4)
-    assert torch.equal(next(iter(evaluation)).image, torch.from_numpy(images.pixels[:4]))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ssl_toolkit.data import shapes
+from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.shapes import CLASSES, label, render
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.errors import UsageError
 
 
@@ -161,3 +163,27 @@ def test_things_stand_upright():
     bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries))
     nearest = np.argsort(-queries @ bank.T, axis=1)[:, :5] < 300
     assert (nearest.mean(1) > 0.5).mean() > 0.85
+
+
+def test_shapes():
+    images = open_images("shapes:test:25")
+    assert (len(images), images.channels, images.word) == (25, 3, "shapes:test:25")
+    assert images.classes is not None
+    assert images.classes[images.labels[12]] == "car"
+    assert images.load(7, 32).shape == (3, 32, 32)
+    assert images.load(7, None).shape == (3, 64, 64)
+    np.testing.assert_array_equal(open_item(images.path(7)), images.load(7, None))
+    assert open_images("shapes:test:25", channels=1).load(7, 32).shape == (1, 32, 32)
+    with pytest.raises(IndexError):
+        images.load(25, 32)
+
+
+def test_shapes_without_a_count():
+    assert len(open_images("shapes:train")) == 10_000
+    assert len(open_images("shapes:test")) == 2_000
+
+
+def test_labels_none_drops_them():
+    images = open_images("shapes:test:5", labels="none")
+    assert images.classes is None
+    assert images.labels.tolist() == [-1] * 5

@@ -17,9 +17,13 @@ from PIL import Image
 from ssl_toolkit.augment import cpc_views
 from ssl_toolkit.contrastive.cpc import CPC
 from ssl_toolkit.data import video
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import cached
+from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.images import BadImageError, resize
-from ssl_toolkit.data.loader import BadImages, ImageLoader, Subset, cached
-from ssl_toolkit.data.sources import open_images, open_item
+from ssl_toolkit.data.items import open_item
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.report.page import make_report

@@ -333,5 +333,5 @@ def test_the_doctor_finds_what_python_trained(tmp_path: Path) -> None:
 def test_an_image_set_is_data(tmp_path: Path) -> None:
     images = open_images("shapes:train:32")
     run = trained(tmp_path / "run", data=images)
-    assert run.config["data"].startswith("<ssl_toolkit.data.sources.ShapesSet of 32>")
+    assert run.config["data"].startswith("<ssl_toolkit.data.shapes.ShapesSet of 32>")
     assert (images.labels >= 0).all()  # the caller's own is left alone

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.contrastive.simsiam import SimSiam
-from ssl_toolkit.data.loader import BadImages, ImageLoader, InMemory
-from ssl_toolkit.data.sources import ImageSet, open_images
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.cache import InMemory
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.health.doctor import (

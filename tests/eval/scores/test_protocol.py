@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ssl_toolkit.augment import EvalView
-from ssl_toolkit.data.loader import BadImages, ImageLoader
-from ssl_toolkit.data.sources import ImageSet
+from ssl_toolkit.data.bad_images import BadImages
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features

@@ -1,0 +1,157 @@
+"""What every kind of source gives: a sequence of images with labels, indexed, picklable and cheap to fork."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from ssl_toolkit.data.images import BadImageError, Pixels, convert_channels
+
+Labels = Literal["auto", "folder", "none"]
+
+# Of what a notebook shows.
+SHOWN, SIDE, NAMED = 8, 96, 10  # images, their side in pixels, classes
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a source beside the word for it; see `open_images`.
+
+    Attributes:
+        root: Folder that data sets are downloaded to, an absolute path.
+        labels: Where labels come from.
+        channels: What `ImageSet.load` is to give; None: what the source has.
+    """
+
+    root: str
+    labels: Labels = "auto"
+    channels: int | None = None
+
+
+def unlabelled(count: int) -> NDArray[np.int64]:
+    """The labels of images that have none."""
+    return np.full(count, -1, dtype=np.int64)
+
+
+class ImageSet(ABC):
+    """A sequence of images with labels.
+
+    Attributes:
+        word: What the user wrote: ``"cifar10:train"``.
+        classes: Names of the classes; None where there are no labels.
+        labels: (N,) int64, -1 where an image has no label.
+        channels: What `load` gives.
+        frames: 1 for images; of clips, how many frames share the channels, one after another.
+    """
+
+    word: str
+    classes: list[str] | None
+    labels: NDArray[np.int64]
+    channels: int
+    frames: int = 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def load(self, index: int, size: int | None) -> Pixels:
+        """Pixels of one image.
+
+        Args:
+            index: From 0 to len(self) - 1.
+            size: Length of the short side, aspect kept; None gives the image's own size.
+
+        Returns:
+            (channels, H, W) uint8, contiguous.
+
+        Raises:
+            BadImageError: This image cannot be read.
+        """
+
+    @abstractmethod
+    def path(self, index: int) -> str:
+        """Where an image lies: a file's path, or a place in a set, ``"shapes:test#17"``; `open_item` reads both."""
+
+    def __repr__(self) -> str:
+        facts = self._facts() | ({} if self.classes is None else {"classes": str(len(self.classes))})
+        return f"{type(self).__name__}({self.word!r}: {', '.join(f'{name} {value}' for name, value in facts.items())})"
+
+    def _facts(self) -> dict[str, str]:
+        count = f"{len(self):,}"
+        kind = {"images": count} if self.frames == 1 else {"clips": count, "frames": str(self.frames)}
+        return kind | {"channels": str(self.channels // self.frames)}
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table, and some images from all over the set; of clips, their first frames."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(SHOWN, len(self))).astype(int))
+        shown = [image[: self.channels // self.frames] for image in read_some(self, rows, SHOWN)]
+        facts = {"data": self.word, **self._facts()}
+        if shown:
+            areas = [(height * width, f"{width} x {height} px") for _, height, width in (each.shape for each in shown)]
+            facts["size of those shown"] = " to ".join(dict.fromkeys(size for _, size in (min(areas), max(areas))))
+        if self.classes:
+            more = [f"and {len(self.classes) - NAMED} more"] if len(self.classes) > NAMED else []
+            facts["classes"] = ", ".join([*self.classes[:NAMED], *more])
+        table = "".join(f"<tr><th>{name}</th><td>{_escaped(text)}</td></tr>" for name, text in facts.items())
+        picture = base64.b64encode(_sheet(shown)).decode() if shown else ""
+        return f"<table>{table}</table>" + f'<img src="data:image/png;base64,{picture}">' * bool(shown)
+
+
+def _escaped(text: str) -> str:
+    """Text as HTML; what is no Unicode, of file names in other encodings, as question marks."""
+    return html.escape(text.encode("utf-8", "replace").decode())
+
+
+def _sheet(images: Sequence[Pixels]) -> bytes:
+    """The centres of images (C, H, W) side by side, as a PNG: RGB where there are three channels, else the first."""
+    canvas = Image.new("RGB", (SIDE * len(images), SIDE))
+    for place, pixels in enumerate(images):
+        colours = convert_channels(pixels if len(pixels) == 3 else pixels[:1], 3)
+        square = ImageOps.fit(Image.fromarray(np.ascontiguousarray(colours.transpose(1, 2, 0))), (SIDE, SIDE))
+        canvas.paste(square, (SIDE * place, 0))
+    file = io.BytesIO()
+    canvas.save(file, "PNG")
+    return file.getvalue()
+
+
+def read_some(images: ImageSet, order: Iterable[int], count: int, size: int | None = None) -> list[Pixels]:
+    """Up to `count` images (C, H, W), the first in `order` that can be read, with `size` for their short side."""
+    read: list[Pixels] = []
+    for index in order:
+        if len(read) == count:
+            break
+        with contextlib.suppress(BadImageError):
+            read.append(images.load(int(index), size))
+    return read
+
+
+class Subset(ImageSet):
+    """A part of an image set, in the order given.
+
+    Args:
+        images: The whole.
+        rows: Positions in it, (n,) int64.
+    """
+
+    def __init__(self, images: ImageSet, rows: NDArray[np.int64]) -> None:
+        self.word, self.classes = images.word, images.classes
+        self.channels, self.frames = images.channels, images.frames
+        self.images, self.rows, self.labels = images, rows, images.labels[rows]
+
+    def path(self, index: int) -> str:
+        """Where the image came from."""
+        return self.images.path(int(self.rows[index]))
+
+    def load(self, index: int, size: int | None) -> Pixels:
+        """Pixels (C, H, W) of the part's image `index`."""
+        return self.images.load(int(self.rows[index]), size)

@@ -1,0 +1,136 @@
+"""What reads the images of a batch, in the workers or here: in what order, how large, and what could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.images import BadImageError, Pixels
+from ssl_toolkit.randomness import numpy_generator
+
+Boxes: TypeAlias = NDArray[np.int64]
+Transform: TypeAlias = Callable[[Pixels, np.random.Generator], Pixels]
+
+# What a worker hands over: pixels, their boxes, positions of the images that were read, reasons for those that could
+# not be.
+Fetched: TypeAlias = tuple[Pixels, Boxes | None, list[int], dict[int, str]]
+
+# Of an image that is longer, the middle is taken: one panorama would blow up the whole batch.
+MAX_ASPECT = 4
+
+
+def center_crop(image: Pixels, size: int) -> Pixels:
+    """The central part of an image (C, H, W), each side cut to at most `size`."""
+    top, left = (max(0, side - size) // 2 for side in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
+
+
+def pad(images: Sequence[Pixels]) -> tuple[Pixels, Boxes | None]:
+    """Images (C, h, w) of any sizes as one array (N, C, H, W), each in the top left, zeros around it.
+
+    Returns:
+        The array, and the sizes, (N, 2); None where the images are all of one size.
+    """
+    if len({image.shape for image in images}) == 1:
+        return np.stack(images), None
+    box = np.array([image.shape[1:] for image in images], np.int64)
+    padded = np.zeros((len(images), images[0].shape[0], *box.max(axis=0)), np.uint8)
+    for row, image in enumerate(images):
+        padded[row, :, : image.shape[1], : image.shape[2]] = image
+    return padded, box
+
+
+class Order(Sampler[tuple[int, list[int]]]):
+    """(epoch, positions of a batch's images) for each batch of the current epoch, from batch `start` on.
+
+    Args:
+        total: Images there are.
+        batch_size: Images a batch (and rank).
+        shuffle: In an order that (seed, epoch) decides, without the incomplete batch at the end.
+        seed: See `shuffle`.
+        rank: Which part of each global batch is ours.
+        world_size: How many parts there are.
+    """
+
+    def __init__(
+        self, total: int, batch_size: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.total, self.batch_size, self.shuffle, self.seed = total, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        if self.shuffle:
+            order = numpy_generator(self.seed, "order", self.epoch).permutation(self.total)
+            step = self.batch_size * self.world_size
+            firsts = [b * step + self.rank * self.batch_size for b in range(self.start, self.total // step)]
+        else:
+            order, firsts = np.arange(self.total), list(range(0, self.total, self.batch_size))
+        for first in firsts:
+            yield self.epoch, order[first : first + self.batch_size].tolist()
+
+
+@dataclass(eq=False)
+class Fetch(Dataset[Fetched]):
+    """Reads the images of a batch that `Order` names.
+
+    Attributes:
+        images: What is read.
+        size: Short side to which images are resized, pixels.
+        longest: What a side is cut to.
+        tries: Images that are tried for each, one after another; 1: none stands in for one that cannot be read.
+        seed: Of the generators that `transform` gets.
+        transform: See `ImageLoader`.
+    """
+
+    images: ImageSet
+    size: int
+    longest: int
+    tries: int = 1
+    seed: int = 0
+    transform: Transform | None = None
+
+    def __getitem__(self, item: tuple[int, list[int]]) -> Fetched:
+        epoch, indices = item
+        bad: dict[int, str] = {}
+        read: list[int] = []
+        pixels: list[Pixels] = []
+        for index in indices:
+            for candidate in range(index, index + self.tries):
+                candidate %= len(self.images)
+                try:
+                    pixels.append(self._read(candidate, epoch))
+                except BadImageError as error:
+                    bad[candidate] = error.reason
+                else:
+                    read.append(candidate)
+                    break
+        return *(pad(pixels) if pixels else (np.empty((0, 0, 0, 0), np.uint8), None)), read, bad
+
+    def _read(self, index: int, epoch: int) -> Pixels:
+        image = center_crop(self.images.load(index, self.size), self.longest)
+        if self.transform is not None:
+            image = self.transform(image, numpy_generator(self.seed, "sample", epoch, index))
+        return image
+
+
+def reader(fetch: Fetch, order: Order, workers: int) -> DataLoader[Any]:
+    """Gives what `fetch` reads of each batch of `order`, a `Fetched`."""
+    return DataLoader(
+        fetch,
+        batch_size=None,  # the sampler's items are whole batches
+        sampler=order,
+        num_workers=workers,
+        collate_fn=_as_is,
+        persistent_workers=workers > 0,
+    )
+
+
+def _as_is(fetched: Any) -> Any:
+    return fetched

@@ -1,0 +1,23 @@
+import numpy as np
+
+from ssl_toolkit.data.reading import center_crop, pad
+
+
+def test_center_crop() -> None:
+    image = np.arange(5 * 8).reshape(1, 5, 8)
+    assert center_crop(image, 4)[0].tolist() == [[2 + 8 * r + c for c in range(4)] for r in range(4)]
+    assert center_crop(image, 6)[0].tolist() == [[1 + 8 * r + c for c in range(6)] for r in range(5)]
+
+
+def test_pad() -> None:
+    one, two = np.ones((2, 3, 5), np.uint8), np.full((2, 4, 1), 2, np.uint8)
+    padded, box = pad([one, two])
+    assert padded.shape == (2, 2, 4, 5)
+    assert box is not None
+    assert box.tolist() == [[3, 5], [4, 1]]
+    assert (padded[0, :, :3, :5] == 1).all()
+    assert (padded[1, :, :4, :1] == 2).all()
+    assert padded.sum() == one.sum() + two.sum()
+    padded, box = pad([one, one])
+    assert padded.shape == (2, 2, 3, 5)
+    assert box is None
