@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_toolkit.data.bad_images import BadImages
@@ -114,6 +115,36 @@ def noise_images() -> Callable[..., Arrays]:
         pixels = np.random.default_rng(0).integers(0, 256, (count, 3 * frames, 16, 16), dtype=np.uint8)
         pixels[:, 0, 0, 0] = np.arange(count)
         return Arrays(pixels, np.arange(count) % 4, broken)
+
+    return make
+
+
+BuildIndex = Callable[..., Any]
+"""What `build_index` gives."""
+
+
+def noise(count: int, seed: int = 0, width: int = 8) -> NDArray[np.float32]:
+    """Made-up features (N, D)."""
+    return np.random.default_rng(seed).standard_normal((count, width), dtype=np.float32)
+
+
+def same_hits(one: Any, two: Any) -> bool:
+    """Whether two `Hits` are equal in all they hold."""
+    arrays = np.array_equal(one.score, two.score) and np.array_equal(one.position, two.position)
+    return arrays and (one.path, one.label) == (two.path, two.label)
+
+
+@pytest.fixture
+def build_index(tmp_path: Path) -> BuildIndex:
+    """``build_index(features, ...)``: an index with made-up paths and an encoder file of a few bytes."""
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
+
+    encoder = tmp_path / "encoder.safetensors"
+    encoder.write_bytes(b"the weights of an encoder")
+
+    def make(x: NDArray[np.float32], paths: list[str] | None = None, **options: Any) -> EmbeddingIndex:
+        options = {"encoder_file": encoder, "encoder_sha256": "e" * 64, "data": "photos/", **options}
+        return EmbeddingIndex.build(x, paths or [f"{i}.jpg" for i in range(len(x))], **options)
 
     return make
 

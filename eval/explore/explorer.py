@@ -1,28 +1,17 @@
-"""A local web page to explore an index: a map of its images, and the neighbours of any of them or of a dropped one.
+"""What a page can ask of an index: its map, the neighbours of any image of it or of a dropped one, names.
 
-`Explorer` answers in plain values and knows no web; `serving` puts it behind a page. What the page can ask for is a
-place in the index, a piece of a name, or the neighbours of bytes that it sends: no path ever comes from the browser.
-Gradio serves the page in its server mode (`gradio.Server`). Its own routes (files, uploads, proxies) are shut by
-`Gate`, and the page (``explore.html``) holds all of its script and style, so that no other host is ever asked.
+What can be asked for is a place in the index, a piece of a name, or the neighbours of bytes: no path ever comes from
+the browser.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import logging
 import os
-import re
-import secrets
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from importlib import resources
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-import jinja2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,14 +20,10 @@ from ssl_toolkit.data.images import decode_image
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.reading import center_crop
 from ssl_toolkit.encoders import load_encoder
-from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.explore.embedding_map import EmbeddingMap, ProjectionName
 from ssl_toolkit.eval.pictures import visualize
-from ssl_toolkit.eval.pictures.maps import NAMED_CLASSES, PALETTE, PROJECTIONS
 from ssl_toolkit.eval.search.index import EmbeddingIndex
-from ssl_toolkit.randomness import numpy_generator
-
-HOST = "127.0.0.1"
-"""The only address that is ever listened on."""
 
 MAX_BYTES = 32 << 20
 """Largest file that may be dropped, bytes; more is refused unread."""
@@ -46,75 +31,9 @@ MAX_BYTES = 32 << 20
 MAX_PIXELS = 1 << 26
 """Most pixels of an image that may be dropped; more is refused before decoding."""
 
-SIDES = (64, 192)
-"""Sides of the pictures that are served, pixels: on the map, and elsewhere."""
-
 FOUND = 20  # names that a search by name lists
 
-ProjectionName: TypeAlias = Literal["pca", "tsne", "umap"]
-ABOUT = {
-    "tsne": "t-SNE: near points are alike, distances mean little",
-    "umap": "UMAP: near points are alike, distances mean little",
-}
 Encode: TypeAlias = Callable[[bytes], NDArray[np.float32]]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EmbeddingMap:
-    """Some items of an index in the plane.
-
-    Attributes:
-        position: (n,) int64: which items, in random order.
-        xy: (n, 2) float64 in [0, 1], y up; both axes have the same scale.
-        about: What the axes are, in words.
-        place: (m, D) vectors to (m, 2) on the same map; None where the map has no place for others.
-    """
-
-    position: NDArray[np.int64]
-    xy: NDArray[np.float64]
-    about: str
-    place: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None
-
-    @classmethod
-    def draw(cls, index: EmbeddingIndex, points: int, projection: ProjectionName = "pca") -> EmbeddingMap:
-        """A map of at most `points` items, drawn at random, the same each time.
-
-        Args:
-            index: The items.
-            points: How many of them, at least 1.
-            projection: ``pca``, the two directions in which they differ most, has a place for other vectors as well;
-                ``tsne`` and ``umap`` keep neighbours together. Fewer than four points are drawn by ``pca``.
-        """
-        order = numpy_generator(0, "explore").permutation(len(index))[:points]
-        x = np.empty((len(order), index.dimension), np.float32)
-        x[np.argsort(order)] = index.vectors[np.sort(order)]  # sorted: a mapped file is read forwards
-        if projection != "pca" and len(x) > 3:
-            flat = PROJECTIONS[projection](x).points
-            return cls(order, _Square.around(flat)(flat), ABOUT[projection], None)
-        mean = x.mean(axis=0)
-        variance, axes = np.linalg.eigh((x - mean).T @ (x - mean))  # ascending
-        axes = np.pad(axes[:, :-3:-1], ((0, 0), (0, max(0, 2 - index.dimension))))  # (D, 2)
-        axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), (0, 1)] < 0, -1, 1)  # eigenvectors have no sign
-        share = 100 * float(variance[-2:].sum()) / max(float(variance.sum()), 1e-12)
-        square = _Square.around((x - mean) @ axes)
-        about = f"two principal components, {share:.0f} % of the variance"
-        return cls(order, square((x - mean) @ axes), about, lambda vectors: square((vectors - mean) @ axes))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Square:
-    """The plane, moved and scaled such that some points fill the unit square."""
-
-    middle: NDArray[np.float64]
-    side: float
-
-    @classmethod
-    def around(cls, flat: NDArray[np.floating[Any]]) -> _Square:
-        low, high = flat.min(axis=0).astype(np.float64), flat.max(axis=0).astype(np.float64)
-        return cls((low + high) / 2, max(float((high - low).max()), 1e-12))
-
-    def __call__(self, flat: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        return (flat - self.middle) / self.side + 0.5
 
 
 class Explorer:
@@ -283,205 +202,3 @@ def _shared_folder(first: str, last: str) -> int:
     pairs = enumerate(zip(first, last, strict=False))
     end = next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
     return first.rfind("/", 0, end) + 1
-
-
-# --- the page --------------------------------------------------------------------------------------------------------
-
-_SIDE, _NUMBER = "|".join(map(str, SIDES)), r"\d{1,12}"
-PATHS = re.compile(
-    rf"/|/map|/neighbours/{_NUMBER}|/picture/({_SIDE})/{_NUMBER}|/find|/similar|/gradio_api/startup-events"
-)
-"""All that is answered; the last is how Gradio starts."""
-
-
-class Gate:
-    """ASGI middleware: lets through what the page needs, from this machine, and answers nothing else.
-
-    A page of another site can send requests to a loopback address through its visitor's browser, under its own host
-    name if it turns that into 127.0.0.1 (DNS rebinding). So the name asked for must be the loopback's, and a browser
-    must not say that another site asks.
-
-    Args:
-        app: What to guard.
-        security_policy: The pages' Content-Security-Policy.
-    """
-
-    def __init__(self, app: Any, security_policy: str) -> None:
-        self.app = app
-        self.headers = [
-            (b"content-security-policy", security_policy.encode()),
-            (b"cross-origin-resource-policy", b"same-origin"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-frame-options", b"DENY"),
-            (b"referrer-policy", b"no-referrer"),
-        ]
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request, as ASGI has it."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
-
-    async def _http(self, scope: Any, receive: Any, send: Any) -> None:
-        asked = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = asked.get("host", "").rsplit(":", 1)[0]
-        foreign = asked.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"] != "/"
-        if host not in (HOST, "localhost") or foreign or PATHS.fullmatch(scope["path"]) is None:
-            start = {"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]}
-            await send(start)
-            await send({"type": "http.response.body", "body": b"not found"})
-            return
-
-        async def guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self.headers]
-            await send(message)
-
-        await self.app(scope, receive, guarded)
-
-
-def page(explorer: Explorer, nonce: str) -> str:
-    """The HTML of the page.
-
-    Args:
-        explorer: What it is about.
-        nonce: The word that marks the page's own script and style in its Content-Security-Policy.
-    """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = resources.files("ssl_toolkit.eval.explore").joinpath("explore.html").read_text("utf-8")
-    return environment.from_string(template).render(
-        light=visualize.LIGHT,
-        dark=visualize.DARK,
-        nonce=nonce,
-        data=visualize.shown(explorer.index.data, 60),
-        settings={
-            "palette": PALETTE,
-            "named": NAMED_CLASSES,
-            "maxBytes": MAX_BYTES,
-            "sides": SIDES,
-            "version": nonce,  # pictures that the browser kept are of this run
-        },
-    )
-
-
-def require_gradio() -> Any:
-    """The module, silent and told to stay off the network.
-
-    Raises:
-        UsageError: It is not installed, or too old.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-
-        gradio.Server  # noqa: B018
-    except (ImportError, AttributeError) as error:
-        raise UsageError("the page needs gradio, 6.31 or newer: pip install 'ssl-toolkit[app]'") from error
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    return gradio
-
-
-@contextlib.contextmanager
-def serving(explorer: Explorer, port: int = 0, k: int = 25) -> Iterator[str]:
-    """Serve the page on the loopback address while the block runs.
-
-    Args:
-        explorer: What it shows.
-        port: 0 takes a free one.
-        k: Neighbours that are shown.
-
-    Yields:
-        The page's address.
-
-    Raises:
-        UsageError: Gradio is missing, or the port cannot be had.
-        ToolkitError: Gradio cannot start.
-    """
-    gradio = require_gradio()
-    from starlette.middleware import Middleware
-
-    port = free_port(port)
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' blob: data:; connect-src 'self'; "
-        f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"
-    )
-    server = gradio.Server(
-        middleware=[Middleware(Gate, security_policy=policy)], openapi_url=None, docs_url=None, redoc_url=None
-    )
-    for path, methods, endpoint in _routes(explorer, page(explorer, nonce), k):
-        server.add_route(path, endpoint, methods=methods)
-    try:
-        server.launch(
-            server_name=HOST, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-            ssr_mode=False, mcp_server=False,
-        )  # fmt: skip
-    except Exception as error:  # Gradio raises bare exceptions
-        raise ToolkitError(f"the page cannot be served on {HOST}:{port}: {error}") from error
-    try:
-        yield f"http://{HOST}:{port}/"
-    finally:
-        server.get_blocks().close(verbose=False)
-
-
-def free_port(port: int) -> int:
-    """`port` if it can be listened on, a free one for 0.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    try:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((HOST, port))
-            return int(trial.getsockname()[1])
-    except OSError as error:
-        raise UsageError(
-            f"--port {port} cannot be had: {error.strerror}; without --port a free one is taken"
-        ) from error
-
-
-def _routes(explorer: Explorer, html: str, k: int) -> Iterator[tuple[str, list[str], Callable[[Any], Any]]]:
-    """Paths, methods and endpoints of `PATHS`, from Starlette's requests to its responses."""
-    from starlette.concurrency import run_in_threadpool
-    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-
-    overview = json.dumps(explorer.overview(), allow_nan=False).encode()
-
-    def refuse(error: Exception, status: int) -> Any:
-        return PlainTextResponse(visualize.shown(error, 300), status)
-
-    def picture(request: Any) -> Any:
-        side, position = int(request.path_params["side"]), int(request.path_params["position"])
-        try:
-            content = explorer.thumbnail(position, side)
-        except (ToolkitError, OSError):
-            return PlainTextResponse("this image cannot be read", 404)
-        return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
-
-    def neighbours(request: Any) -> Any:
-        try:
-            return JSONResponse(explorer.neighbours(int(request.path_params["position"]), k))
-        except UsageError as error:
-            return refuse(error, 404)
-
-    async def similar(request: Any) -> Any:
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > MAX_BYTES:  # what follows stays unread
-                return refuse(UsageError(f"the file is larger than {MAX_BYTES >> 20} MB"), 413)
-        try:
-            return JSONResponse(await run_in_threadpool(explorer.similar, bytes(content), k))
-        except ToolkitError as error:
-            return refuse(error, 422)
-
-    yield "/", ["GET"], lambda request: HTMLResponse(html, headers={"cache-control": "no-store"})
-    yield "/map", ["GET"], lambda request: Response(overview, media_type="application/json")
-    yield "/find", ["GET"], lambda request: JSONResponse(explorer.find(request.query_params.get("text", "")[:200]))
-    yield "/neighbours/{position:int}", ["GET"], neighbours
-    yield "/picture/{side:int}/{position:int}", ["GET"], picture
-    yield "/similar", ["POST"], similar

@@ -2,7 +2,8 @@
 
 from ssl_toolkit.eval.search.curate import duplicates, outliers, retrieval
 from ssl_toolkit.eval.search.estimator import ImageEmbedder
-from ssl_toolkit.eval.search.index import EmbeddingIndex, Hits
+from ssl_toolkit.eval.search.hits import Hits
+from ssl_toolkit.eval.search.index import EmbeddingIndex
 
 __all__ = [
     "EmbeddingIndex",

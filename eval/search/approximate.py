@@ -27,6 +27,7 @@ GROWTH = 2
 SPARE = 32
 """Candidates beyond k that are scored again."""
 
+_BLOCK = 1 << 12  # queries at once
 _ADDED = 1 << 16  # rows at once
 _TRAINED = 64  # rows a list that it is trained on
 _SAMPLE = 1000  # vectors whose neighbours are looked up to measure recall
@@ -134,6 +135,64 @@ class Approximate:
         if "HNSW" in self.factory:
             return [{"efSearch": 2**power} for power in range(5, 11)]
         return [{}]
+
+
+def ranked(
+    vectors: NDArray[np.float32],
+    approximate: Approximate | None,
+    queries: NDArray[np.float32],
+    k: int,
+    metric: str,
+    own: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and positions of the k nearest of some vectors, best first, equal ones by position.
+
+    FAISS rounds differently for few and for many queries, and twice over for equal vectors; and an index may hold
+    codes instead of vectors. So the candidates that it finds, some more than k, are scored again in float64.
+
+    Args:
+        vectors: (N, D), of unit length for cosine.
+        approximate: Finds candidates among them; None where search is exact.
+        queries: (M, D), likewise.
+        k: At least 1; more than there are means all.
+        metric: ``cosine`` or ``l2``.
+        own: (M,), for queries that are vectors themselves: their positions, which are left out.
+
+    Returns:
+        Cosines, descending, or distances, ascending, (M, k) float32, and positions, (M, k) int64.
+    """
+    k = min(k, len(vectors) - (own is not None))
+    asked = k + (own is not None)
+    score = np.empty((len(queries), k), dtype=np.float32)
+    position = np.empty((len(queries), k), dtype=np.int64)
+    for start in range(0, len(queries), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        block = np.ascontiguousarray(queries[rows])
+        candidates = _candidates(vectors, approximate, block, min(asked + SPARE, len(vectors)), metric)
+        exact, place = scored_again(vectors, block, candidates, metric)
+        exact, place = exact[:, :asked], place[:, :asked]
+        if own is not None:
+            keep = not_own(place, own[rows])
+            exact, place = exact[keep].reshape(len(block), k), place[keep].reshape(len(block), k)
+        score[rows], position[rows] = exact, place
+    return score, position
+
+
+def _candidates(
+    vectors: NDArray[np.float32],
+    approximate: Approximate | None,
+    queries: NDArray[np.float32],
+    count: int,
+    metric: str,
+) -> NDArray[np.int64]:
+    """Positions of (about) the nearest vectors, (M, count)."""
+    if approximate is None:
+        return nearest_rows(vectors, queries, count, metric)
+    candidates = approximate.search(queries, count)
+    short = (candidates < 0).any(axis=1)  # the part of the index that was looked at holds fewer
+    if short.any():
+        candidates[short] = nearest_rows(vectors, queries[short], count, metric)
+    return candidates
 
 
 def default_factory(count: int) -> str:

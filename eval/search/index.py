@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from hashlib import sha256
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit import __version__
 from ssl_toolkit.encoders import encoder_metadata
-from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-from ssl_toolkit.eval.scores.knn import not_own, unit
-from ssl_toolkit.eval.search.approximate import EXACT, SPARE, Approximate, default_factory, nearest_rows, scored_again
-from ssl_toolkit.files import sha256_of, sync, temporary_beside, write_atomic
-
-FORMAT = 2
-"""Version of what a folder holds; another one is refused."""
+from ssl_toolkit.errors import UsageError, unknown_name
+from ssl_toolkit.eval.scores.knn import unit
+from ssl_toolkit.eval.search.approximate import EXACT, Approximate, default_factory, ranked
+from ssl_toolkit.eval.search.folder import read_index, write_index
+from ssl_toolkit.eval.search.hits import Hits
+from ssl_toolkit.eval.search.joining import joined_labels, joined_vectors
 
 METRICS = ("cosine", "l2")
-
-_SUFFIX = {"vectors": ".npy", "items": ".jsonl", "encoder": ".safetensors", "approximate": ".faiss"}
-_BLOCK = 1 << 12  # queries at once
-_COPIED = 1 << 16  # rows at once
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Hits:
-    """The nearest items of M queries, best first.
-
-    Attributes:
-        score: (M, k) float32: cosine, descending; or Euclidean distance for ``l2``, ascending.
-        position: (M, k) int64: place of each hit in the index.
-        path: M lists of k paths.
-        label: M lists of k labels: the class name where the index has names, the number where it has labels only,
-            None where it has none.
-    """
-
-    score: NDArray[np.float32]
-    position: NDArray[np.int64]
-    path: list[list[str]]
-    label: list[list[str | int | None]]
-
-    def rows(self) -> list[list[dict[str, Any]]]:
-        """A list a query, of a dictionary a hit with `rank` (from 1), `path`, `score` and `label`, ready for JSON."""
-        return [
-            [
-                {"rank": rank, "path": path, "score": float(score), "label": label}
-                for rank, (path, score, label) in enumerate(zip(*query, strict=True), start=1)
-            ]
-            for query in zip(self.path, self.score, self.label, strict=True)
-        ]
 
 
 @dataclasses.dataclass(eq=False)
@@ -187,10 +145,8 @@ class EmbeddingIndex:
     def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
         """The k nearest items of each query; of those that an approximate index finds, where there is one.
 
-        FAISS rounds differently for few and for many queries, and twice over for equal vectors; and an index may hold
-        codes instead of vectors. So the candidates that it finds, some more than k, are scored again in float64 with
-        the vectors themselves: equal vectors score equally, come in the order of the index, and score the same however
-        many queries are asked at once.
+        Equal vectors score equally, come in the order of the index, and score the same however many queries are asked
+        at once.
 
         Args:
             queries: (M, D) from the same encoder. A zero row has cosine 0 with everything.
@@ -199,8 +155,7 @@ class EmbeddingIndex:
         Raises:
             UsageError: `queries` is not (M, D) with the index's D, or not finite; `k` is below 1.
         """
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
+        _check_k(k)
         queries = _checked("queries", queries, self.dimension)
         return self._hits(*self._ranked(unit(queries) if self.metric == "cosine" else queries, k))
 
@@ -214,8 +169,7 @@ class EmbeddingIndex:
         Raises:
             UsageError: `k` is below 1.
         """
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
+        _check_k(k)
         return self._hits(*self._ranked(self.vectors[items], k, items))
 
     def neighbours(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -288,15 +242,7 @@ class EmbeddingIndex:
             raise UsageError("there are no indexes to merge")
         first = indexes[0]
         for other in indexes[1:]:
-            for what, one, two in (
-                ("metric", first.metric, other.metric),
-                ("encoder", first.encoder_sha256[:12], other.encoder_sha256[:12]),
-            ):
-                if one != two:
-                    raise UsageError(
-                        f"the {what} of {other.encoder_file.parent} is {two}, that of {first.encoder_file.parent} is "
-                        f"{one}: indexes to be merged must have the same, build one of them again"
-                    )
+            _check_alike(first, other)
         later = set[str]()
         parts: list[tuple[EmbeddingIndex, NDArray[np.int64]]] = []
         for each in reversed(indexes):
@@ -321,28 +267,10 @@ class EmbeddingIndex:
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the index to a folder, such that it holds a whole index at every moment: the old one, then this one.
 
-        Each part is written under a name that holds its hash, then ``manifest.json``, which names the parts, is
-        replaced in one step, then parts that it does not name are deleted.
-
         Raises:
             UsageError: The folder holds an index and `overwrite` is False.
         """
-        folder = Path(folder)
-        if (folder / "manifest.json").exists() and not overwrite:
-            raise UsageError(f"{folder} already holds an index: choose another folder, or overwrite it")
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = {
-            "vectors": _write_part(folder, "vectors", self._write_vectors),
-            "items": _write_part(folder, "items", self._write_items),
-            "encoder": _write_part(folder, "encoder", lambda path: shutil.copyfile(self.encoder_file, path)),
-        }
-        if (approximate := self.approximate) is not None:
-            index = approximate.index
-            parts["approximate"] = _write_part(folder, "approximate", lambda path: faiss.write_index(index, str(path)))
-        sync(folder)
-        text = json.dumps(_sealed(self._manifest(parts)), indent=2) + "\n"
-        write_atomic(folder / "manifest.json", lambda path: path.write_text(text, encoding="utf-8"))
-        _delete_stale(folder, {part["file"] for part in parts.values()})
+        write_index(self, folder, overwrite)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> EmbeddingIndex:
@@ -352,61 +280,22 @@ class EmbeddingIndex:
             UsageError: There is no index in the folder.
             ToolkitError: A part is missing, damaged or of another version of this format; it is named.
         """
-        folder = Path(folder)
-        manifest = _read_manifest(folder)
-        files = {name: _verified(folder, name, part) for name, part in manifest["parts"].items()}
-        vectors = np.load(files["vectors"], mmap_mode="r")
-        items = [json.loads(line) for line in files["items"].read_text(encoding="utf-8").splitlines()]
-        approximate = None
-        if "approximate" in files:
-            approximate = Approximate(faiss.read_index(str(files["approximate"])), **manifest["approximate"])
-        held = len(vectors) if approximate is None else approximate.index.ntotal
-        if (*vectors.shape, len(items), held) != (manifest["count"], manifest["dimension"], *[manifest["count"]] * 2):
-            raise _damaged(folder, "manifest.json", "its counts are not those of the parts")
-        labels = np.array([item["label"] for item in items], dtype=np.int64) if manifest["labelled"] else None
-        return cls(
-            vectors,
-            approximate,
-            [item["path"] for item in items],
-            labels,
-            manifest["classes"],
-            [item["stamp"] for item in items],
-            manifest["metric"],
-            manifest["factory"],
-            files["encoder"],
-            manifest["encoder_sha256"],
-            manifest["data"],
-        )
+        return cls(**read_index(folder))
+
+    def __repr__(self) -> str:
+        what = f"{len(self)} images, {self.dimension} features, {self.metric}, {self.how}"
+        return f"EmbeddingIndex({what}, encoder {self.encoder_sha256[:12]})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table of what it is."""
+        from ssl_toolkit.eval.search.notebook import index_table  # matplotlib's
+
+        return index_table(self)
 
     def _ranked(
         self, queries: NDArray[np.float32], k: int, own: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and positions of the k nearest items, (M, k); without the queries' `own` positions where given."""
-        k = min(k, len(self) - (own is not None))
-        asked = k + (own is not None)
-        score = np.empty((len(queries), k), dtype=np.float32)
-        position = np.empty((len(queries), k), dtype=np.int64)
-        for start in range(0, len(queries), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            block = np.ascontiguousarray(queries[rows])
-            candidates = self._candidates(block, min(asked + SPARE, len(self)))
-            exact, place = scored_again(self.vectors, block, candidates, self.metric)
-            exact, place = exact[:, :asked], place[:, :asked]
-            if own is not None:
-                keep = not_own(place, own[rows])
-                exact, place = exact[keep].reshape(len(block), k), place[keep].reshape(len(block), k)
-            score[rows], position[rows] = exact, place
-        return score, position
-
-    def _candidates(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Positions of (about) the nearest vectors, (M, count)."""
-        if self.approximate is None:
-            return nearest_rows(self.vectors, queries, count, self.metric)
-        candidates = self.approximate.search(queries, count)
-        short = (candidates < 0).any(axis=1)  # the part of the index that was looked at holds fewer
-        if short.any():
-            candidates[short] = nearest_rows(self.vectors, queries[short], count, self.metric)
-        return candidates
+        return ranked(self.vectors, self.approximate, queries, k, self.metric, own)
 
     def _hits(self, score: NDArray[np.float32], position: NDArray[np.int64]) -> Hits:
         return Hits(
@@ -414,6 +303,7 @@ class EmbeddingIndex:
             position,
             [[self.paths[place] for place in row] for row in position],
             [[self.label(place) for place in row] for row in position],
+            self.metric,
         )
 
     def label(self, place: int) -> str | int | None:
@@ -422,39 +312,6 @@ class EmbeddingIndex:
             return None
         label = int(self.labels[place])
         return label if self.classes is None else self.classes[label]
-
-    def _write_vectors(self, path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, self.vectors)
-
-    def _write_items(self, path: Path) -> None:
-        """One JSON object a line: a path may hold a line break, or bytes that are no text."""
-        with path.open("w", encoding="utf-8") as file:
-            for place, name in enumerate(self.paths):
-                label = None if self.labels is None else int(self.labels[place])
-                file.write(json.dumps({"path": name, "label": label, "stamp": self.stamps[place]}) + "\n")
-
-    def _manifest(self, parts: dict[str, dict[str, str]]) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "count": len(self),
-            "dimension": self.dimension,
-            "metric": self.metric,
-            "factory": self.factory,
-            "approximate": None if self.approximate is None else self.approximate.about(),
-            "labelled": self.labels is not None,
-            "classes": self.classes,
-            "data": self.data,
-            "encoder_sha256": self.encoder_sha256,
-            "versions": {
-                "ssl-toolkit": __version__,
-                "python": platform.python_version(),
-                "torch": version("torch"),
-                "numpy": version("numpy"),
-                "faiss-cpu": faiss.__version__,
-            },
-            "parts": parts,
-        }
 
 
 def file_stamp(path: str) -> str | None:
@@ -475,18 +332,10 @@ def _joined(
     parts: Sequence[tuple[EmbeddingIndex, NDArray[np.int64]]], scratch: str | os.PathLike[str] | None
 ) -> EmbeddingIndex:
     """The given positions of each index, one after another; how they are found is left to be decided."""
-    first = parts[0][0]
-    classes, labels = _joined_labels([(each.classes, each.labels, keep) for each, keep in parts])
-    vectors = _room(sum(len(keep) for _, keep in parts), first.dimension, scratch)
-    start = 0
-    for each, keep in parts:
-        for block in range(0, len(keep), _COPIED):
-            rows = keep[block : block + _COPIED]
-            vectors[start : start + len(rows)] = each.vectors[rows]
-            start += len(rows)
+    classes, labels = joined_labels([(each.classes, each.labels, keep) for each, keep in parts])
     return dataclasses.replace(
-        first,
-        vectors=vectors,
+        parts[0][0],
+        vectors=joined_vectors([(each.vectors, keep) for each, keep in parts], scratch),
         approximate=None,
         paths=[each.paths[row] for each, keep in parts for row in keep],
         labels=labels,
@@ -495,36 +344,22 @@ def _joined(
     )
 
 
-def _room(count: int, width: int, scratch: str | os.PathLike[str] | None) -> NDArray[np.float32]:
-    """Space for vectors, (count, width): memory, or a file without a name, which ends with the last that uses it."""
-    if scratch is None:
-        return np.empty((count, width), dtype=np.float32)
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        return np.memmap(file, dtype=np.float32, mode="r+", shape=(count, width))
+def _check_alike(first: EmbeddingIndex, other: EmbeddingIndex) -> None:
+    """Raise `UsageError` unless both are of one metric and one encoder."""
+    for what, one, two in (
+        ("metric", first.metric, other.metric),
+        ("encoder", first.encoder_sha256[:12], other.encoder_sha256[:12]),
+    ):
+        if one != two:
+            raise UsageError(
+                f"the {what} of {other.encoder_file.parent} is {two}, that of {first.encoder_file.parent} is "
+                f"{one}: indexes to be merged must have the same, build one of them again"
+            )
 
 
-def _joined_labels(
-    parts: Sequence[tuple[list[str] | None, NDArray[np.int64] | None, NDArray[np.int64]]],
-) -> tuple[list[str] | None, NDArray[np.int64] | None]:
-    """Names of all classes in the order in which they appear, and the labels of the kept rows in terms of them."""
-    labelled = [(classes, label) for classes, label, _ in parts if label is not None and (label >= 0).any()]
-    if not labelled:
-        return None, None
-    kinds = {classes is None for classes, _ in labelled}
-    if len(kinds) > 1:
-        raise UsageError("labels of two kinds, names and bare numbers, cannot stand in one index: give --labels none")
-    names = list(dict.fromkeys(name for classes, _ in labelled for name in classes or []))
-    place = {name: number for number, name in enumerate(names)}
-    joined = []
-    for classes, label, keep in parts:
-        if label is None or not (label >= 0).any():
-            joined.append(np.full(len(keep), -1, dtype=np.int64))
-        elif classes is None:
-            joined.append(label[keep].astype(np.int64))
-        else:
-            lookup = np.array([*(place[name] for name in classes), -1])  # -1, no label, is the last
-            joined.append(lookup[label[keep]])
-    return (names or None), np.concatenate(joined)
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got {k}")
 
 
 def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np.float32]:
@@ -535,64 +370,3 @@ def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np
     if bad := int((~np.isfinite(x).all(axis=1)).sum()):
         raise UsageError(f"{bad} of {len(x)} {name} are not finite")
     return x
-
-
-def _write_part(folder: Path, name: str, writer: Callable[[Path], object]) -> dict[str, str]:
-    """Write a part of an index under a name that holds its hash; what the manifest says of it."""
-    suffix = _SUFFIX[name]
-    with temporary_beside(folder / f"{name}{suffix}") as temporary:
-        writer(temporary)
-        sync(temporary)
-        digest = sha256_of(temporary)
-        file = f"{name}-{digest[:16]}{suffix}"
-        os.replace(temporary, folder / file)
-    return {"file": file, "sha256": digest}
-
-
-def _delete_stale(folder: Path, keep: set[str]) -> None:
-    """Delete parts that no manifest names, and what killed writers left; nothing that is not ours."""
-    code = "[0-9a-f]" * 16
-    patterns = [f"{name}-{code}{suffix}" for name, suffix in _SUFFIX.items()]
-    patterns += [f".{name}.tmp-{code}{suffix}" for name, suffix in {**_SUFFIX, "manifest": ".json"}.items()]
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            if path.name not in keep:
-                path.unlink(missing_ok=True)
-
-
-def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with a hash of its own content."""
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return {**content, "sha256": sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise UsageError(f"{folder} holds no index (no manifest.json): build one with `ssl-toolkit index`")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        sealed = _sealed(manifest)["sha256"] == manifest["sha256"]
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise _damaged(folder, "manifest.json", "it cannot be read") from error
-    if not sealed:
-        raise _damaged(folder, "manifest.json", "its content does not match its hash")
-    if manifest["format"] != FORMAT:
-        raise ToolkitError(
-            f"the index {folder} has format {manifest['format']}, this version reads {FORMAT}: build the index again"
-        )
-    return dict(manifest)
-
-
-def _verified(folder: Path, name: str, part: dict[str, str]) -> Path:
-    """The path of a part whose bytes are those that the manifest names."""
-    path = folder / Path(part["file"]).name  # never outside the folder
-    if not path.is_file():
-        raise _damaged(folder, path.name, f"the {name} are missing" if name != "encoder" else "the encoder is missing")
-    if sha256_of(path) != part["sha256"]:
-        raise _damaged(folder, path.name, "its content does not match its hash")
-    return path
-
-
-def _damaged(folder: Path, file: str, what: str) -> ToolkitError:
-    return ToolkitError(f"the index {folder} is damaged: {file}: {what}; build it again with `ssl-toolkit index`")

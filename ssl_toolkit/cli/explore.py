@@ -41,7 +41,8 @@ def explore(
     import threading
     import webbrowser
 
-    from ssl_toolkit.eval.explore.explorer import Explorer, free_port, require_gradio, serving
+    from ssl_toolkit.eval.explore.explorer import Explorer
+    from ssl_toolkit.eval.explore.serving import free_port, require_gradio, serving
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.tasks.common import pick_device
 

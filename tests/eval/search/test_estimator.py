@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -106,10 +107,26 @@ def test_an_encoder_that_is_loaded_already(small_encoder: Encoder, tmp_path: Pat
     assert cross_val_score(model, images, label, cv=3).tolist() == [1, 1, 1]
 
 
+def test_cross_validation_takes_images_in_every_form(file: Path, small_encoder: Encoder) -> None:
+    label = np.arange(30) % 2
+    images = IMAGES // 2 + 100 * label[:, None, None, None].astype(np.uint8)
+    opened = [Image.fromarray(image.transpose(1, 2, 0)) for image in images]
+    paths = [file.parent / f"{number}.png" for number in range(30)]
+    for image, path in zip(opened, paths, strict=True):
+        image.save(path)
+    given = (images, torch.from_numpy(images), paths, np.array(paths), np.array(paths).astype(str), opened)
+    for number, x in enumerate(given):
+        encoder = small_encoder if number % 2 else file
+        model = make_pipeline(ImageEmbedder(encoder), LogisticRegression(max_iter=1000))
+        assert cross_val_score(model, x, label, cv=3, error_score="raise").tolist() == [1, 1, 1]
+        travelled = pickle.loads(pickle.dumps(model))  # as to the processes of n_jobs
+        assert travelled.fit(x, label).score(x, label) == 1
+
+
 def test_the_index_can_be_saved_and_knows_labels(file: Path, tmp_path: Path) -> None:
     embedder = ImageEmbedder(file).fit("shapes:test:20")
     embedder.index_.save(tmp_path / "index")
-    hits = EmbeddingIndex.load(tmp_path / "index").search(embedder.transform(["shapes:test:20#3"]), 1)
+    hits = EmbeddingIndex.load(tmp_path / "index").search(embedder.transform(np.array(["shapes:test:20#3"])), 1)
     assert (hits.path, hits.label) == ([["shapes:test:20#3"]], [[embedder.index_.label(3)]])
     assert isinstance(hits.label[0][0], str)
 
