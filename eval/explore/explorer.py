@@ -32,8 +32,11 @@ from ssl_toolkit.data.loader import center_crop
 from ssl_toolkit.data.sources import open_item
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval.pictures import visualize
 from ssl_toolkit.eval.pictures.maps import NAMED_CLASSES, PALETTE, PROJECTIONS
+from ssl_toolkit.eval.pictures.pixels import tile
+from ssl_toolkit.eval.pictures.png import picture_png
+from ssl_toolkit.eval.pictures.themes import DARK, LIGHT
+from ssl_toolkit.eval.pictures.words import shown
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.randomness import numpy_generator
 
@@ -177,10 +180,10 @@ class Explorer:
         """The index in words and numbers, and the map: for each of its n points position, class, x and y."""
         return {
             "count": len(self.index),
-            "data": visualize.shown(self.index.data, 60),
+            "data": shown(self.index.data, 60),
             "metric": self.index.metric,
             "how": self.index.how,
-            "classes": [visualize.shown(name, 40) for name in self.classes],
+            "classes": [shown(name, 40) for name in self.classes],
             "map": {
                 "about": self.map.about,
                 "position": self.map.position.tolist(),
@@ -239,7 +242,7 @@ class Explorer:
 
     def name(self, position: int) -> str:
         """The name of an item without what all names begin with, fit to be shown."""
-        return visualize.shown(self.index.paths[position][self._common :], 80)
+        return shown(self.index.paths[position][self._common :], 80)
 
     def _thumbnail(self, position: int, side: int) -> bytes:
         """A PNG of the square middle of an item, `side` pixels high and wide; the last ones are kept.
@@ -250,7 +253,7 @@ class Explorer:
         """
         self._check(position)
         pixels = open_item(self.index.paths[position], self._channels, root=self._root, size=side)
-        return visualize.picture_png(visualize.tile(pixels, side))
+        return picture_png(tile(pixels, side))
 
     def _check(self, position: int) -> None:
         if not 0 <= position < len(self.index):
@@ -353,10 +356,10 @@ def page(explorer: Explorer, nonce: str) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = resources.files("ssl_toolkit.eval.explore").joinpath("explore.html").read_text("utf-8")
     return environment.from_string(template).render(
-        light=visualize.LIGHT,
-        dark=visualize.DARK,
+        light=LIGHT,
+        dark=DARK,
         nonce=nonce,
-        data=visualize.shown(explorer.index.data, 60),
+        data=shown(explorer.index.data, 60),
         settings={
             "palette": PALETTE,
             "named": NAMED_CLASSES,
@@ -452,7 +455,7 @@ def _routes(explorer: Explorer, html: str, k: int) -> Iterator[tuple[str, list[s
     overview = json.dumps(explorer.overview(), allow_nan=False).encode()
 
     def refuse(error: Exception, status: int) -> Any:
-        return PlainTextResponse(visualize.shown(error, 300), status)
+        return PlainTextResponse(shown(error, 300), status)
 
     def picture(request: Any) -> Any:
         side, position = int(request.path_params["side"]), int(request.path_params["position"])

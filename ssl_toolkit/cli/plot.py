@@ -64,8 +64,9 @@ def plot(
         raise UsageError(f"--sample is {sample}: it must be at least 2")
     from ssl_toolkit.encoders import load_encoder
     from ssl_toolkit.eval.features.sample import Sample, draw_from
-    from ssl_toolkit.eval.pictures.plots import PLOTS, Subject
-    from ssl_toolkit.eval.pictures.visualize import write_figure
+    from ssl_toolkit.eval.pictures.plots import PLOTS
+    from ssl_toolkit.eval.pictures.png import write_figure
+    from ssl_toolkit.eval.pictures.subject import Subject
     from ssl_toolkit.tasks.common import pick_device
 
     chosen, encoder = PLOTS[name], load_encoder(run)
