@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from ssl_toolkit.cli.plot import plot
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.class_plots import EXPLANATIONS
 from ssl_toolkit.eval.pictures.plots import PLOTS
@@ -32,3 +35,7 @@ def test_pictures_that_do_not_suit_an_encoder(convnet: Subject, vit: Subject) ->
         PLOTS["attention"].suits(convnet.encoder)
     with pytest.raises(UsageError, match=r"test_vit has no ReLU.*smoothgrad"):
         PLOTS["guided"].suits(vit.encoder)
+
+
+def test_every_picture_is_named_in_the_commands_help() -> None:
+    assert set(PLOTS) <= set(re.findall(r"\w+", plot.__doc__ or ""))
