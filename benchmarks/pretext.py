@@ -67,7 +67,7 @@ def ask(images: str, run: RunFolder) -> None:
     from ssl_toolkit.cli.doctor import doctor
     from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.data.loader import ImageLoader
-    from ssl_toolkit.eval.health.doctor import examine_method
+    from ssl_toolkit.eval.health.measures import examine_method
     from ssl_toolkit.tasks.assembly import assemble
     from ssl_toolkit.tasks.pretraining import settings_of
     from ssl_toolkit.training import prepare

@@ -65,7 +65,7 @@ def plain(colour: tuple[int, ...], side: int = 8) -> np.ndarray:
 
 def pixels(figure: Any) -> np.ndarray:
     """The drawn figure, (H, W, 3) uint8."""
-    from ssl_toolkit.eval.pictures.visualize import figure_png
+    from ssl_toolkit.eval.pictures.png import figure_png
 
     return np.asarray(Image.open(io.BytesIO(figure_png(figure))).convert("RGB"))
 

@@ -22,7 +22,9 @@ from ssl_toolkit.data.reading import center_crop
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.explore.embedding_map import EmbeddingMap, ProjectionName
-from ssl_toolkit.eval.pictures import visualize
+from ssl_toolkit.eval.pictures.pixels import tile
+from ssl_toolkit.eval.pictures.png import picture_png
+from ssl_toolkit.eval.pictures.words import shown
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 
 MAX_BYTES = 32 << 20
@@ -96,10 +98,10 @@ class Explorer:
         """The index in words and numbers, and the map: for each of its n points position, class, x and y."""
         return {
             "count": len(self.index),
-            "data": visualize.shown(self.index.data, 60),
+            "data": shown(self.index.data, 60),
             "metric": self.index.metric,
             "how": self.index.how,
-            "classes": [visualize.shown(name, 40) for name in self.classes],
+            "classes": [shown(name, 40) for name in self.classes],
             "map": {
                 "about": self.map.about,
                 "position": self.map.position.tolist(),
@@ -158,7 +160,7 @@ class Explorer:
 
     def name(self, position: int) -> str:
         """The name of an item without what all names begin with, fit to be shown."""
-        return visualize.shown(self.index.paths[position][self._common :], 80)
+        return shown(self.index.paths[position][self._common :], 80)
 
     def _thumbnail(self, position: int, side: int) -> bytes:
         """A PNG of the square middle of an item, `side` pixels high and wide; the last ones are kept.
@@ -169,7 +171,7 @@ class Explorer:
         """
         self._check(position)
         pixels = open_item(self.index.paths[position], self._channels, root=self._root, size=side)
-        return visualize.picture_png(visualize.tile(pixels, side))
+        return picture_png(tile(pixels, side))
 
     def _check(self, position: int) -> None:
         if not 0 <= position < len(self.index):

@@ -21,8 +21,9 @@ import jinja2
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.explore.explorer import MAX_BYTES, Explorer
 from ssl_toolkit.eval.explore.gate import HOST, SIDES, Gate
-from ssl_toolkit.eval.pictures import visualize
 from ssl_toolkit.eval.pictures.maps import NAMED_CLASSES, PALETTE
+from ssl_toolkit.eval.pictures.themes import DARK, LIGHT
+from ssl_toolkit.eval.pictures.words import shown
 
 
 def page(explorer: Explorer, nonce: str) -> str:
@@ -35,10 +36,10 @@ def page(explorer: Explorer, nonce: str) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = resources.files("ssl_toolkit.eval.explore").joinpath("explore.html").read_text("utf-8")
     return environment.from_string(template).render(
-        light=visualize.LIGHT,
-        dark=visualize.DARK,
+        light=LIGHT,
+        dark=DARK,
         nonce=nonce,
-        data=visualize.shown(explorer.index.data, 60),
+        data=shown(explorer.index.data, 60),
         settings={
             "palette": PALETTE,
             "named": NAMED_CLASSES,
@@ -134,7 +135,7 @@ def _routes(explorer: Explorer, html: str, k: int) -> Iterator[tuple[str, list[s
     overview = json.dumps(explorer.overview(), allow_nan=False).encode()
 
     def refuse(error: Exception, status: int) -> Any:
-        return PlainTextResponse(visualize.shown(error, 300), status)
+        return PlainTextResponse(shown(error, 300), status)
 
     def picture(request: Any) -> Any:
         side, position = int(request.path_params["side"]), int(request.path_params["position"])

@@ -3,7 +3,9 @@
 from ssl_toolkit.eval.health.callbacks import OnlineKNN
 from ssl_toolkit.eval.health.check import first_loss, lr_range, overfit
 from ssl_toolkit.eval.health.collapse import alignment, effective_rank, embedding_std, uniformity
-from ssl_toolkit.eval.health.doctor import CollapseDoctor, Finding, diagnose, examine, examine_method
+from ssl_toolkit.eval.health.doctor import CollapseDoctor
+from ssl_toolkit.eval.health.findings import Finding, diagnose, examine
+from ssl_toolkit.eval.health.measures import examine_method
 
 __all__ = [
     "CollapseDoctor",

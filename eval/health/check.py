@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.eval.health.doctor import examine, measure, views_of, watching
+from ssl_toolkit.eval.health.findings import examine
+from ssl_toolkit.eval.health.measures import measure, views_of, watching
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import build_optimizer, scaled_lr
 from ssl_toolkit.randomness import seed_device

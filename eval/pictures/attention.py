@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import evaluating
+from ssl_toolkit.eval.pictures.pixels import Pixels
+from ssl_toolkit.eval.pictures.sheets import Heat, Scale, Tile, sheet
+from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
+
+HEADS = 6
+"""Heads of an attention layer that are shown one by one."""
 
 
 def has_attention(encoder: Encoder) -> bool:
@@ -81,3 +91,29 @@ def _last_attention(encoder: Encoder) -> Any:
     tokens = hasattr(backbone, "num_prefix_tokens") and hasattr(patches, "dynamic_feat_size")
     softmax = hasattr(attn, "attn_drop") and hasattr(attn, "fused_attn") and type(attn).__name__ != "DiffAttention"
     return attn if tokens and softmax else None
+
+
+def attention_figure(images: Sequence[Pixels], maps: NDArray[np.floating[Any]], theme: Theme = LIGHT) -> Figure:
+    """Each image at the left, to its right where each head looks; see `attention_maps`.
+
+    The mean over all heads comes first, then the first six of them. A colour is a share of its own map's largest value.
+
+    Args:
+        images: N images (C, H, W), uint8 or float in [0, 1]; shown whole.
+        maps: (N, heads, rows, columns), at least 0: attention to each patch.
+        theme: Colours.
+
+    Raises:
+        ValueError: There are no maps of every image.
+    """
+    if len(images) != len(maps):
+        raise ValueError(f"{len(images)} images, but maps of {len(maps)}")
+    heads = maps.shape[1]
+    mean = {f"mean of {heads}": maps.mean(axis=1)} if heads > 1 else {}
+    columns = mean | {f"head {head + 1}": maps[:, head] for head in range(min(heads, HEADS))}
+    rows: list[list[Tile]] = [
+        [image, *(Heat(each[row], image.shape[1:], 0, float(each[row].max())) for each in columns.values())]
+        for row, image in enumerate(images)
+    ]
+    scale = Scale("0", "the map's largest value")
+    return sheet(rows, theme, column_names=["image", *columns], apart="column", scale=scale)

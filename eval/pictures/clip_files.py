@@ -16,7 +16,10 @@ from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.video import Movie
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.maps import PALETTE
-from ssl_toolkit.eval.pictures.visualize import LIGHT, Pixels, Theme, picture_png, sheet
+from ssl_toolkit.eval.pictures.pixels import Pixels
+from ssl_toolkit.eval.pictures.png import picture_png
+from ssl_toolkit.eval.pictures.sheets import sheet
+from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 from ssl_toolkit.files import write_atomic
 
 AT_ONCE = 32  # frames that are read at their own size

@@ -14,7 +14,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError, missing_extra
-from ssl_toolkit.eval.pictures.visualize import DPI, LIGHT, Pixels, Theme, shown, tile
+from ssl_toolkit.eval.pictures.charts import DPI
+from ssl_toolkit.eval.pictures.pixels import Pixels, tile
+from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
+from ssl_toolkit.eval.pictures.words import shown
 
 # Okabe and Ito 2008: told apart with every common colour vision. Its yellow and black are left out, since one is lost
 # on a light background and the other on a dark one.

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.eval.pictures.visualize import LIGHT, Theme, fitted, shown, tile, write_figure
+from ssl_toolkit.eval.pictures.pixels import tile
+from ssl_toolkit.eval.pictures.png import write_figure
+from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
+from ssl_toolkit.eval.pictures.words import fitted, shown
 
 Hit: TypeAlias = Mapping[str, Any]
 """A neighbour: its ``path``, ``score`` and ``label``."""

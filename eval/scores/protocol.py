@@ -83,11 +83,13 @@ class Protocol:
     """A way to score an encoder.
 
     Attributes:
+        title: What it is called in tables and on charts.
         score: Subject, and options by name, to what ``results.json`` holds. Without a test set no image may answer
             itself.
         depths: Whether it reads features of several depths.
     """
 
+    title: str
     score: Callable[..., dict[str, Any]]
     depths: bool = False
 
@@ -118,18 +120,18 @@ def _sgd(subject: Subject, **options: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _on_output(probe: Callable[..., dict[str, Any]]) -> Protocol:
+def _on_output(title: str, probe: Callable[..., dict[str, Any]]) -> Protocol:
     """A probe that takes features to train on and features to test on."""
-    return Protocol(lambda subject, **options: probe(*(part["output"] for part in subject.held_out), **options))
+    return Protocol(title, lambda subject, **options: probe(*(part["output"] for part in subject.held_out), **options))
 
 
 PROTOCOLS = {
-    "knn": Protocol(_knn),
-    "linear": _on_output(linear_probe),
-    "low_shot": _on_output(low_shot),
-    "sweep": Protocol(_sweep, depths=True),
-    "sgd": Protocol(_sgd),
-    "svm": _on_output(svm),
+    "knn": Protocol("kNN", _knn),
+    "linear": _on_output("linear probe", linear_probe),
+    "low_shot": _on_output("1 % of labels", low_shot),
+    "sweep": Protocol("best of sweep", _sweep, depths=True),
+    "sgd": Protocol("SGD on crops", _sgd),
+    "svm": _on_output("linear SVM", svm),
 }
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_toolkit.augment import pretext_views
+from ssl_toolkit.augment import Views, pretext_views
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.loader import ImageLoader
@@ -79,32 +81,47 @@ def sgd_probe(
     bad = BadImages(train, max_rate=max_bad_rate)
     batch_size = min(batch_size, len(train))
     loader = ImageLoader(train, load_size, batch_size=batch_size, shuffle=True, seed=seed, workers=workers, bad=bad)
-    views = pretext_views(size, channels=train.channels, crop_scale=(0.08, 1.0))
-    steps = epochs * len(loader)
-    with isolate_rng(), evaluating(encode), progress_bar(steps, "linear layer", "step", progress) as bar:
+    optimizer = OptimizerConfig("sgd", lr, weight_decay=0.0, schedule=schedule, warmup=0.0, lr_scaling="linear")
+    with isolate_rng(), evaluating(encode), progress_bar(epochs * len(loader), "linear layer", "step", progress) as bar:
         torch.manual_seed(seed)
         head = nn.Linear(test.x.shape[1], len(classes))
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
-        head.to(device)
-        optimizer = OptimizerConfig("sgd", lr, weight_decay=0.0, schedule=schedule, warmup=0.0, lr_scaling="linear")
-        update = build_optimizer(head, optimizer, batch_size)
-        peak = scaled_lr(optimizer, batch_size)
-        for step, batch in enumerate(batch for _ in range(epochs) for batch in loader):
-            seed_device(seed, step, rank=0)
-            with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
-                (image,) = views(batch.image.to(device, non_blocking=True), batch.box)
-                features = encode(image).float()
-            target = torch.from_numpy(np.searchsorted(classes, batch.label.numpy())).to(device)
-            for group in update.param_groups:
-                group["lr"] = peak * schedule_factor(schedule, step, steps, optimizer.warmup)
-            update.zero_grad()
-            torch.autograd.backward(F.cross_entropy(head(features), target))
-            update.step()
-            bar.update()
+        views = pretext_views(size, channels=train.channels, crop_scale=(0.08, 1.0))
+        _train(head.to(device), encode, loader, views, classes, optimizer, epochs, seed, bar.update)
     weight, bias = head.weight.detach().T, head.bias.detach()
     plain = LinearClassifier(weight, bias, torch.zeros_like(weight[:, 0]), torch.ones_like(weight[:, 0]), classes)
-    return {**plain.accuracies(test), "epochs": epochs, "batch_size": batch_size, "lr": peak}
+    rate = scaled_lr(optimizer, batch_size)
+    return {**plain.accuracies(test), "epochs": epochs, "batch_size": batch_size, "lr": rate}
+
+
+def _train(
+    head: nn.Linear,
+    encode: Encode,
+    loader: ImageLoader,
+    views: Views,
+    classes: NDArray[np.int64],
+    optimizer: OptimizerConfig,
+    epochs: int,
+    seed: int,
+    done: Callable[[], object],
+) -> None:
+    """Train `head` on crops by cross-entropy; `done` is called behind each step."""
+    device, steps = head.weight.device, epochs * len(loader)
+    update = build_optimizer(head, optimizer, loader.batch_size)
+    peak = scaled_lr(optimizer, loader.batch_size)
+    for step, batch in enumerate(batch for _ in range(epochs) for batch in loader):
+        seed_device(seed, step, rank=0)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            (image,) = views(batch.image.to(device, non_blocking=True), batch.box)
+            features = encode(image).float()
+        target = torch.from_numpy(np.searchsorted(classes, batch.label.numpy())).to(device)
+        for group in update.param_groups:
+            group["lr"] = peak * schedule_factor(optimizer.schedule, step, steps, optimizer.warmup)
+        update.zero_grad()
+        torch.autograd.backward(F.cross_entropy(head(features), target))
+        update.step()
+        done()
 
 
 def _labels_of(images: ImageSet, width: int) -> Features:

@@ -8,10 +8,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from ssl_toolkit.data.sources import open_item
+from ssl_toolkit.data.items import open_item
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.eval.pictures.visualize import picture_png, shown, tile
+from ssl_toolkit.eval.pictures.pixels import tile
+from ssl_toolkit.eval.pictures.png import picture_png
+from ssl_toolkit.eval.pictures.words import shown
 
 if TYPE_CHECKING:
     from ssl_toolkit.eval.search.hits import Hits

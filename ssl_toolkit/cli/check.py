@@ -82,7 +82,7 @@ def check(config: dict[str, Any], steps: int = 100, overfit_steps: int = 60) -> 
 
 def table(config: dict[str, Any], found: dict[str, Any]) -> str:
     """A line a check."""
-    from ssl_toolkit.eval.report.page import duration
+    from ssl_toolkit.eval.report.training_parts import duration
 
     verdicts = {True: "passed", False: "FAILED", None: "no figure"}
     rows = []

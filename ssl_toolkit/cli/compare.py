@@ -24,7 +24,8 @@ def compare(runs: list[str], chart: str | None = None) -> list[dict[str, Any]]:
 
     rows = compare_runs(runs)
     if chart is not None:
-        from ssl_toolkit.eval.pictures.visualize import score_chart, write_figure
+        from ssl_toolkit.eval.pictures.charts import score_chart
+        from ssl_toolkit.eval.pictures.png import write_figure
 
         write_figure(score_chart({row.name: row.scores for row in rows}), chart, "--chart")
     return [dataclasses.asdict(row) for row in rows]
@@ -32,7 +33,7 @@ def compare(runs: list[str], chart: str | None = None) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of text, accuracies in percent."""
-    from ssl_toolkit.eval.pictures.visualize import score_title, shown
+    from ssl_toolkit.eval.pictures.words import score_title, shown
     from ssl_toolkit.eval.scores.metrics import in_percent
 
     protocols = list(rows[0]["scores"])

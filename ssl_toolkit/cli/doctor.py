@@ -39,7 +39,8 @@ def doctor(
     from ssl_toolkit.data.image_set import Subset
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.data.sources import open_images
-    from ssl_toolkit.eval.health.doctor import diagnose, examine, examine_method, numbers
+    from ssl_toolkit.eval.health.findings import diagnose, examine
+    from ssl_toolkit.eval.health.measures import examine_method, numbers
     from ssl_toolkit.logs import read_metrics
     from ssl_toolkit.randomness import numpy_generator
     from ssl_toolkit.runs import RunFolder

@@ -8,7 +8,7 @@ from ssl_toolkit.tasks.evaluation import evaluate
 
 def table(summary: dict[str, Any]) -> str:
     """The results as lines of text, accuracies in percent; of several labelled sets, rows of each."""
-    from ssl_toolkit.eval.pictures.visualize import ENCODERS, score_title
+    from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
     from ssl_toolkit.eval.report.compare import sets_of
     from ssl_toolkit.eval.scores.metrics import in_percent
 

@@ -144,7 +144,7 @@ def main(argv: list[str]) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """The results as lines of text, accuracies in percent."""
-    from ssl_toolkit.eval.pictures.visualize import ENCODERS
+    from ssl_toolkit.eval.pictures.words import ENCODERS
     from ssl_toolkit.eval.scores.metrics import in_percent
 
     lines = [f"{'fine-tuned, %':<16}{'top-1':>12}{'top-5':>8}{'per class':>11}{'epoch':>7}"]

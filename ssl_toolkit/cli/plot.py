@@ -6,11 +6,6 @@ from typing import Literal
 from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.errors import UsageError, unknown_name
 
-PICTURES = (
-    "pca", "tsne", "umap", "neighbours", "filters", "features", "patches", "occlusion", "saliency", "guided",
-    "smoothgrad", "shapley", "attention", "ascent",
-)  # fmt: skip
-
 
 def plot(
     name: str,
@@ -56,18 +51,19 @@ def plot(
     Raises:
         UsageError: If there is no such picture, it does not suit the encoder or needs images, or cannot be written.
     """
-    if name not in PICTURES:
-        raise unknown_name("picture", name, PICTURES)
     if not 1 <= images <= 64:
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
     if sample < 2:
         raise UsageError(f"--sample is {sample}: it must be at least 2")
     from ssl_toolkit.encoders import load_encoder
     from ssl_toolkit.eval.features.sample import Sample, draw_from
-    from ssl_toolkit.eval.pictures.plots import PLOTS, Subject
-    from ssl_toolkit.eval.pictures.visualize import write_figure
+    from ssl_toolkit.eval.pictures.plots import PLOTS
+    from ssl_toolkit.eval.pictures.png import write_figure
+    from ssl_toolkit.eval.pictures.subject import Subject
     from ssl_toolkit.tasks.common import pick_device
 
+    if name not in PLOTS:
+        raise unknown_name("picture", name, PLOTS)
     chosen, encoder = PLOTS[name], load_encoder(run)
     chosen.suits(encoder)
     drawn = None

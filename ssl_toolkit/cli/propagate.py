@@ -64,7 +64,7 @@ def propagate(
     from ssl_toolkit.data.video import open_movie
     from ssl_toolkit.eval.features.baselines import random_weights
     from ssl_toolkit.eval.pictures import clip_files
-    from ssl_toolkit.eval.pictures.visualize import write_figure
+    from ssl_toolkit.eval.pictures.png import write_figure
     from ssl_toolkit.eval.scores import propagation
     from ssl_toolkit.progress import progress_bar
     from ssl_toolkit.tasks.common import Results, pick_device

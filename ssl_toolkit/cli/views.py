@@ -59,7 +59,8 @@ def draw_views(
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
     from ssl_toolkit.data.image_set import read_some
     from ssl_toolkit.data.sources import open_images
-    from ssl_toolkit.eval.pictures import visualize
+    from ssl_toolkit.eval.pictures.png import write_figure
+    from ssl_toolkit.eval.pictures.views import views_figure, views_of
     from ssl_toolkit.randomness import derive_seed, numpy_generator
     from ssl_toolkit.tasks.common import default_load_size, natural_size
 
@@ -73,8 +74,8 @@ def draw_views(
     read = read_some(source, order, images, load_size or default_load_size(size))
     if not read:
         raise ToolkitError(f"none of the images of '{data}' can be read")
-    figure = visualize.views_figure(read, visualize.views_of(read, made, derive_seed(seed, "views")))
-    visualize.write_figure(figure, out, "--out")
+    figure = views_figure(read, views_of(read, made, derive_seed(seed, "views")))
+    write_figure(figure, out, "--out")
     return Path(out)
 
 

@@ -106,7 +106,7 @@ def _images(encoder: "Encoder", run: Any, data: str | None, data_root: str | Non
     """Some images as evaluation shows them to the encoder, and which they are."""
     import torch
 
-    from ssl_toolkit.data.loader import read_some
+    from ssl_toolkit.data.image_set import read_some
     from ssl_toolkit.eval.features.sample import draw_from, shuffled
 
     if data is not None:

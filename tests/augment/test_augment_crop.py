@@ -5,7 +5,7 @@ from kornia import augmentation as K
 from torchvision.transforms import RandomResizedCrop
 
 from ssl_toolkit.augment import ResizedCropFlip
-from ssl_toolkit.augment.crop import boxes_of
+from ssl_toolkit.augment.resample import boxes_of
 from ssl_toolkit.errors import UsageError
 from tests.conftest import ks_distance
 

@@ -189,10 +189,6 @@ def test_plot(folder: Path) -> None:
         assert succeed(*words, *options).strip() == str(picture)
         with Image.open(picture) as drawn:
             assert drawn.format == "PNG"
-    from ssl_toolkit.cli.plot import PICTURES
-    from ssl_toolkit.eval.pictures.plots import PLOTS
-
-    assert set(PICTURES) == set(PLOTS)
 
 
 def test_propagate(folder: Path, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.pictures.attention import attention_maps, has_attention, reads_class_token
-from ssl_toolkit.eval.pictures.visualize import attention_figure
+from ssl_toolkit.eval.pictures.attention import attention_figure, attention_maps, has_attention, reads_class_token
 
 # Tokens before the patches, and whether the features are the first of them.
 ARCHITECTURES = {

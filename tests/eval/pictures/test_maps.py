@@ -20,7 +20,7 @@ from ssl_toolkit.eval.pictures.maps import (
     tsne,
     umap,
 )
-from ssl_toolkit.eval.pictures.visualize import LIGHT
+from ssl_toolkit.eval.pictures.themes import LIGHT
 from tests.conftest import RED, count, pixels, plain
 
 

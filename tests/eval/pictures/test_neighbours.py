@@ -11,9 +11,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.pictures import visualize
 from ssl_toolkit.eval.pictures.neighbours import known_label, neighbour_grid, neighbours_figure
-from ssl_toolkit.eval.pictures.visualize import DARK, LIGHT
+from ssl_toolkit.eval.pictures.themes import DARK, LIGHT, Theme
 from tests.conftest import RED, count, pixels, plain
 
 
@@ -21,7 +20,7 @@ def hit(path: str, label: Any, score: float = 0.5) -> dict[str, Any]:
     return {"rank": 1, "path": path, "score": score, "label": label}
 
 
-def grid_of(labels: list[Any], query_label: Any, theme: visualize.Theme = LIGHT) -> np.ndarray:
+def grid_of(labels: list[Any], query_label: Any, theme: Theme = LIGHT) -> np.ndarray:
     hits = [hit("", label) for label in labels]
     picture = np.zeros((8, 8, 3), np.uint8) + np.array(RED, np.uint8)
     return pixels(neighbours_figure([picture], [[picture] * len(hits)], [hits], ["query.png"], [query_label], theme))

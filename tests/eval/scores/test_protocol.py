@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,8 @@ from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features
 from ssl_toolkit.eval.scores import protocol as module
-from ssl_toolkit.eval.scores.protocol import match_labels, score
+from ssl_toolkit.eval.scores.protocol import PROTOCOLS, match_labels, score
+from ssl_toolkit.tasks.evaluation import evaluate
 
 
 def test_scores_every_encoder_by_every_protocol(noise_images: Callable) -> None:
@@ -134,3 +136,7 @@ def test_unlabelled_images_are_refused(noise_images: Callable) -> None:
 def test_unknown_protocol() -> None:
     with pytest.raises(UsageError, match="unknown protocol 'linaer': did you mean linear"):
         score({}, [], [], ["linaer"])
+
+
+def test_every_protocol_is_named_in_the_commands_help() -> None:
+    assert set(PROTOCOLS) <= set(re.findall(r"\w+", evaluate.__doc__ or ""))

@@ -18,7 +18,8 @@ from PIL import Image
 from ssl_toolkit import pretrain
 from ssl_toolkit.cli import demo as demo_module
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval.report.page import _seconds, _summary, duration, make_report, verdict
+from ssl_toolkit.eval.report.page import make_report
+from ssl_toolkit.eval.report.score_parts import verdict
 from ssl_toolkit.eval.scores.metrics import in_percent
 from ssl_toolkit.tasks.evaluation import evaluate
 from ssl_toolkit.tasks.reporting import report
@@ -286,43 +287,6 @@ def test_command_checks_its_numbers(folder: Path) -> None:
         report(str(folder / "run"), images=1)
     page = Page(report(str(folder / "run"), out=str(folder / "new" / "page.html"), images=2, workers=0, progress=False))
     assert "1 nearest by cosine among 2 images" in page.text
-
-
-# --- the words -------------------------------------------------------------------------------------------------------
-
-
-def test_verdict() -> None:
-    scores = {name: {"knn": {"top1": top1}} for name, top1 in (("trained", 0.7), ("random", 0.75), ("pixels", 0.41))}
-    assert verdict(scores) == (
-        "kNN on the trained features names 70.0 % of the test images right: 29.0 points more than raw pixels and "
-        "5.0 points fewer than random weights."
-    )
-    assert verdict({"trained": {"linear": {"top1": 0.5}}, "random": {"linear": {"top1": 0.5}}}) == (
-        "linear probe on the trained features names 50.0 % of the test images right: as many as random weights."
-    )
-    assert verdict({"trained": scores["trained"]}).endswith("names 70.0 % of the test images right.")
-
-
-def rows(steps: list[int], steps_per_epoch: int) -> list[dict[str, str]]:
-    return [{"step": str(s), "epoch": str((s - 1) // steps_per_epoch), "images_per_second": "50"} for s in steps]
-
-
-def test_training_is_summed_up() -> None:
-    config = {"batch_size": 100, "accumulate": 2, "epochs": 4}
-    assert _seconds(rows([10, 20, 28], 7), config) == 28 * 4
-    assert _summary(rows([10, 20, 28], 7), config) == "28 optimiser steps, 2 min of training"
-
-
-def test_only_runs_that_stopped_early_are_called_so() -> None:
-    config = {"epochs": 9}
-    assert "not finished" not in _summary(rows(list(range(10, 61, 10)), 7), config)  # 63 steps, the last logged is 60
-    assert "not finished: epoch 6 of 9" in _summary(rows(list(range(10, 41, 10)), 7), config)
-    assert "not finished" not in _summary(rows([63], 7), config)
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")])
-def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------
