@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_toolkit.augment import Views, pretext_views
-from ssl_toolkit.colours import rgb_to_lab
+from ssl_toolkit.colours import LIGHTNESS_MEAN, LIGHTNESS_STD, rgb_to_lab
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.encoders import LIGHTNESS_MEAN, LIGHTNESS_STD, Encoder
+from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.colour_head import (

@@ -19,14 +19,13 @@ from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import full_batches, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
-from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder
+from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder, names_weights
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import check_logger
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import configured_method, installed_methods, method_class, method_name
 from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretrained import names_weights
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import available_cores

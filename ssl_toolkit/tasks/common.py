@@ -15,7 +15,8 @@ import torch
 
 from ssl_toolkit.data.loader import BadImages, ImageLoader, cached, read_some
 from ssl_toolkit.data.sources import ImageSet, Labels, open_images
-from ssl_toolkit.encoders import Encoder, versions
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders.weights_file import versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features, extract
 from ssl_toolkit.files import write_atomic
