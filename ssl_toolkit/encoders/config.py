@@ -73,6 +73,22 @@ class EncoderConfig:
             )
         return replace(self, stem=stem, mean=tuple(mean), std=tuple(std))
 
+    def require_colours(self, colours: Colours, asker: str) -> None:
+        """Refuse an encoder that sees what it is asked for.
+
+        Args:
+            colours: What it must see; "rgb": whatever it does.
+            asker: Who trains it.
+
+        Raises:
+            UsageError: If it sees something else.
+        """
+        if colours not in ("rgb", self.colours):
+            raise UsageError(
+                f"{asker} trains an encoder of the kind '{colours}', this one sees '{self.colours}': "
+                "give --encoder the name of an architecture, or a run of the same method"
+            )
+
     @property
     def seen_channels(self) -> int:
         """Channels that reach the network's first layer; of a split one, that of the half which sees the lightness."""
