@@ -12,100 +12,30 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
-import gc
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
 from augment import Case, cases, kornia_sequence, setting
+from gpu_loop import RUNS, loops, pixels, step_parts
+from gpu_section import Section, Settings, attempt
 from kornia import augmentation as K
-from numpy.typing import NDArray
-from step import bare, median_ms, parts, wait
+from step import median_ms, wait
 from torch import Tensor, nn
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.checkpoints import Interrupted
-from ssl_toolkit.contrastive.simclr import SimCLR
-from ssl_toolkit.data.arrays import ArraySet
-from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.data.cache import OnDevice
-from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder, EncoderConfig
-from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
-from ssl_toolkit.runs import start_run
-from ssl_toolkit.training import fit
 
 ROOT = Path(__file__).parent.parent
-EPOCH = 98  # batches, as CIFAR-10 has of 512 images
-EPOCHS = 51  # some 5,000 steps, so that as few of them are logged as of a long run
-HELD = 2**28  # bytes of pixels at most
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is trained."""
-
-    name: str
-    method: str
-    encoder: str
-    size: int
-    batch: int
-
-    @property
-    def load_size(self) -> int:
-        """Short side of the images that views are cut from."""
-        return self.size if self.size < 64 else self.size * 8 // 7
-
-
-RUNS = [
-    Run("SimCLR, ResNet-18, 32 px", "simclr", "resnet18", 32, 512),
-    Run("SimCLR, ResNet-50, 224 px", "simclr", "resnet50", 224, 256),
-    Run("MoCo v2, ResNet-18, 32 px", "moco", "resnet18", 32, 512),
-    Run("DINO, ResNet-18, 32 px", "dino", "resnet18", 32, 512),
-    Run("DINO, ViT-S/16, 224 px", "dino", "vit_small_patch16_224", 224, 64),
-]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How it is measured."""
-
-    device: torch.device
-    rounds: int
-    steps: int
-    deadline: float
-
-    @property
-    def cuda(self) -> bool:
-        """Whether there is something to compile for and to wait for."""
-        return self.device.type == "cuda"
-
-    @property
-    def precision(self) -> Any:
-        """Lightning's name of it."""
-        return "bf16-mixed" if self.cuda else "32-true"
-
-
-@dataclass
-class Section:
-    """A heading, the columns of a table, and what writes each of its rows."""
-
-    about: str
-    columns: str
-    rows: dict[str, Callable[[], str]]
 
 
 def launches(settings: Settings, call: Callable[[], object]) -> tuple[int, int, float]:
@@ -161,120 +91,6 @@ def views_row(case: Case, settings: Settings) -> str:
     )
 
 
-def step_parts(runs: list[Run], settings: Settings) -> Section:
-    """Where a step's time goes; what is left of it is the host's."""
-
-    def row(run: Run) -> str:
-        ms = encoder_ms(run, settings)
-        steps = [ms[name] for name in ("views", "encoder", "head and loss", "optimiser")]
-        loop, _ = loop_cost(run, settings)
-        return " | ".join(f"{each:.2f}" for each in (*steps, loop, loop - sum(steps)))
-
-    columns = "run | views | encoder, forward and backward | head and loss | optimiser | a step of the loop | host"
-    rows = {f"{run.name}, batch {run.batch}": partial(row, run) for run in runs if run.method == "simclr"}
-    return Section("Parts of a step, compiled", columns, rows)
-
-
-def loops(runs: list[Run], settings: Settings) -> Section:
-    """The whole loop against the bare forward and backward of an encoder on ready views: all of a batch's."""
-
-    def row(run: Run) -> str:
-        ms = encoder_ms(run, settings)
-        loop, peak = loop_cost(run, settings)
-        return (
-            f"{ms['eager']:.2f} | {ms['encoder']:.2f} | {loop:.2f} | {1e3 * run.batch / loop:,.0f} "
-            f"| {ms['eager'] / loop:.0%} | {ms['encoder'] / loop:.0%} | {peak:.1f}"
-        )
-
-    columns = "run | bare | bare, compiled | the loop | images/s | speed, bare = 1 | compiled bare = 1 | peak, GiB"
-    return Section("The loop", columns, {f"{run.name}, batch {run.batch}": partial(row, run) for run in runs})
-
-
-def build(run: Run) -> Method:
-    found = method_class(run.method)
-    torch.manual_seed(0)
-    config = EncoderConfig(run.encoder, image_size=run.size, load_size=run.load_size, norm=found.encoder_norm)
-    return found(Encoder(config), found.default_views(run.size))
-
-
-def pixels(count: int, size: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
-
-
-@functools.cache
-def encoder_ms(run: Run, settings: Settings) -> dict[str, float]:
-    """Milliseconds of the encoder's forward and backward on the views of a batch, and of SimCLR's other parts."""
-    method = build(run).to(settings.device)
-    image = torch.from_numpy(pixels(run.batch, run.load_size)).to(settings.device)
-    groups: dict[int, list[Tensor]] = {}
-    for view in method.views(image):
-        groups.setdefault(view.shape[-1], []).append(view)
-    ready = [torch.cat(group) for group in groups.values()]
-    eager = copy.deepcopy(method.encoder)
-    if settings.cuda:
-        method.compile_encoder()
-
-    def bare_of(encoder: Encoder) -> Callable[[], object]:
-        return lambda: [bare(encoder, each, settings.precision) for each in ready]
-
-    contenders = {"eager": bare_of(eager), "encoder": bare_of(method.encoder)}
-    if isinstance(method, SimCLR):
-        contenders |= parts(method, image, settings.precision)
-    return median_ms(settings.device, contenders, settings.rounds)
-
-
-@functools.cache
-def loop_cost(run: Run, settings: Settings) -> tuple[float, float]:
-    """Milliseconds of a step of the training loop, and the peak of the device's memory in GiB."""
-    device, size = settings.device, run.load_size
-    count = min(EPOCH * run.batch, HELD // (3 * size * size))
-    images = ArraySet("random", pixels(count, size), np.full(count, -1), None, None)
-    loader = ImageLoader(Repeated(images, size, device, EPOCH * run.batch), size, batch_size=run.batch, shuffle=True)
-    pace = Pace(device, settings.steps if run.size < 64 else -(-settings.steps // 3))
-    if settings.cuda:
-        torch.cuda.reset_peak_memory_stats()
-    with tempfile.TemporaryDirectory() as folder:
-        fit(
-            build(run), loader, start_run(f"{folder}/run", {}), epochs=EPOCHS, precision=settings.precision,
-            compile=settings.cuda, accelerator="gpu" if settings.cuda else "cpu", callbacks=[pace], progress=False,
-        )  # fmt: skip
-    return pace.ms, torch.cuda.max_memory_allocated() / 2**30 if settings.cuda else 0.0
-
-
-class Repeated(OnDevice):
-    """An epoch of `length` images in which those that are held come again and again."""
-
-    def __init__(self, images: ArraySet, size: int, device: torch.device, length: int) -> None:
-        super().__init__(images, size, BadImages(images), device)
-        self.held, self.labels = len(images), np.resize(images.labels, length)
-
-    def readable(self, rows: NDArray[np.int64], tries: int) -> NDArray[np.int64]:
-        """All of them."""
-        return rows % self.held
-
-
-class Pace(pl.Callback):
-    """Milliseconds a step over `steps` steps behind the first logged one, after which training stops.
-
-    The device is waited for at both ends only, and whenever the loop itself does.
-    """
-
-    def __init__(self, device: torch.device, steps: int) -> None:
-        self.device, self.steps, self.start, self.ms = device, steps, 0.0, float("nan")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
-        """Start the clock, stop it."""
-        done = trainer.global_step - trainer.log_every_n_steps - 1
-        if done not in (0, self.steps):
-            return
-        wait(self.device)
-        if done == 0:
-            self.start = time.perf_counter()
-        else:
-            self.ms = 1e3 * (time.perf_counter() - self.start) / self.steps
-            trainer.should_stop = True
-
-
 def methods(batch_size: int, settings: Settings) -> Section:
     """Forward, loss, backward and SGD's step on ready views; the peak is beyond weights and the optimiser's state."""
     names = [name for name, path in installed_methods().items() if ".contrastive." in path]
@@ -322,7 +138,7 @@ def methods_row(name: str, batch_size: int, settings: Settings) -> str:
 def lightly_examples() -> dict[str, tuple[dict[str, float], Any]]:
     """Our arguments and lightly's model of each method that it has, with heads of equal sizes; none without it."""
     try:
-        from methods import METHODS
+        from lightly_examples import METHODS
     except ImportError:
         return {}
     return {name: (arguments, example) for name, (_, arguments, example) in METHODS.items()}
@@ -340,7 +156,7 @@ def tests(settings: Settings) -> Section:
     """The tests that need CUDA: what became of them, and of the first three that failed, why."""
 
     def run() -> str:
-        names = sorted(str(path) for path in (ROOT / "tests").glob("test_*cuda.py"))
+        names = sorted(str(path) for path in (ROOT / "tests").rglob("test_*cuda.py"))
         options = ["-q", "--tb=short", "-o", "addopts=", "-p", "no:cacheprovider"]
         command = [sys.executable, "-u", "-m", "pytest", *options, *names]
         try:
@@ -357,25 +173,8 @@ def tests(settings: Settings) -> Section:
     return Section("Tests on CUDA", "", {"pytest": run})
 
 
-def attempt(section: Section, name: str, settings: Settings) -> str:
-    """A row, or why there is none."""
-    if time.perf_counter() > settings.deadline:
-        return f"| {name} | not begun: the minutes are over |"
-    torch._dynamo.reset()  # it gives up on a function that it has compiled eight times, whatever for
-    try:
-        cells = section.rows[name]()
-    except Interrupted:
-        raise
-    except Exception as error:  # whatever a machine may raise that nobody has seen yet
-        said = str(error).strip().partition("\n")[0].replace("|", "/")
-        return f"| {name} | {type(error).__name__}: {said} |"
-    finally:
-        gc.collect()
-        torch.cuda.empty_cache()
-    return f"| {name} | {cells} |" if section.columns else cells
-
-
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The options."""
     names = ("views", "parts", "methods", "loops", "crops", "tests")
     parser = argparse.ArgumentParser(description="What a GPU gains.", allow_abbrev=False)
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections")
@@ -388,14 +187,38 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("gpu.md"))
     options = parser.parse_args()
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device here: a trial without one takes --device cpu")
+    return options
+
+
+def write_tables(sections: Iterable[Section], match: str, settings: Settings, file: TextIO) -> None:
+    """Write the rows of sections whose names hold `match`, each as soon as it is measured; show them too."""
+    started = time.perf_counter()
+
+    def write(text: str) -> None:
+        print(text, file=file, flush=True)
+        print(f"[{time.perf_counter() - started:.0f} s] {text}", flush=True)
+
+    write(f"# {setting(torch.get_num_threads())}")
+    for section in sections:
+        begun = time.perf_counter()
+        write(f"\n## {section.about}\n")
+        if section.columns:
+            write(f"| {section.columns} |\n|---|{'---:|' * section.columns.count('|')}")
+        for name in section.rows:
+            if match in name:
+                write(attempt(section, name, settings))
+        write(f"\n{time.perf_counter() - begun:.0f} s, {time.perf_counter() - started:.0f} s in all.")
+
+
+def main() -> None:
+    options = parsed()
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     warnings.filterwarnings("ignore", message=".*weight_norm.*")  # lightly's DINO head
-    started = time.perf_counter()
-    settings = Settings(device, options.rounds, options.steps, started + 60 * options.minutes)
+    deadline = time.perf_counter() + 60 * options.minutes
+    settings = Settings(torch.device(options.device), options.rounds, options.steps, deadline)
     small, large, multi = cases(dict(zip(("small", "large", "multi"), options.batches, strict=True)))
     runs = [replace(run, batch=max(1, run.batch // options.shrink)) for run in RUNS]
     sections = {
@@ -407,21 +230,7 @@ def main() -> None:
         "tests": tests(settings),
     }
     with options.out.open("a") as file:
-
-        def write(text: str) -> None:
-            print(text, file=file, flush=True)
-            print(f"[{time.perf_counter() - started:.0f} s] {text}", flush=True)
-
-        write(f"# {setting(torch.get_num_threads())}")
-        for section in (sections[name] for name in options.only):
-            begun = time.perf_counter()
-            write(f"\n## {section.about}\n")
-            if section.columns:
-                write(f"| {section.columns} |\n|---|{'---:|' * section.columns.count('|')}")
-            for name in section.rows:
-                if options.match in name:
-                    write(attempt(section, name, settings))
-            write(f"\n{time.perf_counter() - begun:.0f} s, {time.perf_counter() - started:.0f} s in all.")
+        write_tables([sections[name] for name in options.only], options.match, settings, file)
 
 
 if __name__ == "__main__":

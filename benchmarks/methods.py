@@ -12,11 +12,11 @@ Memory is what is held at the worst moment of a step beyond what was held before
 temporaries, without weights and queues, which are alike. On a CPU it comes from the allocations that PyTorch's
 profiler records, on a GPU from the caching allocator.
 
-lightly's methods are written as its examples do (``examples/pytorch``), with its heads, losses and helpers, and our
+lightly's methods are written as its examples do (``lightly_examples.py``), with its heads, losses and helpers, and our
 head sizes, queues, crops and prototypes; its encoder is ours. It encodes view by view, we views of one size together.
-It has no example of MoCo v3, which is put together from its parts, and no CPC. What it does otherwise and cannot be
-told: SimCLR's projection and MoCo v3's and NNCLR's last batch norms have scale and shift, SwAV's prototypes a bias,
-and NNCLR and MoCo v3 use its symmetric `NTXentLoss`, which also compares keys with keys.
+What it does otherwise and cannot be told: SimCLR's projection and MoCo v3's and NNCLR's last batch norms have scale and
+shift, SwAV's prototypes a bias, and NNCLR and MoCo v3 use its symmetric `NTXentLoss`, which also compares keys with
+keys.
 
 The second table is the losses alone, forward and backward. Needs ``pip install lightly``; ``KINETO_LOG_LEVEL=99``
 keeps the profiler quiet. On Linux much of what large tensors cost a CPU is page faults, as the C library gives freed
@@ -34,226 +34,24 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from lightly.loss import BarlowTwinsLoss, DINOLoss, NegativeCosineSimilarity, NTXentLoss, SwaVLoss, VICRegLoss
-from lightly.models.modules import heads
-from lightly.models.modules.memory_bank import MemoryBankModule
-from lightly.models.modules.nn_memory_bank import NNMemoryBankModule
-from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly_examples import METHODS
+from lightly_losses import crop_losses, pair_losses, queue_losses
 from torch import Tensor, nn
 
-from ssl_toolkit.contrastive import losses
-from ssl_toolkit.contrastive.barlow_twins import BarlowTwins
-from ssl_toolkit.contrastive.byol import BYOL
-from ssl_toolkit.contrastive.cpc import CPC, SMALLEST_PATCH, patches
-from ssl_toolkit.contrastive.dino import DINO
-from ssl_toolkit.contrastive.moco import MoCo, MoCoV3
+from ssl_toolkit.contrastive.cpc import SMALLEST_PATCH, patches
 from ssl_toolkit.contrastive.multicrop import by_size
-from ssl_toolkit.contrastive.nnclr import NNCLR, nearest
-from ssl_toolkit.contrastive.queue import Queue
-from ssl_toolkit.contrastive.simclr import SimCLR
-from ssl_toolkit.contrastive.simsiam import SimSiam
-from ssl_toolkit.contrastive.swav import SwAV
-from ssl_toolkit.contrastive.vicreg import VICReg
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder, EncoderConfig
-from ssl_toolkit.method import Method
 
 Run = Callable[[], None]
-
-
-class Example(nn.Module):
-    """What lightly's examples have in common; with two views and a symmetric loss it is all of one."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, criterion: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.projection_head, self.criterion = backbone, head, criterion
-
-    def project(self, x: Tensor) -> Tensor:
-        """One view to its projection."""
-        return self.projection_head(self.backbone(x).flatten(start_dim=1))
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views to the loss."""
-        z0, z1 = (self.project(x) for x in views)
-        return self.criterion(z0, z1)
-
-
-class MomentumExample(Example):
-    """An example with a momentum network; as it stands, MoCo."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, criterion: nn.Module) -> None:
-        super().__init__(backbone, head, criterion)
-        self.backbone_momentum, self.projection_head_momentum = copy.deepcopy(backbone), copy.deepcopy(head)
-        deactivate_requires_grad(self.backbone_momentum)
-        deactivate_requires_grad(self.projection_head_momentum)
-
-    def follow(self) -> None:
-        """Move the momentum network."""
-        update_momentum(self.backbone, self.backbone_momentum, m=0.99)
-        update_momentum(self.projection_head, self.projection_head_momentum, m=0.99)
-
-    def project_momentum(self, x: Tensor) -> Tensor:
-        """One view to what the momentum network makes of it."""
-        return self.projection_head_momentum(self.backbone_momentum(x).flatten(start_dim=1)).detach()
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views to the loss."""
-        self.follow()
-        x_query, x_key = views
-        return self.criterion(self.project(x_query), self.project_momentum(x_key))
-
-
-class PredictedMomentumExample(MomentumExample):
-    """BYOL, and MoCo v3 with other heads and another loss."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, prediction: nn.Module, criterion: nn.Module) -> None:
-        super().__init__(backbone, head, criterion)
-        self.prediction_head = prediction
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views to the loss."""
-        self.follow()
-        x0, x1 = views
-        p0, z0 = self.prediction_head(self.project(x0)), self.project_momentum(x0)
-        p1, z1 = self.prediction_head(self.project(x1)), self.project_momentum(x1)
-        return 0.5 * (self.criterion(p0, z1) + self.criterion(p1, z0))
-
-
-class PredictedExample(Example):
-    """SimSiam, and NNCLR with a memory bank whose nearest neighbours take the projections' place."""
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        head: nn.Module,
-        prediction: nn.Module,
-        criterion: nn.Module,
-        memory_bank: nn.Module | None = None,
-    ) -> None:
-        super().__init__(backbone, head, criterion)
-        self.prediction_head, self.memory_bank = prediction, memory_bank
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views to the loss."""
-        z0, z1 = (self.project(x) for x in views)
-        p0, p1 = self.prediction_head(z0), self.prediction_head(z1)
-        z0, z1 = z0.detach(), z1.detach()
-        if self.memory_bank is not None:
-            z0, z1 = self.memory_bank(z0, update=False), self.memory_bank(z1, update=True)
-        return 0.5 * (self.criterion(z0, p1) + self.criterion(z1, p0))
-
-
-class SwaVExample(Example):
-    """SwAV with a queue."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module, prototypes: nn.Module, queue: tuple[int, int]) -> None:
-        super().__init__(backbone, head, SwaVLoss())
-        self.prototypes = prototypes
-        self.queues = nn.ModuleList([MemoryBankModule(size=queue) for _ in range(2)])
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views to the loss."""
-        with torch.no_grad():
-            self.prototypes.normalize()
-        features = [F.normalize(self.project(x), dim=1, p=2) for x in views]
-        scores = [self.prototypes(x) for x in features]
-        with torch.no_grad():
-            queued = [queue(x, update=True)[1] for queue, x in zip(self.queues, features[:2], strict=True)]
-            queue_scores = [self.prototypes(x.permute(1, 0)) for x in queued]
-        return self.criterion(scores[:2], scores[2:], queue_scores)
-
-
-class DINOExample(MomentumExample):
-    """DINO, whose head cannot be copied and is built twice."""
-
-    def __init__(self, backbone: nn.Module, feature_dim: int) -> None:
-        super().__init__(backbone, nn.Identity(), DINOLoss(4096))
-        self.projection_head = heads.DINOProjectionHead(feature_dim, 1024, 256, 4096)
-        self.projection_head_momentum = heads.DINOProjectionHead(feature_dim, 1024, 256, 4096)
-        deactivate_requires_grad(self.projection_head_momentum)
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views to the loss."""
-        self.follow()
-        teacher = [self.project_momentum(x) for x in views[:2]]
-        student = [self.project(x) for x in views]
-        return self.criterion(teacher, student, epoch=0)
-
-
-# name: our class, our arguments beyond the defaults, the same of lightly given an encoder and its feature dimension
-METHODS: dict[str, tuple[type[Method], dict[str, float], Callable[[nn.Module, int], nn.Module] | None]] = {
-    "simclr": (SimCLR, {}, lambda e, d: Example(e, heads.SimCLRProjectionHead(d, 512, 128), NTXentLoss(0.2))),
-    "moco": (
-        MoCo,
-        {},
-        lambda e, d: MomentumExample(e, heads.MoCoProjectionHead(d, 512, 128), NTXentLoss(0.2, (4096, 128))),
-    ),
-    "moco_v3": (
-        MoCoV3,
-        {},
-        lambda e, d: PredictedMomentumExample(
-            e,
-            heads.MoCoProjectionHead(d, 1024, 256, batch_norm=True),
-            heads.MoCoProjectionHead(256, 1024, 256, batch_norm=True),
-            NTXentLoss(0.2),
-        ),
-    ),
-    "byol": (
-        BYOL,
-        {},
-        lambda e, d: PredictedMomentumExample(
-            e,
-            heads.BYOLProjectionHead(d, 1024, 256),
-            heads.BYOLPredictionHead(256, 1024, 256),
-            NegativeCosineSimilarity(),
-        ),
-    ),
-    "simsiam": (
-        SimSiam,
-        {},
-        lambda e, d: PredictedExample(
-            e,
-            heads.SimSiamProjectionHead(d, 2048, 2048),
-            heads.SimSiamPredictionHead(2048, 512, 2048),
-            NegativeCosineSimilarity(),
-        ),
-    ),
-    "barlow_twins": (
-        BarlowTwins,
-        {},
-        lambda e, d: Example(e, heads.BarlowTwinsProjectionHead(d, 2048, 2048), BarlowTwinsLoss()),
-    ),
-    "vicreg": (VICReg, {}, lambda e, d: Example(e, heads.VICRegProjectionHead(d, 2048, 2048), VICRegLoss())),
-    "swav": (
-        SwAV,
-        {"queue_start": 0.0},
-        lambda e, d: SwaVExample(
-            e, heads.SwaVProjectionHead(d, 1024, 128), heads.SwaVPrototypes(128, 512), (3840, 128)
-        ),
-    ),
-    "nnclr": (
-        NNCLR,
-        {},
-        lambda e, d: PredictedExample(
-            e,
-            heads.NNCLRProjectionHead(d, 1024, 256),
-            heads.NNCLRPredictionHead(256, 1024, 256),
-            NTXentLoss(0.1),
-            NNMemoryBankModule((4096, 256)),
-        ),
-    ),
-    "dino": (DINO, {}, DINOExample),
-    "cpc": (CPC, {}, None),
-}
 
 
 def contenders(name: str, options: argparse.Namespace, device: torch.device) -> dict[str, Run]:
@@ -305,97 +103,6 @@ def check_alike(name: str, ours: nn.Module, theirs: nn.Module) -> None:
         raise SystemExit(
             f"{name}: ours has {count[0]} trained parameters, lightly's {count[1]}: give it the same heads"
         )
-
-
-@dataclass
-class Loss:
-    """A loss on given leaves, in both libraries."""
-
-    name: str
-    leaves: list[Tensor]
-    ours: Callable[[], Tensor]
-    theirs: Callable[[], Tensor]
-
-    def contenders(self) -> dict[str, Run]:
-        """Forward and backward of each."""
-
-        def run(loss: Callable[[], Tensor]) -> None:
-            loss().backward()
-            for leaf in self.leaves:
-                leaf.grad = None
-
-        return {"ours": partial(run, self.ours), "theirs": partial(run, self.theirs)}
-
-
-def pair_losses(n: int, device: torch.device) -> Iterator[Loss]:
-    """The losses of two views."""
-
-    def leaves(dim: int, rows: int = n) -> list[Tensor]:
-        return [torch.randn(rows, dim, device=device).requires_grad_() for _ in range(2)]
-
-    z = leaves(128)
-    ntx = NTXentLoss(0.2)
-    yield Loss(f"nt_xent, {n} x 128", z, lambda: losses.nt_xent(*z, 0.2), lambda: ntx(*z))
-    p, target = z[0], z[1].detach()
-    cosine = NegativeCosineSimilarity()
-    yield Loss(f"negative_cosine, {n} x 128", [p], lambda: losses.negative_cosine(p, target), lambda: cosine(p, target))
-    wide = leaves(2048)
-    barlow, vicreg = BarlowTwinsLoss(), VICRegLoss()
-    yield Loss(f"barlow_twins, {n} x 2,048", wide, lambda: losses.barlow_twins(*wide), lambda: barlow(*wide))
-    yield Loss(f"vicreg, {n} x 2,048", wide, lambda: losses.vicreg(*wide), lambda: vicreg(*wide))
-
-
-def queue_losses(n: int, device: torch.device) -> Iterator[Loss]:
-    """The losses with a memory of 65,536, which moves on as in training."""
-    k = 65536
-    q, p1, p2 = (torch.randn(n, 128, device=device).requires_grad_() for _ in range(3))
-    key = F.normalize(torch.randn(n, 128, device=device), dim=1)
-    queue = Queue(k, 128).to(device)
-
-    def info_nce() -> Tensor:
-        loss = losses.info_nce(q, key, queue.vectors, 0.2)
-        queue.enqueue(key)
-        return loss
-
-    moco = NTXentLoss(0.2, (k, 128)).to(device)
-    yield Loss(f"info_nce, {n} x 128, queue {k}", [q], info_nce, lambda: moco(q, key))
-    z = torch.randn(2 * n, 128, device=device)
-
-    def nnclr() -> Tensor:
-        nn1, nn2 = (nearest(each, queue.vectors) for each in z.chunk(2))
-        loss = (losses.batch_nce(nn1, p2, 0.1) + losses.batch_nce(nn2, p1, 0.1)) / 2
-        queue.enqueue(F.normalize(z.chunk(2)[0], dim=1))
-        return loss
-
-    bank, ntx = NNMemoryBankModule((k, 128)).to(device), NTXentLoss(0.1)
-
-    def their_nnclr() -> Tensor:
-        z0, z1 = z.chunk(2)
-        z0, z1 = bank(z0, update=False), bank(z1, update=True)
-        return 0.5 * (ntx(z0, p2) + ntx(z1, p1))
-
-    yield Loss(f"nnclr, {n} x 128, queue {k}", [p1, p2], nnclr, their_nnclr)
-
-
-def crop_losses(n: int, device: torch.device) -> Iterator[Loss]:
-    """The losses of two global and two local crops."""
-    k = 4096
-    scores = [torch.randn(n, k, device=device).tanh_().requires_grad_() for _ in range(4)]
-    swapped = SwaVLoss()
-
-    def swav() -> Tensor:
-        return losses.swav(scores, [losses.sinkhorn(each) for each in scores[:2]])
-
-    yield Loss(f"swav, 4 x {n} x {k}", scores, swav, lambda: swapped(scores[:2], scores[2:]))
-    teacher = [torch.randn(n, k, device=device).tanh_() for _ in range(2)]
-    center, criterion = torch.zeros(k, device=device), DINOLoss(k).to(device)
-
-    def dino() -> Tensor:
-        loss = losses.dino(scores, teacher, center)
-        center.lerp_(torch.cat(teacher).mean(0), 0.1)
-        return loss
-
-    yield Loss(f"dino, 4 x {n} x {k}", scores, dino, lambda: criterion(teacher, scores))
 
 
 def wait(device: torch.device) -> None:
@@ -510,6 +217,27 @@ def chart(path: str, costs: dict[str, Cost], note: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def step_table(options: argparse.Namespace, device: torch.device) -> dict[str, Cost]:
+    """Print what a step costs, a line a method."""
+    costs = {}
+    print("| method | time: ours/bare | theirs/bare | ours/theirs | memory: ours/bare | theirs/bare | ours/theirs |")
+    print("|---|" + "---:|" * 6)
+    for name in options.methods:
+        costs[name] = measure(contenders(name, options, device), device, options.rounds)
+        print(step_row(name, costs[name]), flush=True)
+    return costs
+
+
+def loss_table(options: argparse.Namespace, device: torch.device) -> None:
+    """Print what the losses cost, a line each."""
+    print("\n| loss | ours, ms | theirs, ms | ours/theirs | ours, MiB | theirs, MiB | ours/theirs |")
+    print("|---|" + "---:|" * 6)
+    n, with_queue = options.loss_batch, min(options.queue_batch, options.loss_batch)
+    for loss in chain(pair_losses(n, device), queue_losses(with_queue, device), crop_losses(n, device)):
+        if options.losses is None or loss.name.startswith(tuple(options.losses)):
+            print(loss_row(loss.name, measure(loss.contenders(), device, options.rounds)), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a step of each method costs.", allow_abbrev=False)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
@@ -532,28 +260,11 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightly"))
     print(f"{options.encoder}, {options.size} px, batch {options.batch}, {options.threads} thread(s); {versions}\n")
 
-    costs = {}
-    print("| method | time: ours/bare | theirs/bare | ours/theirs | memory: ours/bare | theirs/bare | ours/theirs |")
-    print("|---|" + "---:|" * 6)
-    for name in options.methods:
-        costs[name] = measure(contenders(name, options, device), device, options.rounds)
-        print(step_row(name, costs[name]), flush=True)
+    costs = step_table(options, device)
     if options.chart:
         chart(options.chart, costs, f"{options.encoder}, {options.size} px, batch {options.batch}, {device.type}")
-    if not options.loss_batch:
-        return
-    print("\n| loss | ours, ms | theirs, ms | ours/theirs | ours, MiB | theirs, MiB | ours/theirs |")
-    print("|---|" + "---:|" * 6)
-    queue_batch = min(options.queue_batch, options.loss_batch)
-    for family, n in (
-        (pair_losses, options.loss_batch),
-        (queue_losses, queue_batch),
-        (crop_losses, options.loss_batch),
-    ):
-        for loss in family(n, device):
-            if options.losses is not None and not loss.name.startswith(tuple(options.losses)):
-                continue
-            print(loss_row(loss.name, measure(loss.contenders(), device, options.rounds)), flush=True)
+    if options.loss_batch:
+        loss_table(options, device)
 
 
 if __name__ == "__main__":

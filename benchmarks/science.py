@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,8 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description="Recipes at full length.", allow_abbrev=False)
     parser.add_argument("--data", default="cifar10", help="folder with train/ and test/")
     parser.add_argument("--set-name", default="cifar10", help="which recipes: NAME_SET_r18")
@@ -101,45 +103,62 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="in the place of the recipe's")
     parser.add_argument("--choose-on", choices=("val", "test"), default="val")
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
-    options = parser.parse_args()
-    end = time.monotonic() + 60 * options.minutes
-    options.out.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args()
 
+
+def parts(options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
+    """The images that are trained on, and those that are scored."""
     whole = open_images(f"{options.data}/train")
+    if options.choose_on == "test":
+        return whole, open_images(f"{options.data}/test")
     held_out = validation_rows(whole)
-    rest = np.setdiff1d(np.arange(len(whole)), held_out)
-    on_val = options.choose_on == "val"
-    seen = Subset(whole, rest) if on_val else whole
+    return Subset(whole, np.setdiff1d(np.arange(len(whole)), held_out)), Subset(whole, held_out)
+
+
+def train_all(images: ImageSet, options: argparse.Namespace) -> dict[str, tuple[RunFolder, bool, float]]:
+    """Train each recipe for its share of the minutes: its run, whether that is finished, and the seconds it took."""
+    end = time.monotonic() + 60 * options.minutes
     manifest = options.out / f"train_{options.choose_on}.csv"
     if not manifest.exists():
-        lines = (f"{Path(seen.path(row)).resolve()}\n" for row in range(len(seen)))
+        lines = (f"{Path(images.path(row)).resolve()}\n" for row in range(len(images)))
         manifest.write_text("path\n" + "".join(lines))
-    finished = {}
+    trained = {}
     for number, recipe in enumerate(options.recipes):
         run = RunFolder(options.out / f"{recipe.replace(':', '+').replace('/', '_')}_{options.choose_on}")
         share = (end - time.monotonic()) / (len(options.recipes) - number)
         started = time.monotonic()
-        finished[recipe] = (run, train(recipe, run, options, str(manifest), share), time.monotonic() - started)
+        trained[recipe] = (run, train(recipe, run, options, str(manifest), share), time.monotonic() - started)
+    return trained
 
+
+def scored(
+    recipe: str, run: RunFolder, done: bool, seconds: float, bank: ImageSet, queries: ImageSet
+) -> dict[str, Any]:
+    """A row on a run as it stands."""
+    metrics, config = read_metrics(run.metrics_file), run.config()
+    speeds = [float(row["images_per_second"]) for row in metrics if row.get("images_per_second")]
+    return {
+        "recipe": recipe, "epochs": int(metrics[-1]["epoch"]) + done, "of": config["epochs"],
+        "minutes": round(seconds / 60, 2), "images_per_second": round(float(np.median(speeds))),
+        **evaluate(run, bank, queries),
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "torch": torch.__version__, "date": str(datetime.date.today()),
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = parsed()
+    options.out.mkdir(parents=True, exist_ok=True)
+    seen, asked = parts(options)
+    trained = train_all(seen, options)
     size = 32 if options.set_name == "cifar10" else 146
-    bank, queries = (
-        InMemory(images, size, BadImages(images), workers=min(16, os.cpu_count() or 1))
-        for images in (seen, Subset(whole, held_out) if on_val else open_images(f"{options.data}/test"))
-    )
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    for recipe, (run, done, seconds) in finished.items():
-        metrics = read_metrics(run.metrics_file)
-        if not metrics or not run.encoder_file.exists():
+    workers = min(16, os.cpu_count() or 1)
+    bank, queries = (InMemory(images, size, BadImages(images), workers=workers) for images in (seen, asked))
+    for recipe, (run, done, seconds) in trained.items():
+        if not read_metrics(run.metrics_file) or not run.encoder_file.exists():
             print(f"{recipe}: nothing was trained")
             continue
-        speeds = [float(row["images_per_second"]) for row in metrics if row.get("images_per_second")]
-        config = run.config()
-        row = {
-            "recipe": recipe, "epochs": int(metrics[-1]["epoch"]) + done, "of": config["epochs"],
-            "minutes": round(seconds / 60, 2), "images_per_second": round(float(np.median(speeds))),
-            **evaluate(run, bank, queries), "scored_on": options.choose_on, "machine": machine,
-            "torch": torch.__version__, "date": str(datetime.date.today()),
-        }  # fmt: skip
+        row = scored(recipe, run, done, seconds, bank, queries) | {"scored_on": options.choose_on}
         with (options.out / "rows.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
     rows = [json.loads(line) for line in (options.out / "rows.jsonl").read_text().splitlines()]

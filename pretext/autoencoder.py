@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_toolkit.augment import Views, pretext_views
+from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
-from ssl_toolkit.method import Method, TaskPicture
+from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.decoder import Decoder, psnr
+from ssl_toolkit.pretext.map_task import MapTask
 
 
 def corrupt(image: Tensor, noise: float, masked: float, fill: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return kl.flatten(1).sum(dim=1)
 
 
-class Autoencoder(Method):
+class Autoencoder(MapTask):
     """Autoencoders: plain, denoising and variational, with a code of few channels a position.
 
     Args:
@@ -60,9 +61,6 @@ class Autoencoder(Method):
     Source: Hinton & Salakhutdinov 2006; Vincent et al. 2008 (denoising); Kingma & Welling 2014 (variational), section
         2.3; Higgins et al. 2017 (beta).
     """
-
-    default_views = staticmethod(pretext_views)
-    reads_map = True
 
     def __init__(
         self,
@@ -82,9 +80,8 @@ class Autoencoder(Method):
         if beta < 0:
             raise UsageError(f"--method.beta is {beta}: it must be at least 0")
         self.variant, self.noise, self.masked, self.beta, self.sigma = variant, noise, masked, beta, sigma
-        width, stride = encoder.width_and_stride()
-        self.code = nn.Conv2d(width, (1 + (variant == "variational")) * code_dim, 1)
-        self.decoder = Decoder(code_dim, encoder.config.channels, stride)
+        self.code = nn.Conv2d(self.width, (1 + (variant == "variational")) * code_dim, 1)
+        self.decoder = Decoder(code_dim, encoder.config.channels, self.stride)
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Encode, narrow, paint; compare with the image as it was."""

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ssl_toolkit.augment import Views, pretext_views
+from ssl_toolkit.augment import Views
 from ssl_toolkit.colours import rgb_to_lab
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
-from ssl_toolkit.method import Method, TaskPicture
+from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.colour_head import ColourHead, Target, lab_target, recoloured
+from ssl_toolkit.pretext.map_task import MapTask
 
 
-class Colorization(Method):
+class Colorization(MapTask):
     """Colorful image colorization: the colours of an image from its lightness.
 
     The encoder takes RGB images and keeps their CIE lightness, in training and ever after. Images without colour are
@@ -37,8 +38,6 @@ class Colorization(Method):
     """
 
     encoder_colours = "lightness"
-    default_views = staticmethod(pretext_views)
-    reads_map = True
 
     def __init__(
         self,
@@ -50,7 +49,7 @@ class Colorization(Method):
         temperature: float = 0.38,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        self.head = ColourHead(*encoder.width_and_stride(), target, lambda_, temperature)
+        self.head = ColourHead(self.width, self.stride, target, lambda_, temperature)
 
     def chance_loss(self, batch_size: int) -> float | None:
         """Of classification, ``log(261)``: all bins alike, for rebalancing weights average 1."""

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
+from ssl_toolkit.colours import COLOUR_STD, lab_to_rgb, rgb_to_lab
 from ssl_toolkit.distributed import all_mean
-from ssl_toolkit.encoders import COLOUR_STD
 from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.pretext.ab_bins import (
     annealed_mean,

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ssl_toolkit.augment import Views, pretext_views
+from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
-from ssl_toolkit.method import Method, TaskPicture
-from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_weight_decay
+from ssl_toolkit.method import TaskPicture
+from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_weight_decay, scheduled
 from ssl_toolkit.pretext.decoder import Decoder, psnr
+from ssl_toolkit.pretext.map_task import MapTask
 from ssl_toolkit.pretext.masks import block_mask, centre_mask, free_form_mask
 
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -148,7 +149,7 @@ class Discriminator(nn.Module):
         return logits.float().mean(dim=(1, 2, 3))
 
 
-class Inpainting(Method):
+class Inpainting(MapTask):
     """Context encoders: feature learning by inpainting.
 
     With an adversary, two networks are trained in turn. The generator, which is encoder and decoder, is what `step`
@@ -173,9 +174,6 @@ class Inpainting(Method):
 
     Source: Pathak et al. 2016. Its weights, seam and learning rates.
     """
-
-    default_views = staticmethod(pretext_views)
-    reads_map = True
 
     def __init__(
         self,
@@ -203,13 +201,12 @@ class Inpainting(Method):
         self.mask = MASKS[mask]
         self.reconstruction_weight, self.adversarial_weight = reconstruction_weight, adversarial_weight
         self.overlap, self.overlap_weight, self.discriminator_lr = overlap, overlap_weight, discriminator_lr
-        width, stride = encoder.width_and_stride()
         channels = encoder.config.channels
-        self.code: nn.Module = nn.Conv2d(width, code_dim, 1)
+        self.code: nn.Module = nn.Conv2d(self.width, code_dim, 1)
         if bottleneck == "channelwise":
             joined = ChannelwiseLinear(code_dim, *encoder.map_shape()[1:])
             self.code = nn.Sequential(self.code, joined, nn.Conv2d(code_dim, code_dim, 1))
-        self.decoder = Decoder(code_dim, channels, stride)
+        self.decoder = Decoder(code_dim, channels, self.stride)
         self.discriminator: Discriminator | None = None
         if adversarial_weight:
             self.discriminator = Discriminator(channels, encoder.config.image_size, discriminator_dim)
@@ -301,7 +298,7 @@ class Inpainting(Method):
         config = replace(self.optimizer_config, lr=self.discriminator_lr * self.optimizer_config.lr)
         with learning(self.discriminator):
             optimizer = build_optimizer(self.discriminator, config, self.images_per_step)
-        return [generator, self.scheduled(optimizer)]
+        return [generator, scheduled(optimizer, config, self.total_steps)]
 
     def task_picture(self, views: list[Tensor]) -> TaskPicture:
         """What the encoder sees, and what is painted into the hole."""

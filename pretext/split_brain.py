@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_toolkit.augment import Views, pretext_views
-from ssl_toolkit.colours import rgb_to_lab
+from ssl_toolkit.augment import Views
+from ssl_toolkit.colours import LIGHTNESS_MEAN, LIGHTNESS_STD, rgb_to_lab
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.encoders import LIGHTNESS_MEAN, LIGHTNESS_STD, Encoder
-from ssl_toolkit.method import Method, TaskPicture
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.colour_head import (
     ColourHead,
@@ -23,6 +23,7 @@ from ssl_toolkit.pretext.colour_head import (
     quarter_decoder,
     recoloured,
 )
+from ssl_toolkit.pretext.map_task import MapTask
 
 LIGHTNESS_BINS = 50
 BIN = 100 / LIGHTNESS_BINS  # of L
@@ -39,7 +40,7 @@ def mean_lightness(logits: Tensor) -> Tensor:
     return (logits.softmax(dim=1) * centre.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
 
 
-class SplitBrain(Method):
+class SplitBrain(MapTask):
     """Split-brain autoencoders: lightness to colours and colours to lightness, by two halves of one encoder.
 
     Images without colour are left out of the prior and of both losses; ``grey`` says how many of a batch they are.
@@ -57,8 +58,6 @@ class SplitBrain(Method):
     """
 
     encoder_colours = "split"
-    default_views = staticmethod(pretext_views)
-    reads_map = True
 
     def __init__(
         self,
@@ -70,11 +69,10 @@ class SplitBrain(Method):
         temperature: float = 0.38,
     ) -> None:
         super().__init__(encoder, views, optimizer)
-        width, stride = encoder.width_and_stride()
         self.target = target
-        self.colour_head = ColourHead(width // 2, stride, target, lambda_, temperature)
+        self.colour_head = ColourHead(self.width // 2, self.stride, target, lambda_, temperature)
         outputs = LIGHTNESS_BINS if target == "classification" else 1
-        self.lightness_head = quarter_decoder(width // 2, outputs, stride)
+        self.lightness_head = quarter_decoder(self.width // 2, outputs, self.stride)
 
     def chance_loss(self, batch_size: int) -> float | None:
         """Of classification, ``log(261) + log(50)``."""

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssl_toolkit.augment import Views, pretext_views
+from ssl_toolkit.augment import Views
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Colours, Encoder
 from ssl_toolkit.errors import UsageError, require_positive
-from ssl_toolkit.method import Method, TaskPicture
+from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.map_task import MapTask
 
 GREY = 2.0  # root mean square distance of ab from their mean: below, there is no colour to carry
 ABSENT = math.log(1e-6)  # log-probability of a colour that no reference has, which costs this and teaches nothing
@@ -118,7 +119,7 @@ def cluster_colours(ab: NDArray[np.float32], count: int, seed: int = 0) -> NDArr
     return np.asarray(means.centroids, dtype=np.float32)
 
 
-class VideoColorization(Method):
+class VideoColorization(MapTask):
     """Tracking emerges by colorizing videos: the last frame of a clip is grey, the others lend it their colours.
 
     Args:
@@ -133,12 +134,10 @@ class VideoColorization(Method):
     Source: Vondrick et al. 2018.
     """
 
-    default_views = staticmethod(pretext_views)
-    reads_map = True
     embedding: ClassVar[str | None] = "embed"
     encoder_colours: ClassVar[Colours] = "lightness"
     takes_clips: ClassVar[bool] = True
-    min_frames: ClassVar[int] = 2
+    min_frames: ClassVar[int] = 2  # one that lends its colours to another
     centroid: Tensor
 
     def __init__(
@@ -155,8 +154,7 @@ class VideoColorization(Method):
         if not 2 <= clusters <= 256:
             raise UsageError(f"--method.clusters is {clusters}: it must be from 2 to 256")
         self.temperature = temperature
-        width, self.stride = encoder.width_and_stride()
-        self.embed = nn.Linear(width, embedding_dim)  # a 1x1 convolution, on tokens
+        self.embed = nn.Linear(self.width, embedding_dim)  # a 1x1 convolution, on tokens
         self.register_buffer("centroid", grid_of_colours(clusters))
 
     @torch.no_grad()
@@ -224,7 +222,10 @@ class VideoColorization(Method):
         """A clip (N, T C, H, W) as frames (N, T, C, H, W)."""
         frame = clip.reshape(len(clip), -1, self.encoder.config.channels, *clip.shape[2:])
         if frame.shape[1] < self.min_frames:
-            raise UsageError("video_colorization carries colours from frame to frame: give clips, --data clips:PATH:4")
+            raise UsageError(
+                f"video_colorization takes clips of at least {self.min_frames} frames, "
+                f"not {'single images' if frame.shape[1] == 1 else frame.shape[1]}: give --data clips:PATH:4"
+            )
         return frame
 
     def _pointers(self, frame: Tensor) -> tuple[Tensor, Tensor]:

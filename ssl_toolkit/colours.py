@@ -7,6 +7,10 @@ from kornia.color import lab_to_rgb as kornia_lab_to_rgb
 from kornia.color import rgb_to_lab as kornia_rgb_to_lab
 from torch import Tensor
 
+# Centre and scale of Lab for networks: of L, and of a and b, which in photographs deviate by 11 and 17.
+LIGHTNESS_MEAN, LIGHTNESS_STD = 50.0, 25.0
+COLOUR_STD = 15.0
+
 ROUNDING = 0.01  # of a and b; one step of one byte makes more than 0.1
 
 

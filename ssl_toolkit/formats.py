@@ -16,7 +16,9 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from ssl_toolkit.encoders import ConvNet, Encoder, plain_state, timm_network, versions
+from ssl_toolkit.encoders import ConvNet, Encoder
+from ssl_toolkit.encoders.backbone import timm_network
+from ssl_toolkit.encoders.weights_file import plain_state, versions
 from ssl_toolkit.errors import UsageError, missing_extra
 
 Encode = Callable[[Tensor], Any]

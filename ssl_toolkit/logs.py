@@ -22,6 +22,12 @@ from ssl_toolkit.progress import progress_bar
 EXTRAS = {"csv": None, "tensorboard": "tb", "wandb": "wandb", "mlflow": "mlflow"}
 
 
+def is_logged(trainer: pl.Trainer) -> bool:
+    """Whether the loggers of a Trainer write down the step at which it is."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
+
+
 def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of a ``metrics.csv``; none if it does not exist yet."""
     if not path.exists():
@@ -149,12 +155,11 @@ class Progress(pl.Callback):
 
     Args:
         steps: Batches of the whole run.
-        every: Optimiser steps between logged ones.
         show: Whether the bar is shown.
     """
 
-    def __init__(self, steps: int, every: int, show: bool = True) -> None:
-        self.steps, self.every, self.show = steps, every, show
+    def __init__(self, steps: int, show: bool = True) -> None:
+        self.steps, self.show = steps, show
         self._bar: Any = None
         self._images, self._since, self._logged = 0, 0.0, 0
 
@@ -170,7 +175,7 @@ class Progress(pl.Callback):
         self._bar.update()
         self._images += len(batch.image) * trainer.world_size
         step = trainer.global_step
-        if step == self._logged or step % self.every:
+        if step == self._logged or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         now = time.perf_counter()
         rate = self._images / (now - self._since)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,18 +14,17 @@ from torch import Tensor
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch, as_batch
 from ssl_toolkit.encoders import Colours, Encoder
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.logs import is_logged
 from ssl_toolkit.optim import (
     OptimizerConfig,
     OptimizerFunction,
     build_optimizer,
     own_optimizer,
-    schedule_factor,
     schedule_weight_decay,
+    scheduled,
 )
+from ssl_toolkit.own_trainer import OwnTrainer
 from ssl_toolkit.randomness import seed_device
-
-MEASURED = 2000  # images that a method may look at before it is trained
 
 
 @dataclass(frozen=True)
@@ -67,29 +65,18 @@ class Method(pl.LightningModule, ABC):
     default_encoder: ClassVar[str] = "resnet18"
     # Whether views may be clips: their frames one after another along the channels.
     takes_clips: ClassVar[bool] = False
-    # The fewest frames that the method makes anything of; 1: images will do.
-    min_frames: ClassVar[int] = 1
-    # Whether it trains on the encoder's feature maps, instead of its pooled features.
-    reads_map: ClassVar[bool] = False
     # The submodule whose output the loss compares, such as ``projector``: a collapse is seen there first. Its rows are
     # those of the first view, then those of the others. None: there are the encoder's features and no more.
     embedding: ClassVar[str | None] = None
 
     def __init__(self, encoder: Encoder, views: Views, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
-        if self.encoder_colours not in ("rgb", encoder.config.colours):
-            raise UsageError(
-                f"{type(self).__name__} trains an encoder of the kind '{self.encoder_colours}', this one sees "
-                f"'{encoder.config.colours}': give --encoder the name of an architecture, or a run of the same method"
-            )
-        if self.reads_map:
-            encoder.freeze_behind_map()
+        encoder.config.require_colours(self.encoder_colours, type(self).__name__)
         # Views are checked where they are made, and a task may leave [0, 1]: noise, tiles normalised one by one.
         encoder.checks_range = False
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
-        # Set by whoever trains the method, before training starts; no steps: a Trainer of the user's own, see `setup`.
-        self.seed, self.total_steps, self.images_per_step = 0, 0, 256
-        self._own_trainer = False
+        # Set by whoever trains the method, before training starts: `fit`, or `OwnTrainer`, which then says so.
+        self.seed, self.total_steps, self.images_per_step, self.own_trainer = 0, 0, 256, False
         # Makes the optimiser in the place of the configured one, whose schedule stays.
         self.optimizer_function: OptimizerFunction | None = None
         # For methods that optimise by hand (`automatic_optimization` is false); for others, Lightning does both.
@@ -117,10 +104,7 @@ class Method(pl.LightningModule, ABC):
 
     def compile_encoder(self, **options: Any) -> None:
         """Let ``torch.compile``, with `options`, make what the method asks of its encoder faster."""
-        if self.reads_map:
-            self.encoder.feature_map = torch.compile(self.encoder.feature_map, **options)  # type: ignore[method-assign]
-        else:
-            self.encoder.compile(**options)
+        self.encoder.compile(**options)
 
     @property
     def kept_encoder(self) -> Encoder:
@@ -148,31 +132,9 @@ class Method(pl.LightningModule, ABC):
         features: Tensor = self.kept_encoder(image)
         return features
 
-    def setup(self, stage: str) -> None:
-        """How long the training is and how large its steps are, where a Trainer of the user's own is to know it.
-
-        Raises:
-            UsageError: If it has no end: schedules need one.
-        """
-        if stage != "fit" or (self.total_steps and not self._own_trainer):
-            return
-        self._own_trainer = True
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < float("inf"):
-            raise UsageError(f"the Trainer trains for {steps} steps, and schedules need an end: give it max_epochs")
-        batch_size = getattr(self.trainer.train_dataloader, "batch_size", None) or self.images_per_step
-        self.total_steps = int(steps)
-        self.images_per_step = batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
-
-    def on_train_start(self) -> None:
-        """What a run does before it trains, under a Trainer of the user's own: `prepare` on some of the images."""
-        if not self._own_trainer or type(self).prepare is Method.prepare or self.trainer.ckpt_path:
-            return
-        loader: Any = self.trainer.train_dataloader
-        some = itertools.islice(loader, -(-MEASURED // self.images_per_step))
-        batches = (as_batch(self.trainer.strategy.batch_to_device(batch)) for batch in some)
-        with torch.no_grad():
-            self.prepare(self.views(batch.image, batch.box) for batch in batches)
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What stands in for `fit` under a Trainer of the user's own."""
+        return [OwnTrainer()]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Whatever a loader gives as a `Batch` (see `as_batch`)."""
@@ -184,9 +146,7 @@ class Method(pl.LightningModule, ABC):
         with torch.no_grad():
             views = self.views(batch.image, batch.box)
         scalars = self.step(views, batch)
-        # Only where it is written down: even a metric that nobody reads is work for the host in every step.
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0:
+        if is_logged(self.trainer):  # even a metric that nobody reads is work for the host in every step
             self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image), sync_dist=True)
         return scalars["loss"]
 
@@ -197,15 +157,8 @@ class Method(pl.LightningModule, ABC):
         self.after_update()
 
     def configure_optimizers(self) -> Any:
-        """The configured optimiser with its schedule."""
-        if self.optimizer_function is not None:
-            return self.scheduled(own_optimizer(self, self.optimizer_function, self.lr_scales()))
-        return self.scheduled(build_optimizer(self, self.optimizer_config, self.images_per_step, self.lr_scales()))
-
-    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """An optimiser with the configured schedule, moved on at every optimiser step, as Lightning takes it."""
-        config = self.optimizer_config
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule_factor(config.schedule, step, self.total_steps, config.warmup)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """The configured optimiser or the user's own, with the configured schedule."""
+        config, function, scales = self.optimizer_config, self.optimizer_function, self.lr_scales()
+        if function is not None:
+            return scheduled(own_optimizer(self, function, scales), config, self.total_steps)
+        return scheduled(build_optimizer(self, config, self.images_per_step, scales), config, self.total_steps)

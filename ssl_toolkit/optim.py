@@ -180,3 +180,11 @@ def own_optimizer(
     for group in made.param_groups:
         group["lr"] *= group.get("scale", 1.0)
     return made
+
+
+def scheduled(optimizer: "Optimizer", config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
+    """An optimiser with the configured schedule, moved on at every optimiser step, as Lightning takes it."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    schedule = LambdaLR(optimizer, lambda step: schedule_factor(config.schedule, step, total_steps, config.warmup))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 
@@ -20,10 +23,11 @@ from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_chec
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.statistics import MEASURED
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
-from ssl_toolkit.method import MEASURED, Method
+from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
 from ssl_toolkit.runs import RunFolder, launched_rank
 
@@ -88,62 +92,80 @@ def fit(
         Interrupted: If a signal asked the run to stop; everything is saved.
         ToolkitError: If the loss is not finite, or too many images cannot be read.
     """
-    batches = len(loader) * epochs
-    method.seed = seed
-    method.total_steps = math.ceil(len(loader) / accumulate) * epochs
-    method.images_per_step = loader.batch_size * accumulate * devices
-    by_hand = not method.automatic_optimization
-    method.accumulate, method.clip_gradient = accumulate, clip_gradient
-    first = launched_rank() == 0
-    method.views.compiled = compile
-    if compile:
-        method.compile_encoder()
+    cuda, first = on_cuda(accelerator), launched_rank() == 0
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
-    resume_step = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
-    name = type(method).__name__
+    tell(method, loader, epochs, seed, accumulate, clip_gradient, devices)
+    let_compile(method, compile)
     if checkpoint is None and type(method).prepare is not Method.prepare:
         prepare(method, loader, seed)
-    cuda = on_cuda(accelerator)
-    # Short runs are logged more often, so that there is a curve to look at; a GPU is waited for whenever one reads it.
-    log_every = max(1, min(50 if cuda else 10, method.total_steps // 50))
     if devices > 1 and sync_batch_norm:
-        if cuda:
-            convert_sync_batchnorm(method)
-        else:
-            synchronize_batch_norm(method)
-
-    checkpoints = Checkpoints(
-        run.checkpoints, checkpoint_every, also=lambda: save_encoder(method.kept_encoder, run.encoder_file, name)
-    )
-
+        (convert_sync_batchnorm if cuda else synchronize_batch_norm)(method)
+    save = functools.partial(save_kept_encoder, method, run)
+    checkpoints = Checkpoints(run.checkpoints, checkpoint_every, also=save)
     with _quiet(), signals_given_back(), fast_arithmetic(cuda), collector_spared():
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=_together(cuda) if devices > 1 else "auto",
-            precision=precision,
-            accumulate_grad_batches=1 if by_hand else accumulate,
-            gradient_clip_val=None if by_hand else clip_gradient or None,
-            log_every_n_steps=log_every,
-            benchmark=cuda or None,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            logger=[CsvLog(run.metrics_file, resume_step), *make_loggers(logger, run.path)] if first else False,
-            plugins=[AtomicCheckpointIO()],
-            callbacks=[
-                Progress(batches, log_every, show=progress and first),
-                *callbacks,
-                checkpoints,
-            ],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = _trainer(
+            method, cuda, max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision,
+            logger=_loggers(logger, run, checkpoint) if first else False,
+            callbacks=[Progress(len(loader) * epochs, show=progress and first), *callbacks, checkpoints],
+        )  # fmt: skip
         checkpoints.listen()
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
     if first:  # a run that was killed right after its last checkpoint has nothing left to train
-        save_encoder(method.kept_encoder, run.encoder_file, name)
+        save()
+
+
+def tell(
+    method: Method,
+    loader: ImageLoader,
+    epochs: int,
+    seed: int,
+    accumulate: int,
+    clip_gradient: float,
+    devices: int,
+) -> None:
+    """Let a method know how it will be trained; arguments as of `fit`."""
+    method.seed = seed
+    method.total_steps = math.ceil(len(loader) / accumulate) * epochs
+    method.images_per_step = loader.batch_size * accumulate * devices
+    method.accumulate, method.clip_gradient = accumulate, clip_gradient
+
+
+def let_compile(method: Method, wanted: bool) -> None:
+    """Whether ``torch.compile`` is applied to the encoder and, on CUDA, to the views."""
+    method.views.compiled = wanted
+    if wanted:
+        method.compile_encoder()
+
+
+def save_kept_encoder(method: Method, run: RunFolder) -> None:
+    """Write what a method keeps to its place in a run."""
+    save_encoder(method.kept_encoder, run.encoder_file, type(method).__name__)
+
+
+def _trainer(method: Method, cuda: bool, **options: Any) -> pl.Trainer:
+    """Lightning's loop without what is done here: checkpoints, bar, order of the images, optimising by hand."""
+    by_hand = not method.automatic_optimization
+    return pl.Trainer(
+        strategy=_together(cuda) if options["devices"] > 1 else "auto",
+        accumulate_grad_batches=1 if by_hand else method.accumulate,
+        gradient_clip_val=None if by_hand else method.clip_gradient or None,
+        # Short runs are logged more often, to have a curve; a GPU is waited for whenever one looks.
+        log_every_n_steps=max(1, min(50 if cuda else 10, method.total_steps // 50)),
+        benchmark=cuda or None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def _loggers(asked: Any, run: RunFolder, checkpoint: Path | None) -> list[Logger]:
+    """``metrics.csv`` from where a checkpoint goes on, and those that are asked for."""
+    resumed = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+    return [CsvLog(run.metrics_file, resumed), *make_loggers(asked, run.path)]
 
 
 def prepare(method: Method, loader: ImageLoader, seed: int) -> None:

@@ -55,6 +55,11 @@ def small_config(found: type[Method], size: int) -> EncoderConfig:
     )
 
 
+def frames_of(found: type[Method]) -> int:
+    """The fewest frames that a method makes anything of; images are one."""
+    return getattr(found, "min_frames", 1)
+
+
 RED, BLUE = (250, 10, 20), (10, 20, 250)
 
 

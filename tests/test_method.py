@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import itertools
 import pkgutil
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -33,9 +33,8 @@ from ssl_toolkit.eval.scores.knn import knn
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.colorization import Colorization
 from ssl_toolkit.pretext.rotation import Rotation
-from tests.conftest import Arrays, small_config, small_shapes, tiny_heads
+from tests.conftest import Arrays, frames_of, small_config, small_shapes, tiny_heads
 
 every_method = pytest.mark.parametrize(
     "found", [pytest.param(method_class(name), id=name) for name in installed_methods()]
@@ -48,7 +47,10 @@ def test_every_method_is_installed() -> None:
         for part in (ssl_toolkit.contrastive, ssl_toolkit.pretext)
         for module in pkgutil.iter_modules(part.__path__, f"{part.__name__}.")
         for value in vars(importlib.import_module(module.name)).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.name
+        if isinstance(value, type)
+        and issubclass(value, Method)
+        and value.__module__ == module.name
+        and not inspect.isabstract(value)
     }
     assert ours <= {method_class(name) for name in installed_methods()}, "install the package again"
 
@@ -59,7 +61,7 @@ def test_every_method_is_installed() -> None:
 def small(found: type[Method]) -> Method:
     torch.manual_seed(0)
     return found(
-        Encoder(small_config(found, 32)), found.default_views(32, channels=3 * found.min_frames), **tiny_heads(found)
+        Encoder(small_config(found, 32)), found.default_views(32, channels=3 * frames_of(found)), **tiny_heads(found)
     )
 
 
@@ -75,14 +77,14 @@ UNLABELLED = torch.full((8,), -1)
 
 def backward(found: type[Method]) -> Method:
     """The method after the backward pass of its first batch."""
-    method, batch = small(found), batch_of(UNLABELLED, found.min_frames)
+    method, batch = small(found), batch_of(UNLABELLED, frames_of(found))
     method.step(method.views(batch.image), batch)["loss"].backward()
     return method
 
 
 @every_method
 def test_views_have_no_gradient_and_step_returns_finite_scalars(found: type[Method]) -> None:
-    method, batch = small(found), batch_of(UNLABELLED, found.min_frames)
+    method, batch = small(found), batch_of(UNLABELLED, frames_of(found))
     views = method.views(batch.image)
     assert not any(view.requires_grad for view in views)
     scalars = method.step(views, batch)
@@ -112,7 +114,7 @@ def test_momentum_networks_and_buffers_have_no_gradient(found: type[Method]) -> 
 
 @every_method
 def test_labels_never_reach_the_loss(found: type[Method]) -> None:
-    views = small(found).views(batch_of(UNLABELLED, found.min_frames).image)
+    views = small(found).views(batch_of(UNLABELLED, frames_of(found)).image)
     scalars = []
     for label in (UNLABELLED, torch.arange(8)):
         method = small(found)  # anew, for a step may change what it remembers
@@ -146,7 +148,7 @@ def test_optimizer_has_the_trained_weights_and_decays_no_norm_or_bias(found: typ
 
 @every_method
 def test_the_compiler_gets_what_the_method_asks_of_its_encoder(found: type[Method]) -> None:
-    method, batch = small(found), batch_of(UNLABELLED, found.min_frames)
+    method, batch = small(found), batch_of(UNLABELLED, frames_of(found))
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable:
@@ -167,8 +169,8 @@ def test_no_trained_weight_is_left_without_a_gradient_by_other_networks(found: t
     """Processes that train together would wait for it."""
     config = replace(small_config(found, 64), name=name, patch_size=8 if "vit" in name else 0)
     try:
-        method = found(Encoder(config), found.default_views(64, channels=3 * found.min_frames), **tiny_heads(found))
-        image = torch.rand(8, 3 * found.min_frames, 64, 64)
+        method = found(Encoder(config), found.default_views(64, channels=3 * frames_of(found)), **tiny_heads(found))
+        image = torch.rand(8, 3 * frames_of(found), 64, 64)
         batch = Batch((255 * image).to(torch.uint8), UNLABELLED, torch.arange(8))
         method.step(method.views(batch.image), batch)["loss"].backward()
     except UsageError as error:
@@ -303,7 +305,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
         for name, path in installed_methods().items()
         if path.startswith("ssl_toolkit.")
         and name not in {**PUZZLES, **PAINTERS}
-        and method_class(name).min_frames == 1  # what learns from clips alone is taught by a test of its own
+        and frames_of(method_class(name)) == 1  # what learns from clips alone is taught by a test of its own
     ],
 )
 def test_learns_and_does_not_collapse(train_quickly: Callable, name: str) -> None:
@@ -376,73 +378,3 @@ def test_seed_decides_the_run(train_quickly: Callable, noise_images: Callable) -
         for number, seed in enumerate((0, 0, 1))
     ]
     assert weights[0] == weights[1] != weights[2]
-
-
-# Under a Trainer of the user's own
-
-
-class Items(torch.utils.data.Dataset[Any]):
-    """32 images as a plain data set gives them."""
-
-    def __init__(self, form: str) -> None:
-        self.image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (32, 3, 16, 16), dtype=np.uint8))
-        self.form = form
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def __getitem__(self, index: int) -> Any:
-        image = self.image[index]
-        if self.form == "float":
-            return image / 255
-        label = index % 4
-        return {"tensor": image, "tuple": (image, label), "dictionary": {"image": image, "label": label}}[self.form]
-
-
-class Watch(pl.Callback):
-    """Keeps the learning rates."""
-
-    def __init__(self) -> None:
-        self.rates: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-
-def fitted(found: Any, form: str, **options: Any) -> tuple[Any, Watch]:
-    torch.manual_seed(0)
-    method = found(
-        Encoder(small_config(found, 16)), found.default_views(16), OptimizerConfig("sgd", lr=0.1, warmup=0.25)
-    )
-    watch = Watch()
-    loader = torch.utils.data.DataLoader(Items(form), batch_size=8)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = pl.Trainer(**{"max_epochs": 2, "accelerator": "cpu", "callbacks": [watch], **quiet, **options})
-    trainer.fit(method, loader)
-    return method, watch
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_plain_loader_trains_under_a_plain_trainer() -> None:
-    trained, watch = fitted(SimCLR, "tensor")
-    assert (trained.total_steps, trained.images_per_step) == (8, 8)
-    # Two steps of warm-up, then half a cosine down to zero: schedules know how long the training is.
-    np.testing.assert_allclose(np.array(watch.rates[:3]) / 0.1, [1, 1, 0.933], atol=1e-3)
-    assert watch.rates[-1] < 1e-12
-    # Floats are the same images but for rounding, which eight steps of training enlarge.
-    expected = trained.encoder.backbone.features[0].weight
-    for form, share in (("tuple", 0.0), ("dictionary", 0.0), ("float", 0.01)):
-        weight = fitted(SimCLR, form)[0].encoder.backbone.features[0].weight
-        assert (weight - expected).norm() <= share * expected.norm()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_what_measures_the_data_does_so_under_a_plain_trainer() -> None:
-    method, _ = fitted(Colorization, "tensor", max_epochs=1)
-    assert float(method.head.prior.sum()) == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_trainer_without_an_end_is_refused() -> None:
-    with pytest.raises(UsageError, match="schedules need an end: give it max_epochs"):
-        fitted(SimCLR, "tensor", max_epochs=-1)

@@ -25,7 +25,7 @@ from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
 from ssl_toolkit.training import native_bf16
-from tests.conftest import tiny_heads
+from tests.conftest import frames_of, tiny_heads
 
 
 class StopAt(pl.Callback):
@@ -110,7 +110,7 @@ def test_every_method_resumes_with_all_of_its_state(
     train_quickly: Callable, noise_images: Callable, name: str, accumulate: int, stops: list[StopAt]
 ) -> None:
     found = method_class(name)
-    images = noise_images(26, frames=found.min_frames)  # three batches an epoch
+    images = noise_images(26, frames=frames_of(found))  # three batches an epoch
     common = {
         "epochs": 3,
         "checkpoint_every": None if type(stops[0]) is LateAt else 1,

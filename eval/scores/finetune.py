@@ -18,14 +18,9 @@ from torchvision.transforms.v2.functional import five_crop
 
 from ssl_toolkit.augment import CutMix, Mixup, Views, eval_view, finetune_views
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.encoders import (
-    Encoder,
-    check_weights,
-    config_of,
-    load_weights,
-    plain_state,
-    save_weights,
-)
+from ssl_toolkit.encoders import Encoder, check_weights
+from ssl_toolkit.encoders.config import config_of
+from ssl_toolkit.encoders.weights_file import load_weights, plain_state, save_weights
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.features.extraction import Features, evaluating, extract
 from ssl_toolkit.eval.scores.linear_classifier import LinearClassifier

@@ -6,7 +6,7 @@ pixels of the view; the blur's kernel follows them (a tenth, odd, at least 3).
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal
 
 from kornia.augmentation.auto import RandAugment
 from torch import nn
@@ -19,6 +19,7 @@ from ssl_toolkit.augment.solarize import Solarize
 from ssl_toolkit.augment.views import EvalView, View, Views
 from ssl_toolkit.errors import UsageError
 
+Range = tuple[float, float]
 Strength = tuple[float, float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
 Hue = Literal["exact", "linear"]
@@ -28,16 +29,16 @@ def simclr_views(
     size: int,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_scale: Range = (0.08, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
+    jitter: Strength = (0.8, 0.8, 0.8, 0.2),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
     blur_p: float = 0.5,
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
-    hue: Literal["exact", "linear"] = "exact",
+    blur_sigma: Range = (0.1, 2.0),
+    interpolation: Interpolation = "bilinear",
+    hue: Hue = "exact",
     count: int = 2,
 ) -> Views:
     """SimCLR's views: crop, flip, strong colour jitter, greyscale, blur.
@@ -59,28 +60,20 @@ def simclr_views(
 
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix A.
     """
-    return Views(
-        [
-            _view(
-                size, channels, crop_scale, crop_ratio, flip_p, interpolation, jitter, jitter_p, grey_p, hue,
-                blur_p=blur_p, blur_sigma=blur_sigma,
-            )
-            for _ in range(count)
-        ]
-    )  # fmt: skip
+    return _alike(**locals())
 
 
 def cifar_views(
     size: int = 32,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_scale: Range = (0.08, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter: Strength = (0.4, 0.4, 0.4, 0.1),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
-    hue: Literal["exact", "linear"] = "exact",
+    hue: Hue = "exact",
     count: int = 2,
 ) -> Views:
     """SimCLR's views for CIFAR-10: half the jitter, no blur.
@@ -99,23 +92,19 @@ def cifar_views(
 
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix B.9.
     """
-    views = [
-        _view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", jitter, jitter_p, grey_p, hue)
-        for _ in range(count)
-    ]
-    return Views(views)
+    return _alike(**locals())
 
 
 def moco_v1_views(
     size: int = 224,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.2, 1.0),
+    crop_scale: Range = (0.2, 1.0),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.4),
+    jitter: Strength = (0.4, 0.4, 0.4, 0.4),
     jitter_p: float = 1.0,
     grey_p: float = 0.2,
-    hue: Literal["exact", "linear"] = "exact",
+    hue: Hue = "exact",
 ) -> Views:
     """MoCo v1's two views: crop, greyscale, colour jitter on every image, flip.
 
@@ -131,24 +120,21 @@ def moco_v1_views(
 
     Source: He et al. 2020, Momentum Contrast, section 3.3; the authors' ``main_moco.py``.
     """
-    return moco_v2_views(
-        size, channels=channels, crop_scale=crop_scale, flip_p=flip_p, jitter=jitter, jitter_p=jitter_p,
-        grey_p=grey_p, blur_p=0.0, hue=hue, grey_first=True,
-    )  # fmt: skip
+    return moco_v2_views(**locals(), blur_p=0.0, grey_first=True)
 
 
 def moco_v2_views(
     size: int = 224,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.2, 1.0),
+    crop_scale: Range = (0.2, 1.0),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter: Strength = (0.4, 0.4, 0.4, 0.1),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
     blur_p: float = 0.5,
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
-    hue: Literal["exact", "linear"] = "exact",
+    blur_sigma: Range = (0.1, 2.0),
+    hue: Hue = "exact",
     grey_first: bool = False,
 ) -> Views:
     """MoCo v2's two views: SimCLR's with milder jitter and larger crops.
@@ -168,31 +154,23 @@ def moco_v2_views(
 
     Source: Chen et al. 2020, Improved Baselines with Momentum Contrastive Learning, section 3; ``main_moco.py``.
     """
-    return Views(
-        [
-            _view(
-                size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, "bilinear", jitter, jitter_p, grey_p, hue,
-                grey_first=grey_first, blur_p=blur_p, blur_sigma=blur_sigma,
-            )
-            for _ in range(2)
-        ]
-    )  # fmt: skip
+    return _alike(**locals(), count=2)
 
 
 def byol_views(
     size: int = 224,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
+    crop_scale: Range = (0.08, 1.0),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    jitter: Strength = (0.4, 0.4, 0.2, 0.1),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
-    blur_p: tuple[float, float] = (1.0, 0.1),
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
-    solarize_p: tuple[float, float] = (0.0, 0.2),
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic",
-    hue: Literal["exact", "linear"] = "exact",
+    blur_p: Range = (1.0, 0.1),
+    blur_sigma: Range = (0.1, 2.0),
+    solarize_p: Range = (0.0, 0.2),
+    interpolation: Interpolation = "bicubic",
+    hue: Hue = "exact",
 ) -> Views:
     """BYOL's two views, which differ: the first is always blurred, the second rarely, and sometimes solarised.
 
@@ -212,30 +190,23 @@ def byol_views(
 
     Source: Grill et al. 2020, Bootstrap Your Own Latent, appendix B, table 6.
     """
-    return Views(
-        [
-            _view(
-                size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, interpolation, jitter, jitter_p, grey_p, hue,
-                blur_p=blur_p[view], blur_sigma=blur_sigma, solarize_p=solarize_p[view],
-            )
-            for view in range(2)
-        ]
-    )  # fmt: skip
+    given = dict(locals())
+    return Views([_view(**given | {"blur_p": blur_p[n], "solarize_p": solarize_p[n]}) for n in range(2)])
 
 
 def moco_v3_views(
     size: int = 224,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
+    crop_scale: Range = (0.08, 1.0),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    jitter: Strength = (0.4, 0.4, 0.2, 0.1),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
-    blur_p: tuple[float, float] = (1.0, 0.1),
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
-    solarize_p: tuple[float, float] = (0.0, 0.2),
-    hue: Literal["exact", "linear"] = "exact",
+    blur_p: Range = (1.0, 0.1),
+    blur_sigma: Range = (0.1, 2.0),
+    solarize_p: Range = (0.0, 0.2),
+    hue: Hue = "exact",
 ) -> Views:
     """MoCo v3's two views: BYOL's with bilinear crops.
 
@@ -255,10 +226,7 @@ def moco_v3_views(
     Source: Chen et al. 2021, An Empirical Study of Training Self-Supervised Vision Transformers, appendix A;
         ``main_moco.py``.
     """
-    return byol_views(
-        size, channels=channels, crop_scale=crop_scale, flip_p=flip_p, jitter=jitter, jitter_p=jitter_p,
-        grey_p=grey_p, blur_p=blur_p, blur_sigma=blur_sigma, solarize_p=solarize_p, interpolation="bilinear", hue=hue,
-    )  # fmt: skip
+    return byol_views(**locals(), interpolation="bilinear")
 
 
 def multicrop_views(
@@ -268,18 +236,18 @@ def multicrop_views(
     local_size: int | None = None,
     global_count: int = 2,
     local_count: int = 8,
-    global_scale: tuple[float, float] = (0.4, 1.0),
-    local_scale: tuple[float, float] = (0.05, 0.4),
+    global_scale: Range = (0.4, 1.0),
+    local_scale: Range = (0.05, 0.4),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1),
+    jitter: Strength = (0.4, 0.4, 0.2, 0.1),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
-    global_blur_p: tuple[float, float] = (1.0, 0.1),
+    global_blur_p: Range = (1.0, 0.1),
     local_blur_p: float = 0.5,
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    blur_sigma: Range = (0.1, 2.0),
     solarize_p: float = 0.2,
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic",
-    hue: Literal["exact", "linear"] = "exact",
+    interpolation: Interpolation = "bicubic",
+    hue: Hue = "exact",
 ) -> Views:
     """DINO's multi-crop: a few large views and many small ones of the same decoded image, the large ones first.
 
@@ -312,23 +280,19 @@ def multicrop_views(
     if local_size is None:
         patch = 16 if size >= 64 else 8  # whole patches of the usual ViTs
         local_size = max(patch, round(size * 3 / 7 / patch) * patch)
-    colour = (flip_p, interpolation, jitter, jitter_p, grey_p, hue)
-    ratio = (3 / 4, 4 / 3)
-    views = []
-    for number in range(global_count):
-        blur_p = global_blur_p[min(number, 1)]
-        solarized = solarize_p if number else 0.0
-        views.append(
-            _view(
-                size, channels, global_scale, ratio, *colour,
-                blur_p=blur_p, blur_sigma=blur_sigma, solarize_p=solarized,
-            )
-        )  # fmt: skip
-    for _ in range(local_count):
-        views.append(
-            _view(local_size, channels, local_scale, ratio, *colour, blur_p=local_blur_p, blur_sigma=blur_sigma)
+    shared: dict[str, Any] = {
+        "channels": channels, "flip_p": flip_p, "jitter": jitter, "jitter_p": jitter_p, "grey_p": grey_p,
+        "blur_sigma": blur_sigma, "interpolation": interpolation, "hue": hue,
+    }  # fmt: skip
+    large = [
+        _view(
+            size, crop_scale=global_scale, blur_p=global_blur_p[min(n, 1)], solarize_p=solarize_p if n else 0.0,
+            **shared,
         )
-    return Views(views)
+        for n in range(global_count)
+    ]  # fmt: skip
+    small = [_view(local_size, crop_scale=local_scale, blur_p=local_blur_p, **shared) for _ in range(local_count)]
+    return Views(large + small)
 
 
 def swav_views(
@@ -338,15 +302,15 @@ def swav_views(
     local_size: int | None = None,
     global_count: int = 2,
     local_count: int = 6,
-    global_scale: tuple[float, float] = (0.14, 1.0),
-    local_scale: tuple[float, float] = (0.05, 0.14),
+    global_scale: Range = (0.14, 1.0),
+    local_scale: Range = (0.05, 0.14),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
+    jitter: Strength = (0.8, 0.8, 0.8, 0.2),
     jitter_p: float = 0.8,
     grey_p: float = 0.2,
     blur_p: float = 0.5,
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
-    hue: Literal["exact", "linear"] = "exact",
+    blur_sigma: Range = (0.1, 2.0),
+    hue: Hue = "exact",
 ) -> Views:
     """SwAV's multi-crop: SimCLR's colours, the same for global and local views.
 
@@ -369,24 +333,23 @@ def swav_views(
     Source: Caron et al. 2020, Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, section 3.3
         and appendix A; ``multicropdataset.py``.
     """
+    given = dict(locals())
+    del given["blur_p"]
     return multicrop_views(
-        size, channels=channels, local_size=local_size, global_count=global_count, local_count=local_count,
-        global_scale=global_scale, local_scale=local_scale, flip_p=flip_p, jitter=jitter, jitter_p=jitter_p,
-        grey_p=grey_p, global_blur_p=(blur_p, blur_p), local_blur_p=blur_p, blur_sigma=blur_sigma, solarize_p=0.0,
-        interpolation="bilinear", hue=hue,
-    )  # fmt: skip
+        **given, global_blur_p=(blur_p, blur_p), local_blur_p=blur_p, solarize_p=0.0, interpolation="bilinear"
+    )
 
 
 def cpc_views(
     size: int,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.3, 1.0),
+    crop_scale: Range = (0.3, 1.0),
     flip_p: float = 0.5,
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter: Strength = (0.4, 0.4, 0.4, 0.1),
     jitter_p: float = 0.8,
     grey_p: float = 0.25,
-    hue: Literal["exact", "linear"] = "exact",
+    hue: Hue = "exact",
 ) -> Views:
     """CPC's one view: crop, flip, colour jitter, greyscale; the method cuts it into patches.
 
@@ -402,15 +365,15 @@ def cpc_views(
 
     Source: van den Oord et al. 2018, section 3.3; Hénaff et al. 2020 (CPC v2), section 4.1.
     """
-    return Views([_view(size, channels, crop_scale, (3 / 4, 4 / 3), flip_p, "bilinear", jitter, jitter_p, grey_p, hue)])
+    return _alike(**locals(), count=1)
 
 
 def pretext_views(
     size: int,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.5, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_scale: Range = (0.5, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
     count: int = 1,
 ) -> Views:
@@ -427,21 +390,15 @@ def pretext_views(
         flip_p: Probability of a horizontal flip.
         count: Number of views.
     """
-    none = (0.0, 0.0, 0.0, 0.0)
-    return Views(
-        [
-            _view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", none, 0.0, 0.0, "exact")
-            for _ in range(count)
-        ]
-    )
+    return _alike(**locals())
 
 
 def jigsaw_views(
     size: int,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.5, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_scale: Range = (0.5, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
     grey_p: float = 0.3,
 ) -> Views:
@@ -457,16 +414,15 @@ def jigsaw_views(
 
     Source: Noroozi & Favaro 2016, section 4.2.
     """
-    none = (0.0, 0.0, 0.0, 0.0)
-    return Views([_view(size, channels, crop_scale, crop_ratio, flip_p, "bilinear", none, 0.0, grey_p, "exact")])
+    return _alike(**locals(), count=1)
 
 
 def masked_autoencoder_views(
     size: int,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.2, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_scale: Range = (0.2, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
 ) -> Views:
     """The masked autoencoder's one view: crop and flip; colour changes do it no good.
@@ -480,15 +436,15 @@ def masked_autoencoder_views(
 
     Source: He et al. 2022, table 1e and appendix A.1.
     """
-    return pretext_views(size, channels=channels, crop_scale=crop_scale, crop_ratio=crop_ratio, flip_p=flip_p)
+    return pretext_views(**locals())
 
 
 def finetune_views(
     size: int,
     *,
     channels: int = 3,
-    crop_scale: tuple[float, float] = (0.3, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_scale: Range = (0.3, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
     randaugment: int = 0,
     magnitude: float = 9.0,
@@ -511,8 +467,7 @@ def finetune_views(
 
     Source: Szegedy et al. 2015 (crop); Cubuk et al. 2020, RandAugment; Zhong et al. 2020, Random Erasing.
     """
-    views = pretext_views(size, channels=channels, crop_scale=crop_scale, crop_ratio=crop_ratio, flip_p=flip_p)
-    view = cast(View, views.transforms[0])
+    view = _view(size, channels=channels, crop_scale=crop_scale, crop_ratio=crop_ratio, flip_p=flip_p)
     then: list[nn.Module] = []
     if randaugment:
         if channels != 3:
@@ -523,9 +478,7 @@ def finetune_views(
     return Views([View(view.crop, then=then)])
 
 
-def eval_view(
-    size: int, *, resize: int | None = None, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-) -> EvalView:
+def eval_view(size: int, *, resize: int | None = None, interpolation: Interpolation = "bilinear") -> EvalView:
     """The one view that evaluation sees: short side resized, centre crop.
 
     Args:
@@ -536,20 +489,26 @@ def eval_view(
     return EvalView(size, resize, interpolation)
 
 
+def _alike(size: int, *, count: int, **options: Any) -> Views:
+    """So many views, all made in the same way; options as of `_view`."""
+    return Views([_view(size, **options) for _ in range(count)])
+
+
 def _view(
     size: int,
+    *,
     channels: int,
-    crop_scale: tuple[float, float],
-    crop_ratio: tuple[float, float],
+    crop_scale: Range,
+    crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float,
-    interpolation: Interpolation,
-    jitter: Strength,
-    jitter_p: float,
-    grey_p: float,
-    hue: Hue,
+    interpolation: Interpolation = "bilinear",
+    jitter: Strength = (0.0, 0.0, 0.0, 0.0),
+    jitter_p: float = 0.0,
+    grey_p: float = 0.0,
     grey_first: bool = False,
+    hue: Hue = "exact",
     blur_p: float = 0.0,
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    blur_sigma: Range = (0.1, 2.0),
     solarize_p: float = 0.0,
 ) -> View:
     """One view; what cannot happen is left out."""

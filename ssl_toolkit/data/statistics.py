@@ -8,7 +8,7 @@ from ssl_toolkit.data.image_set import ImageSet, read_some
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.randomness import numpy_generator
 
-MEASURED = 2000  # images
+MEASURED = 2000  # images that are looked at before training
 
 
 def channel_statistics(images: ImageSet, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,14 +20,13 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
 from ssl_toolkit.data.loader import full_batches
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder
+from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder, names_weights
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import check_logger
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import configured_method, installed_methods, method_class, method_name
 from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretrained import names_weights
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import available_cores
@@ -104,8 +103,22 @@ def check_accelerator(name: str, devices: int) -> None:
 
 def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
     """A new encoder, or the one to start from that ``encoder`` is or points to; its sizes are filled in."""
+    given = _given_encoder(config)
+    _fill_sizes(config, images, given)
+    if given is None:
+        return _new_encoder(config, images).train()
+    refuse_options_of_a_start(config)
+    return _sized(given, config["image_size"], config["load_size"], config).train()
+
+
+def _fill_sizes(config: dict[str, Any], images: ImageSet, given: Encoder | None) -> None:
+    """Sizes of images and views: as asked, else those of the encoder to start from, of timm's weights, of the images.
+
+    Raises:
+        UsageError: If they do not fit together, or the encoder takes images with other channels.
+    """
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
-    given, channels = _given_encoder(config), images.channels // images.frames
+    channels = images.channels // images.frames
     if given is not None and given.config.channels != channels:
         raise UsageError(
             f"the encoder {_called(name)} takes {given.config.channels} channels, the images have {channels}: "
@@ -113,9 +126,7 @@ def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
         )
     if given is not None and size is None:
         size, load_size = given.config.image_size, load_size or given.config.load_size
-    by_name = isinstance(name, str) and names_weights(name)
-    has_weights = by_name or config["weights"] is not None
-    size = size or (timm_image_size(name) if by_name else natural_size(images))
+    size = size or (timm_image_size(name) if _names_weights(name) else natural_size(images))
     load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
@@ -124,25 +135,35 @@ def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
     config |= {"image_size": size, "load_size": load_size}
     if isinstance(config["views"], dict):
         config["views"]["size"] = config["views"]["size"] or size
-    if given is not None:
-        refuse_options_of_a_start(config)
-        return _sized(given, size, load_size, config).train()
-    found = method_class(config["method"]["name"])
-    if isinstance(name, nn.Module):
-        mean, std = normalization(config["encoder"], images, load_size)
-        described = EncoderConfig(
-            describe(name), channels, size, load_size, colours=found.encoder_colours, mean=mean, std=std
-        )
-        return Encoder(described, copy.deepcopy(name)).train()
-    stem, norm, patch_size = (config["encoder"][key] for key in ("stem", "norm", "patch_size"))
-    norm = found.encoder_norm if norm == "auto" else norm
-    if patch_size is None:
-        patch_size = 0 if has_weights else default_patch_size(name, size)
-    mean, std = normalization(config["encoder"], images, load_size)
+
+
+def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
+    """The encoder that the settings describe: around a module, or by the name of an architecture or of weights."""
+    options, found = config["encoder"], method_class(config["method"]["name"])
+    name, size, load_size = options["name"], config["image_size"], config["load_size"]
+    mean, std = normalization(options, images, load_size)
     asked = EncoderConfig(
-        name, channels, size, load_size, stem, norm, found.encoder_colours, patch_size, mean=mean, std=std
+        describe(name) if isinstance(name, nn.Module) else name,
+        images.channels // images.frames,
+        size,
+        load_size,
+        colours=found.encoder_colours,
+        mean=mean,
+        std=std,
     )
-    return start_encoder(asked, config["weights"], config["weights_key"]).train()
+    if isinstance(name, nn.Module):
+        return Encoder(asked, copy.deepcopy(name))
+    norm = found.encoder_norm if options["norm"] == "auto" else options["norm"]
+    patch_size = options["patch_size"]
+    if patch_size is None:
+        has_weights = _names_weights(name) or config["weights"] is not None
+        patch_size = 0 if has_weights else default_patch_size(name, size)
+    asked = replace(asked, stem=options["stem"], norm=norm, patch_size=patch_size)
+    return start_encoder(asked, config["weights"], config["weights_key"])
+
+
+def _names_weights(name: Any) -> bool:
+    return isinstance(name, str) and names_weights(name)
 
 
 def _given_encoder(config: dict[str, Any]) -> Encoder | None:
@@ -190,11 +211,6 @@ def build_method(config: dict[str, Any], encoder: Encoder, images: ImageSet) -> 
         raise UsageError(
             f"--method {called} takes single images, '{images.word}' has clips of {images.frames} "
             f"frames: give --method {others}, or clips of one frame, clips:PATH:1"
-        )
-    if images.frames < found.min_frames:
-        raise UsageError(
-            f"--method {called} takes clips of at least {found.min_frames} frames, '{images.word}' "
-            f"has {'single images' if images.frames == 1 else f'{images.frames}'}: give --data clips:PATH:4"
         )
     if isinstance(asked, Method):
         return asked

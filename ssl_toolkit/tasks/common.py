@@ -18,7 +18,8 @@ from ssl_toolkit.data.cache import cached
 from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder, versions
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders.weights_file import versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features, extract
 from ssl_toolkit.files import write_atomic

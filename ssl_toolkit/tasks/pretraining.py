@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ssl_toolkit.augment import Views
     from ssl_toolkit.data.image_set import ImageSet
+    from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.method import Method
 
@@ -243,42 +244,67 @@ def run(config: dict[str, Any], began: float) -> Path:
     Returns:
         The run folder.
     """
-    from ssl_toolkit.data.bad_images import BadImages
-    from ssl_toolkit.data.cache import cached
-    from ssl_toolkit.data.loader import ImageLoader, full_batches
     from ssl_toolkit.tasks.assembly import assemble
-    from ssl_toolkit.training import WORTH_COMPILING, fit
+    from ssl_toolkit.training import fit
 
     start = time.perf_counter()
     images, method = assemble(config)
-    encoder = method.encoder
-    rank, world_size, size = launched_rank(), config["devices"], encoder.config.load_size
-    folder = RunFolder(config["out"])
-    if rank == 0:
-        stored = stored_settings(config)
-        start_run(config["out"], stored, overwrite=config["overwrite"], resume=config["resume"])
-        say(
-            f"{stored['method']['name']}: {len(images)} images of '{images.word}' at {size} px, "
-            f"{encoder.config.name} with {encoder.feature_dim} features"
-        )
-    bad = BadImages(images, folder.bad_images(rank), config["max_bad_rate"])
+    folder, first = RunFolder(config["out"]), launched_rank() == 0
+    if first:
+        begin_run(config, images, method.encoder)
     listed = time.perf_counter()
-    device = own_device(config["accelerator"])
-    cuda = device.type == "cuda"
-    shown = config["progress"] and rank == 0
-    images = cached(images, size, bad, config["cache"], config["workers"], shown, device)
+    loader = training_loader(config, images, method.encoder.config.load_size, folder)
     read = time.perf_counter()
-    steps = full_batches(images, config["batch_size"], world_size) * config["epochs"] // config["accumulate"]
-    compiled = config["compile"] == "always" or (config["compile"] == "auto" and cuda and steps >= WORTH_COMPILING)
-    if rank == 0:
+    if first:
         say(
             f"start: {start - began:.1f} s to load the program, {listed - start:.1f} s to list images and build the "
             f"method, {read - listed:.1f} s to read them"
         )
-        if compiled and config["compile"] == "auto":
-            say(f"compiling encoder and views, worth it for {steps:,} steps: --compile never leaves it")
-    loader = ImageLoader(
-        images,
+    try:
+        callbacks = [*online_knn(config, loader.images, method.encoder), *collapse_doctor(config), first_step(read)]
+        fit(
+            method,
+            loader,
+            folder,
+            callbacks=[*callbacks, *config["callbacks"]],
+            compile=worth_compiling(config, len(loader)),
+            **{name: config[name] for name in FIT},
+        )
+    except UsageError:
+        if first and not any(folder.checkpoints.iterdir()):
+            folder.empty()  # nothing was trained, and the command can be given again
+        raise
+    return folder.path
+
+
+def begin_run(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> None:
+    """Make the run folder with its settings, and say what is about to be trained."""
+    stored = stored_settings(config)
+    start_run(config["out"], stored, overwrite=config["overwrite"], resume=config["resume"])
+    say(
+        f"{stored['method']['name']}: {len(images)} images of '{images.word}' at {encoder.config.load_size} px, "
+        f"{encoder.config.name} with {encoder.feature_dim} features"
+    )
+
+
+def training_loader(config: dict[str, Any], images: "ImageSet", size: int, folder: RunFolder) -> "ImageLoader":
+    """Batches for this one of the processes that train together, of images that are kept where ``cache`` says.
+
+    Args:
+        config: The settings.
+        images: The images.
+        size: Short side at which they are read, pixels.
+        folder: Of the run, where those are listed that cannot be read.
+    """
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.cache import cached
+    from ssl_toolkit.data.loader import ImageLoader
+
+    rank, device = launched_rank(), own_device(config["accelerator"])
+    bad = BadImages(images, folder.bad_images(rank), config["max_bad_rate"])
+    shown = config["progress"] and rank == 0
+    return ImageLoader(
+        cached(images, size, bad, config["cache"], config["workers"], shown, device),
         size,
         batch_size=config["batch_size"],
         shuffle=True,
@@ -286,28 +312,22 @@ def run(config: dict[str, Any], began: float) -> Path:
         workers=config["workers"],
         bad=bad,
         rank=rank,
-        world_size=world_size,
+        world_size=config["devices"],
         device=device,
     )
-    try:
-        fit(
-            method,
-            loader,
-            folder,
-            callbacks=[
-                *online_knn(config, images, encoder),
-                *collapse_doctor(config),
-                first_step(read, rank),
-                *config["callbacks"],
-            ],
-            compile=compiled,
-            **{name: config[name] for name in FIT},
-        )
-    except UsageError:
-        if rank == 0 and not any(folder.checkpoints.iterdir()):
-            folder.empty()  # nothing was trained, and the command can be given again
-        raise
-    return folder.path
+
+
+def worth_compiling(config: dict[str, Any], batches: int) -> bool:
+    """Whether encoder and views are compiled; says so where it was left open. `batches` are those of an epoch."""
+    from ssl_toolkit.training import WORTH_COMPILING
+
+    steps = batches * config["epochs"] // config["accumulate"]
+    on_gpu = own_device(config["accelerator"]).type == "cuda"
+    if config["compile"] != "auto" or not on_gpu or steps < WORTH_COMPILING:
+        return bool(config["compile"] == "always")
+    if launched_rank() == 0:
+        say(f"compiling encoder and views, worth it for {steps:,} steps: --compile never leaves it")
+    return True
 
 
 def own_device(accelerator: str) -> "torch.device":
@@ -319,11 +339,11 @@ def own_device(accelerator: str) -> "torch.device":
     return torch.device("cuda", launched_rank()) if on_cuda(accelerator) else torch.device("cpu")
 
 
-def first_step(since: float, rank: int) -> "pl.Callback":
+def first_step(since: float) -> "pl.Callback":
     """Says, in the first process, when the first step was done: compiling and choosing kernels come before that."""
     from pytorch_lightning.callbacks import LambdaCallback
 
-    waiting = [since] if rank == 0 else []
+    waiting = [since] if launched_rank() == 0 else []
 
     def tell(*_: Any) -> None:
         if waiting:

@@ -20,18 +20,19 @@ from ssl_toolkit.encoders import (
     Encoder,
     EncoderConfig,
     encoder_file,
+    encoder_from_file,
     encoder_metadata,
     load_encoder,
+    names_weights,
     save_encoder,
+    timm_weights,
 )
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.objects import describe
-from ssl_toolkit.pretrained import names_weights, timm_weights
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import launched_rank
 from ssl_toolkit.tasks.common import default_load_size
 from ssl_toolkit.tasks.run import Run
-from ssl_toolkit.weights import encoder_from_file
 
 if TYPE_CHECKING:
     from ssl_toolkit.data.image_set import ImageSet

@@ -167,7 +167,7 @@ def test_colours_are_measured_and_kept() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     method = made()
-    with pytest.raises(UsageError, match=r"give clips, --data clips:PATH:4"):
+    with pytest.raises(UsageError, match=r"not single images: give --data clips:PATH:4"):
         step(method, torch.rand(2, 3, 32, 32))
     grey = torch.rand(2, 4, 1, 32, 32).expand(-1, -1, 3, -1, -1).flatten(1, 2)
     for clip in (grey, torch.ones_like(grey) * torch.tensor([0.5, 0.4, 0.2]).repeat(4).view(12, 1, 1)):  # sepia too
@@ -275,8 +275,8 @@ def test_a_run_on_clips_and_its_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("clips:{}:1", r"at least 2 frames, .* has single images: give --data clips:PATH:4"),
-        ("{}", r"at least 2 frames, .* has single images: give --data clips:PATH:4"),
+        ("clips:{}:1", "takes clips of at least 2 frames, not single images: give --data clips:PATH:4"),
+        ("{}", "takes clips of at least 2 frames, not single images: give --data clips:PATH:4"),
         ("clips:{}:4:9", r"no clips in .*: it has 12 frames, a clip of 4 with stride 9 takes 28"),
     ],
 )

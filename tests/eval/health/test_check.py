@@ -17,7 +17,7 @@ from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.health.check import Trial, first_loss, lr_range, overfit
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
-from tests.conftest import small_config, tiny_heads
+from tests.conftest import frames_of, small_config, tiny_heads
 
 
 def batches(count: int, size: int = 16, frames: int = 1) -> list[Batch]:
@@ -29,7 +29,7 @@ def batches(count: int, size: int = 16, frames: int = 1) -> list[Batch]:
 def trial(found: Any = SimCLR, size: int = 16, **optimizer: Any) -> Trial:
     torch.manual_seed(0)
     heads = dict.fromkeys(tiny_heads(found), 64)
-    views = found.default_views(size, channels=3 * found.min_frames)
+    views = found.default_views(size, channels=3 * frames_of(found))
     method = found(Encoder(small_config(found, size)), views, OptimizerConfig(**optimizer), **heads)
     return Trial(method, images_per_step=16)
 
@@ -59,7 +59,7 @@ class Undefined(SimCLR):
 @pytest.mark.parametrize("name", installed_methods())
 def test_first_loss_of_every_method_passes(name: str) -> None:
     found = method_class(name)
-    check = first_loss(trial(found, size=32), batches(1, 32, found.min_frames))
+    check = first_loss(trial(found, size=32), batches(1, 32, frames_of(found)))
     assert check.passed is (None if check.expected is None else True), check
 
 

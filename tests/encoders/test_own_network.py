@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders.own_network import OwnNetwork
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.own_network import OwnNetwork
 
 PLAIN = EncoderConfig("", image_size=16, load_size=16, mean=(0.0,) * 3, std=(1.0,) * 3)
 

@@ -16,9 +16,8 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import nn
 
-from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder, save_encoder
+from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder, names_weights, save_encoder, timm_weights
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.pretrained import names_weights, timm_weights
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 

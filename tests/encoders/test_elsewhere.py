@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
+from ssl_toolkit.encoders.elsewhere import candidates, encoder_from_file, read_state
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.weights import candidates, encoder_from_file, read_state
 
 State = dict[str, Tensor]
 RESNET = EncoderConfig("resnet18", image_size=64, load_size=64)

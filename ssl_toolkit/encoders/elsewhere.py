@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders.config import EncoderConfig
+from ssl_toolkit.encoders.encoder import Encoder
+from ssl_toolkit.encoders.pretrained import names_weights
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-from ssl_toolkit.pretrained import names_weights
 
 State = dict[str, Tensor]
 

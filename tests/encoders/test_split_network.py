@@ -6,10 +6,10 @@ import torch
 
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.encoders import ConvNet, Encoder, EncoderConfig, load_encoder, save_encoder
+from ssl_toolkit.encoders.split_network import SplitNetwork, half_width
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.units import first_filters, map_layers
 from ssl_toolkit.eval.scores.finetune import layer_depths
-from ssl_toolkit.split import SplitNetwork, half_width
 
 # Name, features of both halves together, positions along a side of the last map.
 NETWORKS = [

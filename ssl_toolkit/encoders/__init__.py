@@ -1,0 +1,25 @@
+"""Encoders: what they are, how they are built, saved and loaded, and where their weights may come from."""
+
+from ssl_toolkit.encoders.config import IMAGENET_MEAN, IMAGENET_STD, Colours, EncoderConfig
+from ssl_toolkit.encoders.convnet import ConvNet
+from ssl_toolkit.encoders.elsewhere import encoder_from_file
+from ssl_toolkit.encoders.encoder import Encoder
+from ssl_toolkit.encoders.pretrained import names_weights, timm_weights
+from ssl_toolkit.encoders.saving import check_weights, encoder_file, encoder_metadata, load_encoder, save_encoder
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Colours",
+    "ConvNet",
+    "Encoder",
+    "EncoderConfig",
+    "check_weights",
+    "encoder_file",
+    "encoder_from_file",
+    "encoder_metadata",
+    "load_encoder",
+    "names_weights",
+    "save_encoder",
+    "timm_weights",
+]
