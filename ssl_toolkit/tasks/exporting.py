@@ -68,7 +68,7 @@ def export(
         UsageError: If there is no such encoder, the format does not fit it, or `out` is there or has another suffix.
         ToolkitError: If what was written cannot be loaded, or gives other features: nothing is kept then.
     """
-    from ssl_toolkit.formats import FORMATS, difference
+    from ssl_toolkit.encoders.formats import FORMATS, difference
     from ssl_toolkit.tasks.start import load_run_encoder
 
     kind, path = FORMATS[format], Path(out)

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_toolkit import formats
 from ssl_toolkit.cli import dispatch
-from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder, save_encoder
+from ssl_toolkit.encoders import Encoder, EncoderConfig, formats, load_encoder, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.tasks.exporting import export
 from ssl_toolkit.tasks.pretraining import pretrain

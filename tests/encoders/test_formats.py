@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders.formats import FORMATS, difference
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.formats import FORMATS, difference
 
 CONFIGS = {
     "small stem": EncoderConfig("resnet18", image_size=32, load_size=32),
