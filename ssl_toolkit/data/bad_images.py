@@ -6,7 +6,9 @@ import csv
 from pathlib import Path
 
 from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.errors import ToolkitError
+from ssl_toolkit.progress import progress_bar
 
 
 class BadImages:
@@ -14,9 +16,14 @@ class BadImages:
 
     Args:
         images: The image set that is being read.
-        file: CSV file with a path and a reason a line; existing lines are kept. None keeps the list in memory.
-        max_rate: Share of the image set that may be bad, in [0, 1].
+        file: CSV file with a path and a reason a line; lines of an earlier reading are kept, and do not count. None
+            keeps the list in memory.
+        max_rate: Share of the image set that may be bad, in [0, 1]; above 0, one image may, however few there are.
         total: Images that the share is of, where `images` are a part of them; None: all of `images`.
+
+    Attributes:
+        reasons: What has been found: why the image at a path cannot be read.
+        limit: How many may be bad.
     """
 
     def __init__(
@@ -24,11 +31,12 @@ class BadImages:
     ) -> None:
         self.images, self.file, self.max_rate = images, file, max_rate
         self.total = len(images) if total is None else total
+        self.limit = max(int(max_rate * self.total), int(max_rate > 0 and self.total > 1))
         self.reasons: dict[str, str] = {}
+        self._listed: set[str] = set()
         if file is not None and file.exists():
             with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
-                rows = [row for row in csv.reader(lines) if len(row) == 2]  # the last may be torn
-                self.reasons = dict(rows[1:])
+                self._listed = {row[0] for row in csv.reader(lines) if len(row) == 2}  # the last may be torn
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -37,22 +45,32 @@ class BadImages:
         """Add images by position, with the reason; each is listed once.
 
         Raises:
-            ToolkitError: If more than `max_rate` of the image set is bad.
+            ToolkitError: If more than `limit` are bad. Before that, all others are checked, so that the list is whole.
         """
+        before = len(self)
+        self._add(bad)
+        if before == len(self) or len(self) <= self.limit:
+            return
+        with progress_bar(len(self.images), "looking for more images that cannot be read", "image") as bar:
+            for index in range(len(self.images)):
+                try:
+                    self.images.check(index)
+                except BadImageError as error:
+                    self._add({index: error.reason})
+                bar.update()
+        path, reason = next(iter(self.reasons.items()))
+        listed = f"; all are listed in {self.file} (the rest was checked, mostly without decoding)" if self.file else ""
+        raise ToolkitError(
+            f"{len(self)} of the {self.total} images of '{self.images.word}' cannot be read, more than "
+            f"{self.max_rate:.1%}; the first is {path}: {reason}. Mend or remove them, or raise --max-bad-rate{listed}"
+        )
+
+    def _add(self, bad: dict[int, str]) -> None:
         new = {self.images.path(index): reason for index, reason in bad.items()}
         new = {path: reason for path, reason in new.items() if path not in self.reasons}
-        if not new:
-            return
         self.reasons |= new
-        if self.file is not None:
+        lines = [(path, reason) for path, reason in new.items() if path not in self._listed]
+        if self.file is not None and lines:
             fresh = not self.file.exists() or not self.file.stat().st_size
-            with self.file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as lines:
-                writer = csv.writer(lines)
-                writer.writerows(([("path", "reason")] if fresh else []) + list(new.items()))
-        if len(self) > self.max_rate * self.total:
-            path, reason = next(iter(self.reasons.items()))
-            raise ToolkitError(
-                f"{len(self)} of the {self.total} images of '{self.images.word}' cannot be read, more than "
-                f"{self.max_rate:.1%}; the first is {path}: {reason}. Mend or remove them, or raise --max-bad-rate"
-                + (f"; all are listed in {self.file}" if self.file else "")
-            )
+            with self.file.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                csv.writer(file).writerows(([("path", "reason")] if fresh else []) + lines)

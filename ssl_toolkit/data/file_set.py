@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_toolkit.data.image_set import ImageSet
-from ssl_toolkit.data.images import Pixels, check_channels, read_image
+from ssl_toolkit.data.images import Pixels, check_channels, check_image, read_image
 
 
 class PathList:
@@ -59,6 +59,10 @@ class FileSet(ImageSet):
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`."""
         return read_image(self._paths[index], size=size, channels=self.channels)
+
+    def check(self, index: int) -> None:
+        """As `ImageSet.check`."""
+        check_image(self._paths[index])
 
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""

@@ -78,6 +78,14 @@ class ImageSet(ABC):
             BadImageError: This image cannot be read.
         """
 
+    def check(self, index: int) -> None:
+        """Find out whether an image can be read, without decoding it where there is a cheaper way.
+
+        Raises:
+            BadImageError: It cannot.
+        """
+        self.load(index, None)
+
     @abstractmethod
     def path(self, index: int) -> str:
         """Where an image lies: a file's path, or a place in a set, ``"shapes:test#17"``; `open_item` reads both."""
@@ -155,3 +163,7 @@ class Subset(ImageSet):
     def load(self, index: int, size: int | None) -> Pixels:
         """Pixels (C, H, W) of the part's image `index`."""
         return self.images.load(int(self.rows[index]), size)
+
+    def check(self, index: int) -> None:
+        """As `ImageSet.check`."""
+        self.images.check(int(self.rows[index]))

@@ -52,6 +52,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112  # the EXIF tag
+_END_OF_JPEG = b"\xff\xd9"
 
 
 class BadImageError(ToolkitError):
@@ -108,6 +109,30 @@ def decode_image(content: bytes, *, size: int | None = None, channels: int = 3, 
         return _decoded(io.BytesIO(content), size, channels, max_pixels)
     except Exception as error:
         raise BadImageError("image in memory", _reason(error, max_pixels)) from error
+
+
+def check_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> None:
+    """Find out whether `read_image` can read a file, and decode it only if a look at its structure leaves doubts.
+
+    A JPEG that begins and ends as one, and a PNG all of whose checksums hold, count as readable. What a decoder alone
+    would stumble over, inside of such a JPEG, is not found.
+
+    Raises:
+        BadImageError: As `read_image`.
+    """
+    try:
+        _check_regular(os.fsdecode(path))
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=("JPEG", "PNG")) as image:
+                _check_pixels(image.size, max_pixels)
+                image.verify()  # of a PNG, up to its end
+            file.seek(-len(_END_OF_JPEG), os.SEEK_END)
+            whole = image.format == "PNG" or file.read() == _END_OF_JPEG
+    except Exception:
+        whole = False
+    if not whole:
+        read_image(path, max_pixels=max_pixels)
 
 
 def to_array(image: Image.Image, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pixels:

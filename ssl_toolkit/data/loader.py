@@ -86,7 +86,7 @@ class ImageLoader:
         self._length = full_batches(images, batch_size, world_size) if shuffle else -(-self.total // batch_size)
         self._whole, self._transform = shuffle if whole is None else whole, transform
         # More bad images than this end the run, so no search for a substitute need go further.
-        self._tries = int(self.bad.max_rate * self.total) + 2 if shuffle else 1
+        self._tries = self.bad.limit + 2 if shuffle else 1
         self._order = Order(self.total, batch_size, shuffle, seed, rank, world_size)
         longest = MAX_ASPECT * size if self._whole else size
         fetch = Fetch(images, size, longest, self._tries, seed, transform)

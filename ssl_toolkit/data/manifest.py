@@ -1,11 +1,13 @@
-"""A manifest: a table of paths and, if one likes, labels and splits."""
+"""A manifest: a table of paths and, if one likes, labels and splits, as spreadsheets and other programs write them."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import itertools
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,19 @@ from numpy.typing import NDArray
 from ssl_toolkit.data.file_set import FileSet, PathList
 from ssl_toolkit.data.image_set import Wanted
 from ssl_toolkit.errors import UsageError, unknown_name
+
+DELIMITERS = ",;\t"
+
+# Names of the columns in lower case, with _ for a space or hyphen; of several that are there, the first is taken.
+PATH = ("path", "filepath", "file_path", "image_path", "filename", "file_name", "image_name", "file", "image", "img")
+LABEL = ("label", "class", "category", "class_name", "target")
+SPLIT = ("split",)
+
+# In this order: the mark of UTF-32 begins like that of UTF-16.
+_MARKS = (
+    *((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32")),
+    *((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16")),
+)
 
 
 def open_manifest(path: str, wanted: Wanted, split: str | None = None) -> FileSet:
@@ -25,12 +40,13 @@ def open_manifest(path: str, wanted: Wanted, split: str | None = None) -> FileSe
     labels: list[str] = []
     splits: list[str | None] = []
     try:
+        _refuse_wide(path)
         # utf-8-sig: spreadsheets write a byte order mark; surrogateescape: file names need not be UTF-8.
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            for row in _manifest_rows(path, csv.reader(file)):
-                names.append(os.fsencode(row["path"]))
-                labels.append(row.get("label", ""))
-                splits.append(row.get("split"))
+            for name, label, part in _rows(path, file):
+                names.append(os.fsencode(name))
+                labels.append(label or "")
+                splits.append(part)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     if not names:
@@ -53,20 +69,63 @@ def _rows_of_split(path: str, split: str, splits: list[str | None]) -> list[int]
     return chosen
 
 
-def _manifest_rows(path: str, reader: Any) -> Iterator[dict[str, str]]:
+def _refuse_wide(path: str) -> None:
+    """Refuse what spreadsheets call Unicode: by its mark, or by the null byte that half of a Latin letter is."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    wide = next((name for mark, name in _MARKS if start.startswith(mark)), "UTF-16" if b"\0" in start[:2] else None)
+    if wide:
+        raise UsageError(f"{path}: it is {wide}: save it as UTF-8")
+
+
+def _rows(path: str, file: TextIO) -> Iterator[tuple[str, str | None, str | None]]:
+    """Path, label and split of each row; None where there is no such column."""
+    header = file.readline()
+    reader = csv.reader(itertools.chain([header], file), delimiter=_delimiter(header))
     try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        if "path" not in columns:
+        columns = _plain(next(reader, []))
+        places = [_place(columns, names) for names in (PATH, LABEL, SPLIT)]
+        if places[0] is None:
             found = ascii(", ".join(columns))[:120]  # ascii: it may be a binary file
-            raise UsageError(f"{path} line 1: no column 'path' in the header, which is {found}")
+            raise UsageError(
+                f"{path} line 1: no column 'path' in the header, which is {found} (or {', '.join(PATH[1:])})"
+            )
         for row in reader:
             if not row:
                 continue
+            line = f"{path} line {reader.line_num}"
             if len(row) != len(columns):
-                raise UsageError(f"{path} line {reader.line_num}: {len(row)} fields, the header has {len(columns)}")
-            cells = {column: cell.strip() for column, cell in zip(columns, row, strict=True)}
-            if not cells["path"] or "\0" in cells["path"]:
-                raise UsageError(f"{path} line {reader.line_num}: the path is empty or holds a null byte")
-            yield cells
+                raise UsageError(f"{line}: {len(row)} fields, the header has {len(columns)}")
+            name, label, split = (None if place is None else row[place].strip() for place in places)
+            if not name or "\0" in name:
+                raise UsageError(f"{line}: the path is empty or holds a null byte")
+            foreign = [text for text in (name, label, split) if text and not _is_utf8(text)]
+            # The name of a file may be any bytes, if there is such a file.
+            if foreign and not (foreign == [name] and os.path.lexists(os.path.join(os.path.dirname(path), name))):
+                reading = foreign[-1].encode(errors="surrogateescape").decode("cp1252", errors="replace")
+                raise UsageError(f"{line}: not UTF-8, as Windows-1252 it reads {reading!r}: save the file as UTF-8")
+            yield name, label, split
     except csv.Error as error:
         raise UsageError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def _delimiter(header: str) -> str:
+    """What separates the columns: what makes one of them name a path, else a comma."""
+    return next((each for each in DELIMITERS if _place(_plain(header.split(each)), PATH) is not None), ",")
+
+
+def _plain(columns: list[str]) -> list[str]:
+    return [name.strip(' "\r\n').lower().replace(" ", "_").replace("-", "_") for name in columns]
+
+
+def _place(columns: list[str], names: tuple[str, ...]) -> int | None:
+    return next((columns.index(name) for name in names if name in columns), None)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether text that was read with surrogateescape holds none of the bytes that it stands for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -34,6 +34,7 @@ NAMES: dict[str, Opener] = {
 # What a file is by its suffix; the opener gets the path.
 FILES: dict[str, Opener] = {
     ".csv": open_manifest,
+    ".tsv": open_manifest,
     ".npy": open_array_file,
     ".npz": open_array_file,
 }
@@ -50,8 +51,9 @@ def open_images(
             - ``shapes:train``, ``shapes:test``, ``shapes:train:2000``: rendered, the number is the count;
             - a data set of torchvision and its split, ``cifar10:train`` (all: `torchvision_names`);
             - a folder, searched for images at any depth;
-            - a manifest ``list.csv`` with a column ``path`` (relative to the manifest) and, if you like, ``label`` and
-              ``split``; ``list.csv:val`` takes one split;
+            - a manifest ``list.csv`` or ``list.tsv``, in UTF-8, with a column ``path`` (relative to the manifest) and,
+              if you like, ``label`` and ``split``; ``list.csv:val`` takes one split. Columns are separated by commas,
+              semicolons or tabs, and may have other usual names, such as ``file_name``, ``image`` and ``class``;
             - an array ``images.npy`` or ``images.npz`` (key ``images``, ``x`` or ``data``, and ``labels`` or ``y``):
               (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or floats in [0, 1]; any number of channels.
               A ``.npy`` is mapped, a ``.npz`` is read into memory;

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import struct
 import zlib
@@ -15,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from ssl_toolkit.data import images
 from ssl_toolkit.data.images import (
     BadImageError,
+    check_image,
     convert_channels,
     decode_image,
     read_image,
@@ -40,6 +42,9 @@ def reason(path: str | Path, **options: object) -> str:
     with pytest.raises(BadImageError) as caught:
         read_image(path, **options)
     assert caught.value.path == os.fspath(path)
+    if "size" not in options:
+        with pytest.raises(BadImageError, match=re.escape(caught.value.reason)):
+            check_image(path, **options)
     return caught.value.reason
 
 
@@ -310,6 +315,29 @@ def test_truncated_files_are_bad(tmp_path, name, size):
     for share in (0.9, 0.5, 0.1):
         path.write_bytes(data[: int(share * len(data))])
         assert 0 < len(reason(path, size=size)) <= 200
+
+
+def test_whole_files_are_checked_without_decoding(tmp_path, monkeypatch):
+    files = [save(photo(40, 30), tmp_path / name) for name in ("a.jpg", "a.png", "a.webp", "a.tiff")]
+    files.append(tmp_path / "padded.jpg")
+    files[-1].write_bytes(files[0].read_bytes() + bytes(9))
+    decoded = []
+
+    def decode(path, **options):
+        decoded.append(path)
+        return read_image(path, **options)
+
+    monkeypatch.setattr(images, "read_image", decode)
+    for file in files:
+        check_image(file)
+    assert decoded == files[2:]  # the others can only be known so
+
+
+def test_damage_inside_of_a_png_is_found_without_decoding(tmp_path):
+    content = bytearray(save(photo(40, 30), tmp_path / "a.png").read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    assert reason(tmp_path / "a.png")
 
 
 def test_flipped_bytes_never_leave_as_another_error(tmp_path):

@@ -51,7 +51,10 @@ def test_manifest_with_numbers_as_labels(tmp_path):
     ("text", "message"),
     [
         ("", "list.csv line 1: no column 'path'"),
-        ("file,label\na.png,cat\n", "list.csv line 1: no column 'path' in the header, which is 'file, label'"),
+        (
+            "fille;label\na.png;cat\n",
+            "list.csv line 1: no column 'path' in the header, which is 'fille;label' (or filepath,",
+        ),
         ("path,label\n", "list.csv: no rows"),
         ("path,label\na.png,cat\nb.png\n", "list.csv line 3: 1 fields, the header has 2"),
         ("path,label\na.png,cat\nb.png,cat,dog\n", "list.csv line 3: 3 fields, the header has 2"),
@@ -72,9 +75,76 @@ def test_manifest_split_that_is_not_there(tmp_path):
     assert "line 1: no column 'split' in the header, but 'train' is asked for" in refusal(f"{word}:train")
 
 
-def test_manifest_names_need_not_be_utf8(tmp_path):
-    images = open_images(manifest(tmp_path, "path\n\xe4.png\n", encoding="latin-1"))
-    assert os.fsencode(images.path(0)).endswith(b"/\xe4.png")
+def test_manifest_names_of_files_that_are_there_need_not_be_utf8(tmp_path):
+    word = manifest(tmp_path, "path,label,note\nx/\xe4.png,cat,\xe4\n", encoding="latin-1")
+    assert "line 2: not UTF-8, as Windows-1252 it reads 'x/ä.png'" in refusal(word)
+    (tmp_path / "x").mkdir()
+    try:
+        (tmp_path / os.fsdecode(b"x/\xe4.png")).touch()
+    except OSError:
+        pytest.skip("the file system wants UTF-8")
+    assert os.fsencode(open_images(word).path(0)).endswith(b"/x/\xe4.png")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("utf-16", "list.csv: it is UTF-16: save it as UTF-8"),
+        ("utf-16-le", "list.csv: it is UTF-16"),
+        ("utf-16-be", "list.csv: it is UTF-16"),
+        ("utf-32", "list.csv: it is UTF-32"),
+        ("cp1252", "list.csv line 3: not UTF-8, as Windows-1252 it reads 'München': save the file as UTF-8"),
+    ],
+)
+def test_manifest_in_another_encoding(tmp_path, encoding, message):
+    text = "path,label,split\na.png,Ulm,test\nb.png,{},test\n"
+    paint(tmp_path / "b.png")
+    assert message in refusal(manifest(tmp_path, text.format("München"), encoding=encoding))
+    assert open_images(manifest(tmp_path, text.format("München"))).classes == ["München", "Ulm"]
+
+
+def test_manifest_split_in_another_encoding(tmp_path):
+    assert "line 2: not UTF-8, as Windows-1252 it reads 'prüf'" in refusal(
+        manifest(tmp_path, "path,split\na.png,prüf\n", encoding="latin-1")
+    )
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv"])
+def test_manifest_delimiters(tmp_path, delimiter, name):
+    others = "".join({",", ";", "\t"} - {delimiter})
+    rows = [
+        ["note", "path", "label", "split"],
+        ["", f"a{others}.png", "dog", "val"],
+        ["x", "b.png", f"c{others}d", "test"],
+    ]
+    with open(tmp_path / name, "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    images = open_images(str(tmp_path / name))
+    assert images.classes == [f"c{others}d", "dog"]
+    assert images.labels.tolist() == [1, 0]
+    assert names(images, tmp_path) == [f"a{others}.png", "b.png"]
+    assert names(open_images(f"{tmp_path / name}:test"), tmp_path) == ["b.png"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize(
+    "path", ["image", "filename", "file_name", "File Name", "filepath", "FilePath", "image-path", "file"]
+)
+@pytest.mark.parametrize("label", ["class", "category", "Class Name", "label"])
+def test_manifest_usual_names_of_columns(tmp_path, path, label, quote):
+    header = ";".join(f"{quote}{name}{quote}" for name in ("id", label, path))
+    images = open_images(manifest(tmp_path, f"{header}\n1;dog;a.png\n2;cat;b.png\n"))
+    assert images.classes == ["cat", "dog"]
+    assert images.labels.tolist() == [1, 0]
+    assert names(images, tmp_path) == ["a.png", "b.png"]
+
+
+def test_manifest_of_several_usual_names_the_first_is_taken(tmp_path):
+    images = open_images(manifest(tmp_path, "image,class,filename,label,path\n1,x,2,y,3\n"))
+    assert (names(images, tmp_path), images.classes) == (["3"], ["y"])
+    images = open_images(manifest(tmp_path, "image,category,filename,class\n1,x,2,y\n"))
+    assert (names(images, tmp_path), images.classes) == (["2"], ["y"])
 
 
 def test_long_manifest_counts_lines_of_quoted_cells(tmp_path):
