@@ -187,8 +187,8 @@ def test_plot(folder: Path) -> None:
         assert succeed(*words, *options).strip() == str(picture)
         with Image.open(picture) as drawn:
             assert drawn.format == "PNG"
-    from ssl_toolkit.cli.plot import PICTURES
     from ssl_toolkit.eval.pictures.plots import PLOTS
+    from ssl_toolkit.tasks.plotting import PICTURES
 
     assert set(PICTURES) == set(PLOTS)
 

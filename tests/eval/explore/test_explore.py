@@ -34,7 +34,7 @@ needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromiu
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of twenty images of two classes, of which one is gone since then, and a secret beside them."""
-    from ssl_toolkit.cli.index import index
+    from ssl_toolkit.tasks.indexing import index
 
     folder = tmp_path_factory.mktemp("explore")
     generator = np.random.default_rng(0)
