@@ -64,11 +64,11 @@ COLUMNS = {
 
 def ask(images: str, run: RunFolder) -> None:
     """Keep the scalars of the method's own step on held-out images, as it is trained and as it was before."""
-    from ssl_toolkit.cli.doctor import doctor
     from ssl_toolkit.data.image_set import ImageSet
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.eval.health.measures import examine_method
     from ssl_toolkit.tasks.assembly import assemble
+    from ssl_toolkit.tasks.doctor import doctor
     from ssl_toolkit.tasks.pretraining import settings_of
     from ssl_toolkit.training import prepare
 
@@ -87,8 +87,8 @@ def ask(images: str, run: RunFolder) -> None:
 
 def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
     """Train the encoder of another run from random weights on all labels, and score its features."""
-    from ssl_toolkit.cli.finetune import finetune
     from ssl_toolkit.tasks.evaluation import evaluate
+    from ssl_toolkit.tasks.finetuning import finetune
     from ssl_toolkit.training import native_bf16
 
     if (run.path / SCORES).exists():

@@ -8,17 +8,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ssl_toolkit.cli.finetune import finetune
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.encoders import Encoder, load_encoder
     from ssl_toolkit.eval.scores.finetune import load_classifier
     from ssl_toolkit.eval.search.estimator import ImageEmbedder
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.method import Method
+    from ssl_toolkit.tasks.checking import check
+    from ssl_toolkit.tasks.comparing import compare
+    from ssl_toolkit.tasks.doctor import doctor
+    from ssl_toolkit.tasks.embedding import embed
     from ssl_toolkit.tasks.evaluation import evaluate
+    from ssl_toolkit.tasks.exploring import explore
     from ssl_toolkit.tasks.exporting import export
+    from ssl_toolkit.tasks.finetuning import finetune
+    from ssl_toolkit.tasks.indexing import index, merge
+    from ssl_toolkit.tasks.plotting import plot
     from ssl_toolkit.tasks.pretraining import pretrain
+    from ssl_toolkit.tasks.propagating import propagate
+    from ssl_toolkit.tasks.reporting import report
+    from ssl_toolkit.tasks.retrieving import retrieval
     from ssl_toolkit.tasks.run import Run
+    from ssl_toolkit.tasks.searching import search
+    from ssl_toolkit.tasks.settings import Weights
+    from ssl_toolkit.tasks.viewing import draw_views
 
 __all__ = [
     "EmbeddingIndex",
@@ -26,13 +39,27 @@ __all__ = [
     "ImageEmbedder",
     "Method",
     "Run",
+    "Weights",
+    "check",
+    "compare",
+    "doctor",
+    "draw_views",
+    "embed",
     "evaluate",
+    "explore",
     "export",
     "finetune",
+    "index",
     "load_classifier",
     "load_encoder",
+    "merge",
     "open_images",
+    "plot",
     "pretrain",
+    "propagate",
+    "report",
+    "retrieval",
+    "search",
 ]
 
 _HOMES = {
@@ -41,13 +68,27 @@ _HOMES = {
     "ImageEmbedder": "ssl_toolkit.eval.search.estimator",
     "Method": "ssl_toolkit.method",
     "Run": "ssl_toolkit.tasks.run",
+    "Weights": "ssl_toolkit.tasks.settings",
+    "check": "ssl_toolkit.tasks.checking",
+    "compare": "ssl_toolkit.tasks.comparing",
+    "doctor": "ssl_toolkit.tasks.doctor",
+    "draw_views": "ssl_toolkit.tasks.viewing",
+    "embed": "ssl_toolkit.tasks.embedding",
     "evaluate": "ssl_toolkit.tasks.evaluation",
     "export": "ssl_toolkit.tasks.exporting",
-    "finetune": "ssl_toolkit.cli.finetune",
+    "explore": "ssl_toolkit.tasks.exploring",
+    "finetune": "ssl_toolkit.tasks.finetuning",
+    "index": "ssl_toolkit.tasks.indexing",
     "load_classifier": "ssl_toolkit.eval.scores.finetune",
     "load_encoder": "ssl_toolkit.encoders",
+    "merge": "ssl_toolkit.tasks.indexing",
     "open_images": "ssl_toolkit.data.sources",
+    "plot": "ssl_toolkit.tasks.plotting",
     "pretrain": "ssl_toolkit.tasks.pretraining",
+    "propagate": "ssl_toolkit.tasks.propagating",
+    "report": "ssl_toolkit.tasks.reporting",
+    "retrieval": "ssl_toolkit.tasks.retrieving",
+    "search": "ssl_toolkit.tasks.searching",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def _named_logger(name: str, folder: Path) -> Logger:
         return loggers.TensorBoardLogger(folder, name="tensorboard", version="")
     if name == "wandb":
         return loggers.WandbLogger(name=folder.name, save_dir=folder, project="ssl-toolkit")
-    return loggers.MLFlowLogger("ssl-toolkit", folder.name, save_dir=str(folder / "mlruns"))
+    # Its newer versions refuse folders of files.
+    place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
+    return loggers.MLFlowLogger("ssl-toolkit", folder.name, tracking_uri=place)
 
 
 class CsvLog(Logger):

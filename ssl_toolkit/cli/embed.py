@@ -1,74 +1,13 @@
 """``ssl-toolkit embed``: features of images, on disk."""
 
-from pathlib import Path
-from typing import Literal
-
 from ssl_toolkit.cli.parser import Parser
-from ssl_toolkit.errors import UsageError
-
-
-def embed(
-    run: str,
-    data: str,
-    out: str,
-    overwrite: bool = False,
-    architecture: str | None = None,
-    weights_key: str | None = None,
-    image_size: int | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    labels: Literal["auto", "folder", "none"] = "auto",
-    workers: int = 2,
-    data_root: str = "data",
-    max_bad_rate: float = 0.01,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    progress: bool = True,
-) -> Path:
-    """Write the features of images to a folder: features.npy, labels.npy, index.npy, paths.jsonl.
-
-    Args:
-        run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
-            `architecture`).
-        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
-        out: The folder to make.
-        overwrite: Whether features in `out` may be replaced.
-        architecture: Timm architecture (or convnet) of a file of weights of another project; `run` is that file.
-        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
-        image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
-        mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
-        std: Standard deviation likewise.
-        labels: Whether subfolders of a folder are classes; auto: if they look like it.
-        workers: Processes that read images.
-        data_root: Folder of torchvision's data sets.
-        max_bad_rate: Share of images that may be unreadable, in [0, 1]; they are listed in bad_images.csv.
-        device: Where images are encoded.
-        progress: Whether a progress bar is shown.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UsageError: If the encoder or the data do not exist, or `out` holds features already.
-    """
-    from ssl_toolkit.files import make_folder
-    from ssl_toolkit.tasks.common import encode_all, open_loader
-    from ssl_toolkit.tasks.start import load_run_encoder
-
-    folder = Path(out)
-    if (folder / "features.npy").exists() and not overwrite:
-        raise UsageError(f"--out {out} holds features already: name another folder, or give --overwrite")
-    encoder, _ = load_run_encoder(run, architecture, weights_key, image_size, mean, std)
-    loader = open_loader(
-        encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
-        progress=progress, bad_images_file=folder / "bad_images.csv",
-    )  # fmt: skip
-    make_folder(folder, "--out")
-    encode_all(encoder, loader, device, progress, folder)
-    return folder
+from ssl_toolkit.cli.weights import add_weights, packed
+from ssl_toolkit.tasks.embedding import embed
 
 
 def main(argv: list[str]) -> None:
     """The command."""
-    settings = Parser("embed", embed, positional=("run",)).parse(argv)
+    parser = add_weights(Parser("embed", embed, positional=("run",)))
+    settings = parser.parse(argv)
     if settings is not None:
-        print(embed(**settings))
+        print(embed(**packed(settings)))

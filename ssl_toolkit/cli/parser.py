@@ -68,7 +68,7 @@ class Parser(ArgumentParser):
         """Add a parameter of the function that is given by its place, or as an option of one or more words."""
         documented = re.search(rf"^ +{name}: (.+(\n {{12,}}.+)*)", self.function.__doc__ or "", re.MULTILINE)
         options: dict[str, Any] = {"type": str, "help": " ".join(documented[1].split()) if documented else None}
-        if str(self.function.__annotations__[name]).startswith("list"):
+        if str(self.function.__annotations__[name]).startswith(("list", "collections.abc.Sequence")):
             options["nargs"] = "+"
         self.add_argument(option or name, **options)
 
@@ -127,7 +127,10 @@ class Parser(ArgumentParser):
 
 
 def print_found(
-    parser: Parser, argv: Sequence[str], about_json: str, text: Callable[[dict[str, Any], Any], str]
+    parser: Parser,
+    argv: Sequence[str],
+    about_json: str,
+    text: Callable[[dict[str, Any], Any], str] = lambda settings, found: str(found),
 ) -> Any:
     """Run a command's function and print what it found: as text or, with ``--json``, as JSON; return it.
 

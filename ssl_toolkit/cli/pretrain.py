@@ -1,7 +1,6 @@
 """``ssl-toolkit pretrain``: images in, a run folder with an encoder out."""
 
 import time
-from typing import Literal
 
 from ssl_toolkit.cli.parser import Parser, config_file, normalize, option_value, read_config, with_config_to_resume
 from ssl_toolkit.errors import UsageError
@@ -16,8 +15,6 @@ from ssl_toolkit.tasks.settings import EncoderOptions
 GROUPS = ("method", "encoder", "optimizer")
 NESTED = (*GROUPS, "views")
 OBJECTS = (*NESTED, "data", "out", "callbacks", "logger")  # in Python more than words
-
-LoggerName = Literal["auto", "csv", "tensorboard", "wandb", "mlflow"]
 
 
 def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
@@ -36,7 +33,8 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
     )
     parser.add_argument("--data", type=str, required=True, help=about)
     about = "where metrics go besides metrics.csv; auto: tensorboard, if it is installed"
-    parser.add_argument("--logger", type=LoggerName, default="auto", help=about)
+    # Without a type, for a run that is resumed may have a list of them; `check_logger` refuses what is none.
+    parser.add_argument("--logger", default="auto", metavar="{auto,csv,tensorboard,wandb,mlflow}", help=about)
     found = None if method is None else method_class(method)
     names = ", ".join(installed_methods())
     about = f"the method: {names}, or a class path; with it, --help also lists the method's own options"

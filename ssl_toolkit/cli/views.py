@@ -1,82 +1,7 @@
 """``ssl-toolkit views``: a picture of what a recipe makes of images."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
 from ssl_toolkit.cli.parser import Parser, normalize, option_value
-from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ssl_toolkit.augment import Views
-
-
-def recipes() -> dict[str, "Callable[..., Views]"]:
-    """The recipes of `ssl_toolkit.augment`, by their names without ``_views``."""
-    from ssl_toolkit import augment
-
-    names = [name for name in augment.__all__ if name.endswith("_views")]
-    return {name.removesuffix("_views"): getattr(augment, name) for name in names}
-
-
-def draw_views(
-    data: str,
-    recipe: str,
-    out: str = "views.png",
-    size: int | None = None,
-    load_size: int | None = None,
-    images: int = 8,
-    seed: int = 0,
-    options: dict[str, Any] | None = None,
-    channels: int | None = None,
-    labels: Literal["auto", "folder", "none"] = "auto",
-    data_root: str = "data",
-) -> Path:
-    """Draw images and the views that a recipe makes of them.
-
-    Args:
-        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train.
-        recipe: Name of a recipe: simclr, cifar, moco_v1, moco_v2, moco_v3, byol, multicrop, swav or pretext.
-        out: The PNG file.
-        size: Side of a view, in pixels; if not given, what the images have, at most 224.
-        load_size: Short side to which images are resized when read; if not given, size under 64 px, 8/7 of it above.
-        images: How many images, drawn at random.
-        seed: Decides which images, and the draws.
-        options: Options of the recipe.
-        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
-        labels: How a folder is read; labels are not shown.
-        data_root: Folder of torchvision's data sets.
-
-    Returns:
-        The picture.
-
-    Raises:
-        UsageError: If there is no such recipe, no such images, or the picture cannot be written.
-        ToolkitError: If none of the images can be read.
-    """
-    if not 1 <= images <= 64:
-        raise UsageError(f"--images is {images}: it must be from 1 to 64")
-    from ssl_toolkit.data.image_set import read_some
-    from ssl_toolkit.data.sources import open_images
-    from ssl_toolkit.eval.pictures.png import write_figure
-    from ssl_toolkit.eval.pictures.views import views_figure, views_of
-    from ssl_toolkit.randomness import derive_seed, numpy_generator
-    from ssl_toolkit.tasks.common import default_load_size, natural_size
-
-    known = recipes()
-    if recipe not in known:
-        raise unknown_name("recipe", recipe, known)
-    source = open_images(data, root=data_root, labels=labels, channels=channels)
-    size = size or natural_size(source)
-    made = known[recipe](size, channels=source.channels, **(options or {}))
-    order = numpy_generator(seed, "views").permutation(len(source))
-    read = read_some(source, order, images, load_size or default_load_size(size))
-    if not read:
-        raise ToolkitError(f"none of the images of '{data}' can be read")
-    figure = views_figure(read, views_of(read, made, derive_seed(seed, "views")))
-    write_figure(figure, out, "--out")
-    return Path(out)
+from ssl_toolkit.tasks.viewing import draw_views, recipe_named
 
 
 def main(argv: list[str]) -> None:
@@ -85,10 +10,7 @@ def main(argv: list[str]) -> None:
     recipe = option_value(argv, "recipe")
     parser = Parser("views", draw_views, skip=("options",))
     if recipe is not None:
-        known = recipes()
-        if recipe not in known:
-            raise unknown_name("recipe", recipe, known)
-        parser.add_function_arguments(known[recipe], "views", skip={"size", "channels"})
+        parser.add_function_arguments(recipe_named(recipe), "views", skip={"size", "channels"})
     settings = parser.parse(argv)
     if settings is not None:
         options = settings.pop("views", None)

@@ -90,6 +90,6 @@ class OwnNetwork(nn.Module):
             elif weights := [weight for weight, _ in part.named_parameters(recurse=False)]:
                 raise UsageError(
                     f"encoder {self.described} has no random weights to compare with: '{name}', which holds "
-                    f"'{weights[0]}', has no reset_parameters(); leave the baselines out"
+                    f"'{weights[0]}', has no reset_parameters()"
                 )
         return fresh

@@ -21,9 +21,13 @@ from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.encoders.weights_file import versions
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.features.baselines import random_weights
 from ssl_toolkit.eval.features.extraction import Features, extract
+from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe
+from ssl_toolkit.progress import say
+from ssl_toolkit.tasks.settings import AnyIndex, AnyTrained, Weights
 
 
 def pick_device(name: str) -> torch.device:
@@ -72,29 +76,48 @@ def default_patch_size(name: str, size: int) -> int:
     return 0 if patch == own else patch
 
 
+def open_index(index: AnyIndex, argument: str = "index") -> EmbeddingIndex:
+    """An index, which may be open already; `argument` is what asked for it.
+
+    Raises:
+        UsageError: If there is none, or it is something else.
+    """
+    if isinstance(index, EmbeddingIndex):
+        return index
+    if not isinstance(index, str | os.PathLike):
+        raise UsageError(f"{argument} is {describe(index)}: give an index folder or an EmbeddingIndex")
+    return EmbeddingIndex.load(index)
+
+
 def open_loader(
-    encoder: Encoder,
-    data: Any,
-    *,
-    data_root: str,
-    labels: Labels,
-    **options: Any,
+    encoder: Encoder, data: Any, *, data_root: str, labels: Labels, argument: str = "data", **options: Any
 ) -> ImageLoader:
-    """The images of `data` in their order; options as of `image_loader`.
+    """The images of `data` in their order; see `open_stills`, options as of `image_loader`.
 
     Raises:
         UsageError: If there are no such images, or a number is out of range.
     """
-    return image_loader(encoder, open_stills(encoder, data, data_root=data_root, labels=labels), **options)
+    images = open_stills(encoder, data, data_root=data_root, labels=labels, argument=argument)
+    return image_loader(encoder, images, **options)
 
 
-def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels) -> ImageSet:
+def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels, argument: str = "data") -> ImageSet:
     """The images of `data` with the channels that `encoder` wants.
+
+    Args:
+        encoder: What they are for.
+        data: See `open_images`.
+        data_root: Folder of torchvision's data sets.
+        labels: How a folder is read.
+        argument: What `data` is to the user.
 
     Raises:
         UsageError: If there are no such images, or they are clips.
     """
-    images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    try:
+        images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+    except UsageError as error:
+        raise UsageError(re.sub("^data(?= is | <|:)", argument, str(error))) from error
     if images.frames > 1:
         raise UsageError(
             f"'{images.word}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1"
@@ -156,18 +179,28 @@ def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: boo
     )
 
 
+def random_baseline(encoder: Encoder, seed: int) -> dict[str, Encoder]:
+    """The encoder with random weights, by its name in results; nothing of one that cannot have any, which is said."""
+    try:
+        return {"random": random_weights(encoder, seed)}
+    except UsageError as error:
+        say(f"no baseline: {error}")
+        return {}
+
+
 class Results:
-    """What a command that scores an encoder leaves behind, with what is needed to believe it; its time starts here.
+    """What a task that scores an encoder leaves behind, with what is needed to believe it; its time starts here.
 
     Args:
-        path: Run folder or file of the encoder; of an object, there is a description.
+        run: Where the encoder is from; of an object, there is a description.
         encoder: It.
         metadata: Of its file.
         seed: Of the command.
     """
 
-    def __init__(self, path: object, encoder: Encoder, metadata: dict[str, str], seed: int) -> None:
+    def __init__(self, run: AnyTrained, encoder: Encoder, metadata: dict[str, str], seed: int) -> None:
         self.started, self.seed = time.time(), seed
+        path = Weights.of(run).path
         self.encoder = {
             "path": os.fspath(path) if isinstance(path, str | os.PathLike) else describe(path),
             "name": encoder.config.name,

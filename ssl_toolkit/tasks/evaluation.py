@@ -3,51 +3,90 @@
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.progress import say
+from ssl_toolkit.runs import RunFolder
+from ssl_toolkit.tasks.settings import AnyData, AnyPath, AnyTrained, Weights
+from ssl_toolkit.tasks.tables import Found, Table
 
 if TYPE_CHECKING:
-    from torch import nn
+    from ssl_toolkit.data.loader import ImageLoader
+    from ssl_toolkit.encoders import Encoder
 
-    AnyTrained: TypeAlias = str | os.PathLike[str] | nn.Module
-else:  # of the command line, words
-    AnyTrained = str
+    AnySets: TypeAlias = Sequence[str] | Mapping[str, AnyData | tuple[AnyData, AnyData]]
+else:
+    AnySets = list[str]
+
+
+class Scores(Found, dict[str, Any]):
+    """What results.json holds: encoder, protocol, and for each encoder the scores, accuracies in [0, 1].
+
+    Of several labelled sets the two latter are under their names in `sets`.
+    """
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a labelled set and encoder: their names (one set alone has none), and top-1 accuracy by protocol."""
+        from ssl_toolkit.eval.report.compare import sets_of
+
+        return [
+            {"set": name, "encoder": encoder, **{protocol: score["top1"] for protocol, score in scores.items()}}
+            for name, labelled in sets_of(self).items()
+            for encoder, scores in labelled["results"].items()
+        ]
+
+    def table(self) -> Table:
+        """Accuracies in percent."""
+        from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
+        from ssl_toolkit.eval.report.compare import sets_of
+        from ssl_toolkit.eval.scores.metrics import in_percent
+
+        sets = sets_of(self)
+        width = max(map(len, sets)) + 2 if any(sets) else 0
+        protocols = next(iter(sets.values()))["protocol"]["names"]
+        rows = [
+            ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) for p in protocols)]
+            for name, labelled in sets.items()
+            for number, (key, scores) in enumerate(labelled["results"].items())
+        ]
+        return Table(
+            ["", "top-1, %", *map(score_title, protocols)], rows, [f"<{width}", "<16", *(">15" for _ in protocols)]
+        )
 
 
 def evaluate(
     run: AnyTrained,
-    train: Any = None,
-    test: Any = None,
-    sets: list[str] | None = None,
+    train: AnyData | None = None,
+    test: AnyData | None = None,
+    sets: AnySets | None = None,
     protocol: str = "knn,linear",
     sgd_epochs: int = 100,
     sgd_lr: float = 0.1,
     sgd_schedule: Literal["cosine", "step"] = "cosine",
-    out: str | None = None,
+    out: AnyPath | None = None,
     baselines: bool = True,
     seed: int = 0,
-    architecture: str | None = None,
-    weights_key: str | None = None,
-    image_size: int | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
     max_bad_rate: float = 0.01,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Scores:
     """Score an encoder on labelled images, by kNN and linear probes on frozen features.
+
+    In Python, `run` may be whatever `load_run_encoder` takes (a module of your own without training is a baseline too),
+    `train` and `test` whatever `open_images` takes, and `sets` a mapping of names to (train, test) or train.
 
     Args:
         run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
             `architecture`); or a `Run`, or an `Encoder`.
-        train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train, or an object
-            of Python, see `open_images`).
+        train: Labelled images that vote and train the probe (a folder, a .csv, a word like cifar10:train).
         test: Labelled images that are classified, once; if not given, those of `train`, of which kNN leaves out one at
             a time and the probes hold out a fifth.
         sets: Several labelled sets instead of `train` and `test`, each NAME=TRAIN,TEST or NAME=TRAIN.
@@ -59,11 +98,6 @@ def evaluate(
         out: JSON file for the results; a run folder also keeps them in results.json.
         baselines: Whether random weights and raw pixels are scored too.
         seed: Decides the random weights.
-        architecture: Timm architecture (or convnet) of a file of weights of another project; `run` is that file.
-        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
-        image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
-        mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
-        std: Standard deviation likewise.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -73,84 +107,118 @@ def evaluate(
         progress: Whether progress bars are shown.
 
     Returns:
-        The results: encoder, protocol, and for each encoder the scores, accuracies in [0, 1]; of several labelled sets
-        the two latter under their names in `sets`.
+        The results; they print as a table.
 
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
     """
-    from ssl_toolkit.eval.features.baselines import pixels, random_weights
-    from ssl_toolkit.eval.scores.protocol import check_protocols, match_labels, score
-    from ssl_toolkit.files import make_folder
-    from ssl_toolkit.runs import RunFolder
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
 
-    labelled = labelled_sets(train, test, sets)
-    protocols = [name.strip() for name in protocol.split(",")]
-    check_protocols(protocols)
-    if sgd_epochs < 1:
-        raise UsageError(f"--sgd-epochs is {sgd_epochs}: it must be at least 1")
-    if not sgd_lr > 0:
-        raise UsageError(f"--sgd-lr is {sgd_lr}: it must be above 0")
-    folder = RunFolder(run) if isinstance(run, str | os.PathLike) and Path(run).is_dir() else None
+    labelled, protocols = labelled_sets(train, test, sets), _protocols(protocol, sgd_epochs, sgd_lr, sgd_schedule)
+    folder, files = _files(run, out)
+    encoder, metadata = load_run_encoder(run, next(iter(labelled.values()))[0], data_root)
+    results = Results(run, encoder, metadata, seed)
+    reader = partial(
+        open_loader, encoder, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
+        progress=progress,
+    )  # fmt: skip
+    if len(labelled) > 1:
+        dict(_opened(labelled, reader, folder, "none"))  # what is wrong is said before the first is scored
+    place = pick_device(device)
+    encoders = {"trained": encoder.to(place), **(_baselines(encoder, seed) if baselines else {})}
+    scored: Callable[..., dict[str, Any]] = partial(
+        _scored, encoders, protocols, view=encoder.eval_view(), device=place, progress=progress
+    )
+    found = {name: scored(name, *loaders) for name, loaders in _opened(labelled, reader, folder, "auto")}
+    return Scores(results.write({"sets": found} if sets else found[""], files))
+
+
+def _protocols(names: str, epochs: int, lr: float, schedule: str) -> dict[str, dict[str, Any]]:
+    """The protocols that are asked for, each with its options: those of sgd."""
+    from ssl_toolkit.eval.scores.protocol import check_protocols
+
+    protocols: dict[str, dict[str, Any]] = {name.strip(): {} for name in names.split(",")}
+    check_protocols(list(protocols))
+    if epochs < 1:
+        raise UsageError(f"--sgd-epochs is {epochs}: it must be at least 1")
+    if not lr > 0:
+        raise UsageError(f"--sgd-lr is {lr}: it must be above 0")
+    return protocols | ({"sgd": {"epochs": epochs, "lr": lr, "schedule": schedule}} if "sgd" in protocols else {})
+
+
+def _files(run: AnyTrained, out: AnyPath | None) -> tuple[RunFolder | None, list[Path]]:
+    """The run folder, if it is one, and the files that the results go to."""
+    from ssl_toolkit.files import make_folder
+
+    path = Weights.of(run).path
+    folder = RunFolder(path) if isinstance(path, str | os.PathLike) and Path(path).is_dir() else None
     files = [folder.results_file] if folder else []
     files += [Path(out)] if out else []
     for file in files:
         make_folder(file.parent, "--out")
         if file.is_dir():
             raise UsageError(f"--out {file} is a folder: name a file")
-    encoder, metadata = load_run_encoder(run, architecture, weights_key, image_size, mean, std)
-    results = Results(run, encoder, metadata, seed)
+    return folder, files
 
-    def loaders(name: str, cache: str) -> list[Any]:
-        """Of the images that vote and train probes and, if there are such, of those that are classified."""
-        opened: list[Any] = []
-        for part, word in zip(("train", "test"), labelled[name], strict=False):
+
+def _opened(
+    labelled: Mapping[str, list[Any]], reader: "Callable[..., ImageLoader]", folder: RunFolder | None, cache: str
+) -> "Iterator[tuple[str, list[ImageLoader]]]":
+    """Of each set, the images that vote and train probes and, if there are such, those that are classified."""
+    from ssl_toolkit.eval.scores.protocol import match_labels
+
+    for name, data in labelled.items():
+        opened: list[ImageLoader] = []
+        for part, images in zip(("train", "test"), data, strict=False):
             file = folder.path / f"bad_images_{name and name + '_'}{part}.csv" if folder else None
-            loader = open_loader(
-                encoder, word, bad_images_file=file, data_root=data_root, labels=labels, workers=workers,
-                max_bad_rate=max_bad_rate, progress=progress, cache=cache,
-            )  # fmt: skip
+            loader = reader(images, argument=part, bad_images_file=file, cache=cache)
             match_labels(loader.images, opened[0].images if opened else loader.images)
             opened.append(loader)
-        return opened
-
-    if len(labelled) > 1:
-        for name in labelled:
-            loaders(name, "none")  # what is wrong with the last one is said before the first one is scored
-    place = pick_device(device)
-    encoders: dict[str, Any] = {"trained": encoder.to(place)}
-    if baselines:
-        encoders |= {"random": random_weights(encoder, seed), "pixels": pixels()}
-    found: dict[str, dict[str, Any]] = {}
-    for name in labelled:
-        bank, *rest = loaders(name, "auto")
-        scores = score(
-            encoders, bank, rest[0] if rest else None, protocols, view=encoder.eval_view(), device=place,
-            options={"sgd": {"epochs": sgd_epochs, "lr": sgd_lr, "schedule": sgd_schedule}},
-            progress=progress, say=lambda text, name=name: say(f"{name}: {text}" if name else text),  # type: ignore[misc]
-        )  # fmt: skip
-        asked = rest[0] if rest else bank
-        about = {
-            "names": protocols,
-            "train": {"data": bank.images.word, "images": bank.total, "bad": len(bank.bad)},
-            "test": {"data": asked.images.word, "images": asked.total, "bad": len(asked.bad)},
-            "left_out": not rest,
-            "classes": len(bank.images.classes or []),
-            "class_names": bank.images.classes,
-        }
-        found[name] = {"protocol": about, "results": scores}
-    return results.write({"sets": found} if sets else found[""], files)
+        yield name, opened
 
 
-def labelled_sets(train: Any, test: Any, sets: list[str] | None) -> dict[str, list[Any]]:
+def _baselines(encoder: "Encoder", seed: int) -> dict[str, Any]:
+    from ssl_toolkit.eval.features.baselines import pixels
+    from ssl_toolkit.tasks.common import random_baseline
+
+    return {**random_baseline(encoder, seed), "pixels": pixels()}
+
+
+def _scored(
+    encoders: Mapping[str, Any],
+    protocols: Mapping[str, Mapping[str, Any]],
+    name: str,
+    bank: "ImageLoader",
+    queries: "ImageLoader | None" = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The scores on one labelled set, and what was asked of it; options as of `score`."""
+    from ssl_toolkit.eval.scores.protocol import score
+
+    def tell(text: str) -> None:
+        say(f"{name}: {text}" if name else text)
+
+    scores = score(encoders, bank, queries, list(protocols), options=protocols, say=tell, **options)
+    asked = bank if queries is None else queries
+    about = {
+        "names": list(protocols),
+        "train": {"data": bank.images.word, "images": bank.total, "bad": len(bank.bad)},
+        "test": {"data": asked.images.word, "images": asked.total, "bad": len(asked.bad)},
+        "left_out": queries is None,
+        "classes": len(bank.images.classes or []),
+        "class_names": bank.images.classes,
+    }
+    return {"protocol": about, "results": scores}
+
+
+def labelled_sets(train: Any, test: Any, sets: AnySets | None) -> dict[str, list[Any]]:
     """What to score on: by name, the data to learn from and, if there are such, the data to classify.
 
     Args:
         train: Of the one set that has no name.
         test: Likewise.
-        sets: NAME=TRAIN,TEST or NAME=TRAIN each.
+        sets: NAME=TRAIN,TEST or NAME=TRAIN each, or a mapping of names to (train, test) or train.
 
     Raises:
         UsageError: There is none, both ways are mixed, or a word is of another form.
@@ -162,6 +230,8 @@ def labelled_sets(train: Any, test: Any, sets: list[str] | None) -> dict[str, li
         )
     if train is not None:
         return {"": [train] if test is None else [train, test]}
+    if isinstance(sets, Mapping):
+        return {name: list(data) if isinstance(data, tuple) else [data] for name, data in sets.items()}
     found: dict[str, list[Any]] = {}
     for word in sets or ():
         name, _, data = word.partition("=")

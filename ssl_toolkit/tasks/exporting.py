@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssl_toolkit.errors import ToolkitError, UsageError, said_by
 from ssl_toolkit.files import make_folder
 from ssl_toolkit.runs import RunFolder
+from ssl_toolkit.tasks.settings import AnyData, AnyPath, AnyTrained, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,17 +44,20 @@ class Exported:
 
 
 def export(
-    run: str | os.PathLike,  # type: ignore[type-arg]  # see `pretrain`
-    out: str | os.PathLike,  # type: ignore[type-arg]
+    run: AnyTrained,
+    out: AnyPath,
     format: Literal["timm", "torch", "torch-export", "onnx", "hf"] = "timm",
-    data: str | None = None,
+    data: AnyData | None = None,
     overwrite: bool = False,
     data_root: str | None = None,
 ) -> Exported:
     """Write an encoder as others read it, once it was loaded again and gave the same features of real images.
 
+    In Python, `run` may be whatever `load_run_encoder` takes, and `data` whatever `open_images` takes.
+
     Args:
-        run: Run folder or encoder file.
+        run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
+            `architecture`).
         out: What to write: a file, with hf a folder.
         format: Kind of file: weights for timm (timm); a module of torch with the normalisation in it (torch), the same
             traced, for programs without its code (torch-export, onnx); a folder for the Hugging Face hub (hf).
@@ -76,7 +80,7 @@ def export(
         raise UsageError(f"--out {path}: what --format {format} writes ends in {kind.suffix}")
     if path.exists() and not overwrite:
         raise UsageError(f"--out {path} exists: name another one, or give --overwrite")
-    encoder, metadata = load_run_encoder(run)
+    encoder, metadata = load_run_encoder(run, data, data_root)
     images, word = _images(encoder, run, data, data_root)
     make_folder(path.absolute().parent, "--out")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.tmp-", dir=path.absolute().parent) as folder:
@@ -102,7 +106,7 @@ def export(
     return Exported(path, f"{kind.lines(encoder, path)}\n{call}", apart, word)
 
 
-def _images(encoder: "Encoder", run: Any, data: str | None, data_root: str | None) -> "tuple[Tensor, str]":
+def _images(encoder: "Encoder", run: Any, data: Any, data_root: str | None) -> "tuple[Tensor, str]":
     """Some images as evaluation shows them to the encoder, and which they are."""
     import torch
 
@@ -110,16 +114,16 @@ def _images(encoder: "Encoder", run: Any, data: str | None, data_root: str | Non
     from ssl_toolkit.eval.features.sample import draw_from, shuffled
 
     if data is not None:
-        images = draw_from(word := data, encoder, root=data_root)
+        images = draw_from(data, encoder, root=data_root)
     else:
         try:
-            config = RunFolder(run).config()
-            images = draw_from(word := config["data"], encoder, root=data_root or config["data_root"])
+            config = RunFolder(Weights.of(run).path).config()  # type: ignore[arg-type]  # a module is none: TypeError
+            images = draw_from(config["data"], encoder, root=data_root or config["data_root"])
         except (TypeError, UsageError):  # no run, or one whose images lie on another machine
-            images = draw_from(word := RENDERED, encoder)
+            images = draw_from(RENDERED, encoder)
     view = encoder.eval_view()
     read = read_some(images, shuffled(images), COMPARED_ON, encoder.config.load_size)
     if not read:
-        raise ToolkitError(f"--data {word}: none of its images can be read")
+        raise ToolkitError(f"--data {images.word}: none of its images can be read")
     made = [view(torch.from_numpy(image)[None]) for image in read]
-    return torch.cat(made), f"{len(made)} images of {word}"
+    return torch.cat(made), f"{len(made)} images of {images.word}"

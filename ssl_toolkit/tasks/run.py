@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ssl_toolkit.encoders import Encoder
+    from ssl_toolkit.tasks.evaluation import Scores
 
 WIDTH, HEIGHT = 480, 120  # of the curve in a notebook, pixels
 
@@ -28,13 +29,16 @@ class Run(os.PathLike[str]):
         path: The folder.
         given: Arguments of `pretrain` by name, for `resume`; None: those that the folder holds, without objects.
 
+    Attributes:
+        config: The settings, as ``config.yaml`` has them.
+
     Raises:
         UsageError: If the folder holds no run.
     """
 
     def __init__(self, path: str | os.PathLike[str], given: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
-        self._given = dict(given or {})
+        self.given = dict(given or {})
         self._folder = RunFolder(self.path)
         self.config = self._folder.config()
 
@@ -70,7 +74,15 @@ class Run(os.PathLike[str]):
             return columns
         return pandas.DataFrame(columns)
 
-    def evaluate(self, train: Any = None, test: Any = None, **options: Any) -> dict[str, Any]:
+    @property
+    def scores(self) -> "Scores | None":
+        """What `evaluate` found last; None if the encoder has not been scored."""
+        from ssl_toolkit.tasks.evaluation import Scores
+
+        file = self._folder.results_file
+        return Scores(json.loads(file.read_text())) if file.is_file() else None
+
+    def evaluate(self, train: Any = None, test: Any = None, **options: Any) -> "Scores":
         """Score the encoder; see `ssl_toolkit.evaluate`."""
         from ssl_toolkit.tasks.evaluation import evaluate
 
@@ -94,7 +106,7 @@ class Run(os.PathLike[str]):
         """
         from ssl_toolkit.tasks.pretraining import pretrain
 
-        given = {**(self._given or self.config), **objects, "out": self.path, "resume": True, "overwrite": False}
+        given = {**(self.given or self.config), **objects, "out": self.path, "resume": True, "overwrite": False}
         refuse_objects(given)
         return pretrain(**given)
 
@@ -104,9 +116,9 @@ class Run(os.PathLike[str]):
 
         from ssl_toolkit.encoders import Encoder
 
-        given = self._given.get("encoder")
+        given = self.given.get("encoder")
         given = given.get("name") if isinstance(given, Mapping) else given
-        given = getattr(self._given.get("method"), "encoder", given)
+        given = getattr(self.given.get("method"), "encoder", given)
         if isinstance(given, Encoder):
             return given.own_module
         return given if isinstance(given, nn.Module) else None
@@ -124,8 +136,8 @@ class Run(os.PathLike[str]):
         facts |= {"data": str(self.config["data"]), "epochs": str(self.config["epochs"])}
         if columns.get("loss"):
             facts |= {"steps": f"{columns['step'][-1]:.0f}", "loss": f"{columns['loss'][-1]:.3g}"}
-        if self._folder.results_file.is_file():
-            trained = json.loads(self._folder.results_file.read_text()).get("results", {}).get("trained", {})
+        if (found := self.scores) is not None:
+            trained = found.get("results", {}).get("trained", {})
             scores = {name: score["top1"] for name, score in trained.items() if "top1" in score}
             facts |= {f"{name}, top-1": f"{100 * top1:.1f} %" for name, top1 in scores.items()}
         return facts

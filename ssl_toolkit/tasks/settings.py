@@ -1,16 +1,59 @@
-"""Settings of a task in Python: defaults out of signatures; names, types and ranges checked."""
+"""What tasks take: the kinds of their arguments, defaults out of signatures; names, types and ranges checked."""
 
 # Nothing heavy is imported here: the command line reads limits and signatures before it knows what is to be done.
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.objects import describe
 from ssl_toolkit.runs import flatten
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
+
+    AnyPath: TypeAlias = str | os.PathLike[str]
+    AnyData: TypeAlias = Any  # whatever `open_images` takes
+    AnyTrained: TypeAlias = AnyPath | nn.Module | "Weights"  # whatever `load_run_encoder` takes
+    AnyIndex: TypeAlias = AnyPath | EmbeddingIndex
+else:  # of the command line, words
+    AnyPath = AnyData = AnyTrained = AnyIndex = str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights from elsewhere, in the place of a run: timm's by name, or a file of another project.
+
+    Attributes:
+        path: The name or file.
+        architecture: Timm architecture (or convnet) of a file of weights of another project; `run` is that file.
+        weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
+        image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
+        mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
+        std: Standard deviation likewise.
+
+    Example:
+        >>> Weights("moco.pth", architecture="resnet50").image_size is None
+        True
+    """
+
+    path: "AnyTrained"
+    architecture: str | None = None
+    weights_key: str | None = None
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, run: "AnyTrained") -> "Weights":
+        """What stands for a run, with how it is read."""
+        return run if isinstance(run, cls) else cls(run)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 from torch import nn
 
+from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.data.statistics import channel_statistics
 from ssl_toolkit.encoders import (
     IMAGENET_MEAN,
@@ -28,71 +30,85 @@ from ssl_toolkit.encoders import (
     timm_weights,
 )
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.objects import describe
+from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import launched_rank
-from ssl_toolkit.tasks.common import default_load_size
+from ssl_toolkit.tasks.common import default_load_size, natural_size
 from ssl_toolkit.tasks.run import Run
-
-if TYPE_CHECKING:
-    from ssl_toolkit.data.image_set import ImageSet
-
-# How weights from elsewhere are read, in the commands that take an encoder.
-ELSEWHERE = ("architecture", "weights_key", "image_size", "mean", "std")
+from ssl_toolkit.tasks.settings import AnyTrained, Weights
 
 
-def load_run_encoder(
-    run: str | os.PathLike[str] | nn.Module,
-    architecture: str | None = None,
-    weights_key: str | None = None,
-    image_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> tuple[Encoder, dict[str, str]]:
-    """The encoder of a run, timm's weights or a file from elsewhere, and its metadata.
+def load_run_encoder(run: AnyTrained, data: Any = None, data_root: str | None = None) -> tuple[Encoder, dict[str, str]]:
+    """The encoder of a run, timm's weights, a file from elsewhere or a module, in eval mode, and its metadata.
 
     Args:
-        run: Run folder or encoder file, a `Run`, an encoder itself, or a name of timm's weights; with `architecture`, a
-            file from elsewhere.
-        architecture: Of the file.
-        weights_key: See `encoder_from_file`.
-        image_size: Side of the images, pixels; None takes timm's.
-        mean: Of each channel, in [0, 1]; None takes that of timm's weights, of a file ImageNet's.
-        std: Likewise.
+        run: Run folder or encoder file, a `Run`, a name of timm's weights, `Weights`; or an `Encoder`, or any module
+            from images (N, C, H, W) to (N, D), (N, D, h, w) or (N, tokens, D), both of which are copied.
+        data: Images, see `open_images`: a module is taken to be for such, centred and scaled as `EncoderConfig` says.
+        data_root: Folder of torchvision's data sets.
 
     Raises:
-        UsageError: If there is no such encoder, or a run's is asked to be another one.
+        UsageError: If there is no such encoder, it is asked to be another one, or of a module there are no images.
     """
-    options = {"image_size": image_size, "mean": mean, "std": std}
-    if not isinstance(run, str | os.PathLike | Encoder):
+    given = Weights.of(run)
+    path = given.path
+    if isinstance(path, nn.Module):
+        _refuse_options(given)
+        return _with_metadata(copy.deepcopy(path) if isinstance(path, Encoder) else _around(path, data, data_root))
+    if not isinstance(path, str | os.PathLike):
         raise UsageError(
-            f"run is {describe(run)}: give a run folder or encoder file, a Run or an Encoder, which a module of yours "
-            "becomes as Encoder(EncoderConfig('', image_size=...), module)"
+            f"run is {describe(path)}: give a run folder or encoder file, a name of timm's weights, a Run, an Encoder, "
+            "a module, or Weights"
         )
-    name = architecture or ("" if isinstance(run, Encoder) else os.fspath(run))
-    if isinstance(run, Encoder) or (architecture is None and (Path(run).exists() or not names_weights(name))):
-        for option, value in {"weights_key": weights_key, **options}.items():
-            if value is not None:
-                option = option.replace("_", "-")
-                raise UsageError(f"--{option} is for weights from elsewhere: give --architecture, or leave it out")
-        if isinstance(run, Encoder):
-            return copy.deepcopy(run).eval(), {"method": "", "sha256": run.sha256}
-        return run.encoder if isinstance(run, Run) else load_encoder(run), encoder_metadata(run)
-    size = timm_image_size(name) if image_size is None else image_size
+    if is_object(path):
+        raise missing_object("run", os.fspath(path))
+    if given.architecture is None and (Path(path).exists() or not names_weights(os.fspath(path))):
+        _refuse_options(given)
+        return path.encoder if isinstance(path, Run) else load_encoder(path), encoder_metadata(path)
+    return _with_metadata(_from_elsewhere(given))
+
+
+def _refuse_options(given: Weights) -> None:
+    for option, value in vars(given).items():
+        if option != "path" and value is not None:
+            option = option.replace("_", "-")
+            raise UsageError(f"--{option} is for weights from elsewhere: give --architecture, or leave it out")
+
+
+def _from_elsewhere(given: Weights) -> Encoder:
+    name, file = os.fspath(given.path), None  # type: ignore[arg-type]
+    if given.architecture is not None:
+        name, file = given.architecture, name
+    size = timm_image_size(name) if given.image_size is None else given.image_size
     if not 8 <= size <= 4096:
         raise UsageError(f"--image-size is {size}: it must be from 8 to 4096")
-    asked = EncoderConfig(
-        name, image_size=size, load_size=default_load_size(size), mean=tuple(mean or ()), std=tuple(std or ())
-    )
-    encoder = start_encoder(asked, None if architecture is None else os.fspath(run), weights_key).eval()
-    return encoder, {"method": "", "sha256": encoder.sha256}
+    mean, std = tuple(given.mean or ()), tuple(given.std or ())
+    asked = EncoderConfig(name, image_size=size, load_size=default_load_size(size), mean=mean, std=std)
+    return start_encoder(asked, file, given.weights_key)
+
+
+def _around(module: nn.Module, data: Any, data_root: str | None) -> Encoder:
+    if data is None:
+        raise UsageError(
+            f"run is {describe(module)}, a module that tells neither channels nor size: give an Encoder, as "
+            "Encoder(EncoderConfig('', image_size=...), module)"
+        )
+    images = open_images(data, root=data_root, labels="none")
+    size = natural_size(images)
+    config = EncoderConfig("", images.channels // images.frames, size, default_load_size(size))
+    return Encoder(config, copy.deepcopy(module))
+
+
+def _with_metadata(encoder: Encoder) -> tuple[Encoder, dict[str, str]]:
+    return encoder.eval(), {"method": "", "sha256": encoder.sha256}
 
 
 @contextlib.contextmanager
-def own_file(path: str | Path, architecture: str | None, encoder: Encoder) -> Iterator[Path]:
-    """The encoder's file in this package's format: that at `path` or, where it came from elsewhere, one for a while."""
-    if architecture is None and Path(path).exists():
-        yield encoder_file(path)
+def own_file(run: AnyTrained, encoder: Encoder) -> Iterator[Path]:
+    """The encoder's file in this package's format: that of `run` or, where it has none, one for a while."""
+    given = Weights.of(run)
+    if isinstance(given.path, str | os.PathLike) and given.architecture is None and Path(given.path).exists():
+        yield encoder_file(given.path)
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "encoder.safetensors"

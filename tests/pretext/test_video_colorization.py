@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.cli.doctor import doctor
 from ssl_toolkit.colours import lab_to_rgb, rgb_to_lab
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 from ssl_toolkit.errors import UsageError
@@ -30,6 +29,7 @@ from ssl_toolkit.pretext.video_colorization import (
     point,
 )
 from ssl_toolkit.tasks import pretraining as command
+from ssl_toolkit.tasks.doctor import doctor
 from tests.conftest import Arrays
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ssl_toolkit import Run, pretrain
 from ssl_toolkit.augment import OwnViews, simclr_views
-from ssl_toolkit.cli.doctor import doctor
 from ssl_toolkit.contrastive.simclr import SimCLR
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
@@ -22,6 +21,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import CsvLog
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.tasks.assembly import assemble
+from ssl_toolkit.tasks.doctor import doctor
 from ssl_toolkit.tasks.pretraining import settings_of, stored_settings
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)

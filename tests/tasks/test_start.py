@@ -11,23 +11,24 @@ import pytest
 import timm
 import torch
 
-from ssl_toolkit.cli.embed import embed
-from ssl_toolkit.cli.finetune import finetune
-from ssl_toolkit.cli.index import index
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.data.statistics import channel_statistics
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder, save_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex
+from ssl_toolkit.tasks.embedding import embed
 from ssl_toolkit.tasks.evaluation import evaluate
+from ssl_toolkit.tasks.finetuning import finetune
+from ssl_toolkit.tasks.indexing import index
 from ssl_toolkit.tasks.pretraining import pretrain
+from ssl_toolkit.tasks.settings import Weights
 from ssl_toolkit.tasks.start import load_run_encoder, timm_image_size
 
 QUICK: dict[str, Any] = {
     "method": "simclr", "data": "shapes:train:32", "epochs": 1, "batch_size": 16, "workers": 0, "progress": False,
     "optimizer": None, "doctor": False,
 }  # fmt: skip
-FROM = {"architecture": "test_resnet", "image_size": 32}
+FROM: dict[str, Any] = {"architecture": "test_resnet", "image_size": 32}
 READ = {"workers": 0, "progress": False}
 
 
@@ -94,37 +95,38 @@ def test_pretrain_refuses_what_contradicts_itself(file: Path, tmp_path: Path) ->
 
 
 def test_the_commands_take_a_file(file: Path, tmp_path: Path) -> None:
-    expected, _ = load_run_encoder(file, **FROM)
-    student, _ = load_run_encoder(file, **FROM, weights_key="student")
+    expected, _ = load_run_encoder(Weights(file, **FROM))
+    student, _ = load_run_encoder(Weights(file, **FROM, weights_key="student"))
     torch.testing.assert_close(student.backbone.conv1[0].weight, expected.backbone.conv1[0].weight + 1)
-    out = embed(str(file), "shapes:test:6", str(tmp_path / "features"), **FROM, **READ)
+    out = embed(Weights(file, **FROM), "shapes:test:6", tmp_path / "features", **READ)
     features = np.load(out / "features.npy")
     assert features.shape == (6, expected.feature_dim)
-    other = embed(str(file), "shapes:test:6", str(tmp_path / "grey"), **FROM, **READ, mean=(0.1,) * 3, std=(0.9,) * 3)
+    other = embed(Weights(file, **FROM, mean=(0.1,) * 3, std=(0.9,) * 3), "shapes:test:6", tmp_path / "grey", **READ)
     assert not np.allclose(np.load(other / "features.npy"), features)
-    folder = index(str(file), "shapes:test:6", str(tmp_path / "index"), **FROM, **READ)
+    folder = index(Weights(file, **FROM), "shapes:test:6", tmp_path / "index", **READ)
     built = EmbeddingIndex.load(folder)
     assert load_encoder(built.encoder_file).sha256 == expected.sha256
-    index(str(file), "shapes:test:8", str(folder), update=True, **FROM, **READ)
+    index(Weights(file, **FROM), "shapes:test:8", folder, update=True, **READ)
     assert len(EmbeddingIndex.load(folder)) == 8
     scored = evaluate(
-        str(file), "shapes:train:20", protocol="knn", baselines=False, out=str(tmp_path / "scores.json"), **FROM, **READ
+        Weights(file, **FROM), "shapes:train:20", protocol="knn", baselines=False, out=tmp_path / "scores.json", **READ
     )
     assert scored["encoder"]["sha256"] == expected.sha256
-    tuned = finetune(str(file), "shapes:train:40", str(tmp_path / "tuned"), epochs=1, **FROM, **READ)
+    tuned = finetune(Weights(file, **FROM), "shapes:train:40", tmp_path / "tuned", epochs=1, **READ)
     assert tuned["encoder"]["name"] == "test_resnet"
     assert json.loads((tmp_path / "tuned" / "results.json").read_text())["encoder"]["sha256"] == expected.sha256
 
 
 def test_options_for_weights_from_elsewhere_are_for_those(tmp_path: Path) -> None:
     save_encoder(Encoder(EncoderConfig("convnet", image_size=16)), tmp_path / "encoder.safetensors")
+    options: dict[str, Any]
     for options in ({"image_size": 32}, {"mean": (0.5,) * 3}, {"weights_key": "teacher"}):
         with pytest.raises(UsageError, match=r"is for weights from elsewhere: give --architecture"):
-            load_run_encoder(tmp_path, **options)
+            load_run_encoder(Weights(tmp_path, **options))
     with pytest.raises(UsageError, match="no encoder at resnet18: "):
         load_run_encoder("resnet18")
     with pytest.raises(UsageError, match="--image-size is 4: it must be from 8 to 4096"):
-        load_run_encoder("x.pth", "resnet18", image_size=4)
+        load_run_encoder(Weights("x.pth", "resnet18", image_size=4))
 
 
 def test_size_is_what_timm_shows_them() -> None:

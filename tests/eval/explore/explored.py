@@ -14,7 +14,7 @@ from ssl_toolkit.eval.search.index import EmbeddingIndex
 
 def explored_folder(folder: Path) -> Path:
     """An index of twenty images of two classes, of which one is gone since then, and a secret beside them."""
-    from ssl_toolkit.cli.index import index
+    from ssl_toolkit.tasks.indexing import index
 
     generator = np.random.default_rng(0)
     for label, colour in (("red", 0), ("blue", 2)):

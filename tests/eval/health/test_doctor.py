@@ -119,14 +119,14 @@ def test_a_period_below_one_is_refused() -> None:
 
 
 def test_table_has_a_dash_where_there_is_no_measure() -> None:
-    from ssl_toolkit.cli.doctor import collapsed, table
+    from ssl_toolkit.tasks.doctor import Diagnosis
 
     finding = Finding("collapse", "collapse", "uniformity", -0.01, -0.4, "Advice.")
     measures = {"embedding": {"effective_rank": 2.0}, "features": {"effective_rank": 3.0, "alignment": 0.5}}
-    found: dict[str, Any] = {"measures": measures, "findings": [{"where": "embedding", **finding._asdict()}]}
-    lines = [line.split() for line in table(found).splitlines()]
+    found = Diagnosis(measures=measures, findings=[{"where": "embedding", **finding._asdict()}])
+    lines = [line.split() for line in str(found).splitlines()]
     assert ["alignment", "-", "0.500"] in lines
-    assert "no finding" not in table(found)
-    assert collapsed(found)
+    assert "no finding" not in str(found)
+    assert found.collapsed
     found["findings"][0]["where"] = "training"
-    assert not collapsed(found)
+    assert not found.collapsed

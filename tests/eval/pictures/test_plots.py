@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from ssl_toolkit.cli.plot import plot
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.class_plots import EXPLANATIONS
 from ssl_toolkit.eval.pictures.plots import PLOTS
 from ssl_toolkit.eval.pictures.subject import Subject
+from ssl_toolkit.tasks.plotting import plot
 from tests.conftest import pixels
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssl_toolkit.cli.compare import compare, table
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.report.compare import compare_runs
+from ssl_toolkit.tasks.comparing import compare
 
 
 def scored(
@@ -37,7 +37,7 @@ def scored(
 def test_best_first_then_each_baseline_once(tmp_path: Path) -> None:
     runs = [scored(tmp_path / "a", 0.5), scored(tmp_path / "b", 0.75), scored(tmp_path / "c", 0.625, None)]
     assert [row.name for row in compare_runs([*runs, runs[0]])] == ["b", "c", "a", "random weights", "raw pixels"]
-    lines = table(compare([str(run) for run in runs])).splitlines()
+    lines = str(compare([str(run) for run in runs])).splitlines()
     assert [line.split()[0] for line in lines] == ["top-1,", "b", "c", "a", "random", "raw"]
     assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±1.0"]
     assert len({len(line) for line in lines}) == 1
@@ -76,7 +76,7 @@ def test_several_labelled_sets_are_columns(tmp_path: Path) -> None:
         ("b", [0.75, 0.125]), ("a", [0.5, 0.25]), ("random weights", [0.25, 0.25]), ("raw pixels", [0.125, 0.125])
     ]  # fmt: skip
     assert list(rows[0].scores) == ["pets: knn", "flowers: knn"]
-    lines = table(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).splitlines()
+    lines = str(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).splitlines()
     assert lines[0].split()[-4:] == ["pets:", "kNN", "flowers:", "kNN"]
     assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±0.0", "12.5", "±0.0"]
     assert len({len(line) for line in lines}) == 1

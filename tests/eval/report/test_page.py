@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from ssl_toolkit import pretrain
-from ssl_toolkit.cli import demo as demo_module
+from ssl_toolkit.cli.demo import main as demo_command
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.report.page import make_report
 from ssl_toolkit.eval.report.score_parts import verdict
 from ssl_toolkit.eval.scores.metrics import in_percent
+from ssl_toolkit.tasks import demo as demo_module
 from ssl_toolkit.tasks.evaluation import evaluate
 from ssl_toolkit.tasks.reporting import report
 
@@ -307,7 +308,7 @@ def test_the_whole_demo_keeps_its_promise(tmp_path: Path) -> None:
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_module, "TEST", "shapes:test:60")
     out = tmp_path / "demo"
-    demo_module.main(["--out", str(out), "--images", "256", "--epochs", "1", "--progress", "false"])
+    demo_command(["--out", str(out), "--images", "256", "--epochs", "1", "--progress", "false"])
     told = capsys.readouterr()
     for step in range(1, 6):
         assert f"{step}/5 " in told.err

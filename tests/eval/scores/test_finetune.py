@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ssl_toolkit.augment import finetune_views
 from ssl_toolkit.cli import dispatch
-from ssl_toolkit.cli.finetune import finetune
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import ConvNet, Encoder, EncoderConfig, load_encoder, save_encoder
@@ -39,6 +38,7 @@ from ssl_toolkit.eval.scores.finetune import (
 from ssl_toolkit.eval.scores.linear_probe import fit_softmax
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.tasks.finetuning import finetune
 from tests.conftest import Arrays
 from tests.test_training import StopAt, same_weights
 

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_toolkit.cli.index import index
-from ssl_toolkit.cli.merge import merge
 from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex
+from ssl_toolkit.tasks.indexing import index, merge
 
 Make = Callable[..., EmbeddingIndex]
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_toolkit.cli import search as module
-from ssl_toolkit.cli.embed import embed
-from ssl_toolkit.cli.index import index
-from ssl_toolkit.cli.search import search
 from ssl_toolkit.encoders import Encoder, save_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.tasks import searching as module
+from ssl_toolkit.tasks.embedding import embed
+from ssl_toolkit.tasks.indexing import index
+from ssl_toolkit.tasks.queries import Asking
+from ssl_toolkit.tasks.searching import Neighbours, search
 
 
 def paint(path: Path, seed: int) -> str:
@@ -80,7 +81,7 @@ def test_vectors_are_asked_as_they_are(place: Path) -> None:
 def test_an_image_of_the_index_needs_no_file_and_no_encoder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = place / "indexed" / "cat" / "1.png"
     (there,) = ask(place, name, k=6)
-    monkeypatch.setattr(module._Asking, "network", property(lambda self: pytest.fail("an encoder was loaded")))
+    monkeypatch.setattr(Asking, "network", property(lambda self: pytest.fail("an encoder was loaded")))
     monkeypatch.chdir(place / "indexed")
     name.unlink()
     (gone,) = ask(place, "cat/1.png", k=6)
@@ -170,7 +171,7 @@ def test_a_picture_of_many_queries_shows_the_first(place: Path, monkeypatch: pyt
 
 def test_the_table_shows_all_labels() -> None:
     hits = [{"rank": 1, "path": "a.png", "score": 0.5, "label": label} for label in (0, "cat", None)]
-    text = module.table([{"query": "q.png", "label": None, "hits": hits}])
+    text = str(Neighbours([{"query": "q.png", "label": None, "hits": hits}]))
     assert [line.split() for line in text.splitlines()] == [
         ["q.png"], ["1", "0.500", "0", "a.png"], ["1", "0.500", "cat", "a.png"], ["1", "0.500", "a.png"],
     ]  # fmt: skip
