@@ -18,6 +18,7 @@ from ssl_toolkit.logs import is_logged
 from ssl_toolkit.optim import (
     OptimizerConfig,
     OptimizerFunction,
+    batches_of_step,
     build_optimizer,
     own_optimizer,
     schedule_weight_decay,
@@ -148,7 +149,9 @@ class Method(pl.LightningModule, ABC):
         scalars = self.step(views, batch)
         if is_logged(self.trainer):  # even a metric that nobody reads is work for the host in every step
             self.log_dict({k: v.detach() for k, v in scalars.items()}, batch_size=len(batch.image), sync_dist=True)
-        return scalars["loss"]
+        usual = self.trainer.accumulate_grad_batches  # what Lightning divides by, in the last step of an epoch too
+        size = batches_of_step(batch_idx, self.trainer.num_training_batches, usual)
+        return scalars["loss"] if size == usual else scalars["loss"] * (usual / size)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The weight decay of this step, Lightning's step, then `after_update`."""

@@ -78,6 +78,24 @@ def scaled_lr(config: OptimizerConfig, batch_size: int) -> float:
     return config.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.lr_scaling]
 
 
+def batches_of_step(batch: int, batches: float, accumulate: int) -> int:
+    """Batches whose gradients are gathered in the optimiser step that a batch is part of.
+
+    Args:
+        batch: Its number in the epoch, from 0.
+        batches: Of the epoch; infinite if it is not known.
+        accumulate: Of a step; the last one of an epoch has what is left.
+
+    Example:
+        >>> [batches_of_step(batch, batches=5, accumulate=3) for batch in range(5)]
+        [3, 3, 3, 2, 2]
+    """
+    if math.isinf(batches):
+        return accumulate
+    left = int(batches) % accumulate
+    return left if batch >= batches - left else accumulate
+
+
 def parameter_groups(
     module: "nn.Module", weight_decay: float, lr_scales: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:

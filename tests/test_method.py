@@ -33,6 +33,7 @@ from ssl_toolkit.eval.scores.knn import knn
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.inpainting import Inpainting
 from ssl_toolkit.pretext.rotation import Rotation
 from tests.conftest import Arrays, frames_of, small_config, small_shapes, tiny_heads
 
@@ -378,3 +379,15 @@ def test_seed_decides_the_run(train_quickly: Callable, noise_images: Callable) -
         for number, seed in enumerate((0, 0, 1))
     ]
     assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.parametrize("adversary", [False, True])
+def test_the_last_step_of_an_epoch_is_over_what_is_left(
+    train_quickly: Callable[..., Any], noise_images: Callable[..., Arrays], adversary: bool
+) -> None:
+    found, method = (Inpainting, tiny_heads(Inpainting) | {"adversarial_weight": 0.001}) if adversary else (SimCLR, {})
+    common = {"epochs": 2, "optimizer": OptimizerConfig("sgd", momentum=0.0, warmup=0.0), "method": method}
+    images = noise_images(18)  # two batches an epoch
+    whole, left = (train_quickly(found, images, out=f"{n}", accumulate=n, **common) for n in (2, 3))
+    ours, theirs = (torch.cat([weight.flatten() for weight in each.parameters()]) for each in (left, whole))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
