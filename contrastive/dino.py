@@ -114,8 +114,7 @@ class DINO(Method):
     def on_before_optimizer_step(self, *args: Any) -> None:
         """At first the last layer stays."""
         if self.current_epoch < self.freeze_last_layer:
-            for parameter in self.head[-1].parameters():
-                parameter.grad = None
+            self.head[-1].zero_grad()
 
     def after_update(self) -> None:
         """The teacher follows, ever more slowly."""

@@ -111,7 +111,7 @@ class SwAV(Method):
     def on_before_optimizer_step(self, *args: Any) -> None:
         """At first the prototypes stay."""
         if self.current_epoch < self.freeze_prototypes:
-            self.prototypes.weight.grad = None
+            self.prototypes.zero_grad()
 
     @torch.no_grad()
     def after_update(self) -> None:

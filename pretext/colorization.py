@@ -14,7 +14,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.colour_head import ColourHead, Target, lab_target, recoloured
+from ssl_toolkit.pretext.colour_head import ColourHead, Target, ab_distance, lab_target, off_by, recoloured
 from ssl_toolkit.pretext.map_task import MapTask
 
 
@@ -69,13 +69,12 @@ class Colorization(MapTask):
         """The lightness that the network sees, the colours that it paints, and the true ones."""
         image, (lab, _) = views[0], lab_target(views[0])
         ab = self.head.colours(self._predict(image, lab))
-        off = (ab - lab[:, 1:]).square().sum(dim=1).sqrt().flatten(1).mean(dim=1)
         lightness = rgb_to_lab(image)[:, :1]
         return TaskPicture(
             "The lightness of views, which is all that the network sees, the colours that it paints on it, and the "
             "true ones; below, the mean distance of the two in ab of CIE Lab.",
             {"seen": recoloured(lightness, torch.zeros_like(ab)), "painted": recoloured(lightness, ab), "view": image},
-            {"painted": [f"off by {distance:.0f}" for distance in off.tolist()]},
+            {"painted": off_by(ab_distance(ab, lab[:, 1:]))},
         )
 
     def _predict(self, image: Tensor, lab: Tensor) -> Tensor:

@@ -67,6 +67,16 @@ def recoloured(lightness: Tensor, ab: Tensor) -> Tensor:
     return lab_to_rgb(torch.cat([lightness, ab], dim=1))
 
 
+def ab_distance(one: Tensor, other: Tensor) -> Tensor:
+    """How far two colours (N, 2, h, w) of ab lie apart, (N, h, w)."""
+    return (one - other).square().sum(dim=1).sqrt()
+
+
+def off_by(distance: Tensor) -> list[str]:
+    """The mean distance in each image in words, of (N, ...)."""
+    return [f"off by {mean:.0f}" for mean in distance.flatten(1).mean(dim=1).tolist()]
+
+
 def quarter_decoder(dim: int, outputs: int, stride: int) -> Decoder:
     """From a feature map, `stride` pixels to a position, to `outputs` values at a quarter of the image's size."""
     return Decoder(dim, outputs, max(1, round(stride / STRIDE)), width=64)  # at 128 a step takes a quarter longer
@@ -155,8 +165,7 @@ class ColourHead(nn.Module):
                 "accuracy": mean_of_coloured(right, coloured),
                 "gain": mean_of_coloured(rarity * (guessed - entropy.detach()), coloured),
             }
-        off = (self.colours(out.detach()) - ab).square().sum(dim=1).sqrt()
-        return {**found, "ab_error": mean_of_coloured(off, coloured)}
+        return {**found, "ab_error": mean_of_coloured(ab_distance(self.colours(out.detach()), ab), coloured)}
 
     def colours(self, out: Tensor) -> Tensor:
         """One colour a position: ab, (N, 2, h, w)."""

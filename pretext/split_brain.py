@@ -18,8 +18,10 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.colour_head import (
     ColourHead,
     Target,
+    ab_distance,
     lab_target,
     mean_of_coloured,
+    off_by,
     quarter_decoder,
     recoloured,
 )
@@ -106,8 +108,6 @@ class SplitBrain(MapTask):
         lab = rgb_to_lab(image)
         colours, lightness = self._predict(image, small)
         ab, painted = self.colour_head.colours(colours), self._lightness(lightness)
-        off = (ab - small[:, 1:]).square().sum(dim=1).sqrt().flatten(1).mean(dim=1)
-        missed = (painted - small[:, :1]).abs().flatten(1).mean(dim=1)
         none = torch.zeros_like(lab)
         return TaskPicture(
             "Views; their lightness and the colours that one half of the network paints on it; their colours at equal "
@@ -120,8 +120,8 @@ class SplitBrain(MapTask):
                 "lightness painted": recoloured(painted, none[:, 1:]),
             },
             {
-                "colours painted": [f"off by {distance:.0f}" for distance in off.tolist()],
-                "lightness painted": [f"off by {distance:.0f}" for distance in missed.tolist()],
+                "colours painted": off_by(ab_distance(ab, small[:, 1:])),
+                "lightness painted": off_by((painted - small[:, :1]).abs()),
             },
         )
 
