@@ -47,9 +47,8 @@ class BadImages:
         Raises:
             ToolkitError: If more than `limit` are bad. Before that, all others are checked, so that the list is whole.
         """
-        before = len(self)
         self._add(bad)
-        if before == len(self) or len(self) <= self.limit:
+        if len(self) <= self.limit:
             return
         with progress_bar(len(self.images), "looking for more images that cannot be read", "image") as bar:
             for index in range(len(self.images)):

@@ -333,6 +333,13 @@ def test_whole_files_are_checked_without_decoding(tmp_path, monkeypatch):
     assert decoded == files[2:]  # the others can only be known so
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_whole_file_above_the_cap_is_bad(tmp_path, name):
+    file = save(photo(40, 30), tmp_path / name)
+    check_image(file, max_pixels=1200)
+    assert reason(file, max_pixels=1199) == "40 x 30 pixels are more than the cap of 1,199"
+
+
 def test_damage_inside_of_a_png_is_found_without_decoding(tmp_path):
     content = bytearray(save(photo(40, 30), tmp_path / "a.png").read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
