@@ -32,7 +32,8 @@ from ssl_toolkit.data.loader import center_crop
 from ssl_toolkit.data.sources import open_item
 from ssl_toolkit.encoders import load_encoder
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval.pictures.maps import NAMED_CLASSES, PALETTE, PROJECTIONS
+from ssl_toolkit.eval.pictures.maps import PROJECTIONS
+from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE
 from ssl_toolkit.eval.pictures.pixels import tile
 from ssl_toolkit.eval.pictures.png import picture_png
 from ssl_toolkit.eval.pictures.themes import DARK, LIGHT

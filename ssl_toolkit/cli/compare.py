@@ -13,7 +13,8 @@ def compare(runs: list[str], chart: str | None = None) -> list[dict[str, Any]]:
         chart: PNG file for a chart.
 
     Returns:
-        A row a run or baseline: name, method, encoder, and by protocol what results.json holds.
+        A row a run or baseline: name, method, encoder, by protocol what results.json holds, and the baselines that a
+        run is not above.
 
     Raises:
         UsageError: If a folder is no run, has not been scored, or was scored on other images.
@@ -49,7 +50,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def reading(rows: list[dict[str, Any]]) -> str:
+    """Which direction is good, what is healthy, and what to do next."""
+    import textwrap
+
+    from ssl_toolkit.eval.report.compare import HOW_TO_READ, advice
+
+    runs = [row for row in rows if row["method"] or row["not_above"] is not None]
+    lines = [f"{row['name']}: {advice(row['not_above'], row['name'])}" for row in runs]
+    return "\n".join(textwrap.fill(line, 100) for line in [HOW_TO_READ, *lines])
+
+
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("compare", compare, positional=("runs",))
-    print_found(parser, argv, "a list of rows", lambda settings, rows: table(rows))
+    print_found(parser, argv, "a list of rows", lambda settings, rows: f"{table(rows)}\n\n{reading(rows)}")

@@ -83,29 +83,39 @@ def collapsed(found: dict[str, Any]) -> bool:
     return any(each["severity"] == "collapse" and each["where"] != "training" for each in found["findings"])
 
 
-def table(found: dict[str, Any]) -> str:
-    """The measures side by side, then a paragraph a finding."""
+def table(found: dict[str, Any], run: str = "RUN") -> str:
+    """The measures side by side, with what is healthy and better; then a paragraph a finding, and what to do next."""
+    from ssl_toolkit.eval.health.measures import MEASURES
+
     places = [where for where in ("embedding", "features") if where in found["measures"]]
+
+    def line(name: str, values: list[str]) -> str:
+        cells = f"{name:<16}" + "".join(f"{value:>12}" for value in values)
+        return f"{cells}   {MEASURES[name].range():<13}{MEASURES[name].better}" if name in MEASURES else cells
 
     def cell(where: str, name: str) -> str:
         value = found["measures"][where].get(name)  # one view has no alignment
-        return f"{'-':>12}" if value is None else f"{value:>12.3f}"
+        return "-" if value is None else f"{value:.3f}"
 
     names = dict.fromkeys(name for where in places for name in found["measures"][where])
-    lines = [f"{'':<16}" + "".join(f"{where:>12}" for where in places)]
-    for name in names:
-        lines.append(f"{name:<16}" + "".join(cell(where, name) for where in places))
-    lines += [f"{name:<16}{value:>12.3f}" for name, value in found["measures"].get("step", {}).items()]
+    lines = [line("", places) + f"   {'healthy':<13}better"]
+    lines += [line(name, [cell(where, name) for where in places]) for name in names]
+    lines += [line(name, [f"{value:.3f}"]) for name, value in found["measures"].get("step", {}).items()]
     for each in found["findings"]:
         at = "" if each["step"] is None else f", step {each['step']}"
         values = f"{each['measure']} {each['value']:.3g}, threshold {each['threshold']:.3g}"
         lines += ["", f"{each['severity']}: {each['name']} ({each['where']}{at}: {values}). {each['advice']}"]
-    return "\n".join(lines if found["findings"] else [*lines, "", "no finding"])
+    if not found["findings"]:
+        lines += [
+            "",
+            f"no finding. Next: `ssl-toolkit evaluate {run} --train DATA --test DATA` says how good it is.",
+        ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("doctor", doctor, positional=("run",))
-    found = print_found(parser, argv, "measures and findings", lambda settings, found: table(found))
+    found = print_found(parser, argv, "measures and findings", lambda settings, found: table(found, settings["run"]))
     if found is not None and collapsed(found):
         raise ToolkitError("the run has collapsed")

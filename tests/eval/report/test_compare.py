@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssl_toolkit.cli.compare import compare, table
+from ssl_toolkit.cli.compare import compare, reading, table
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.report.compare import compare_runs
 
@@ -41,6 +41,22 @@ def test_best_first_then_each_baseline_once(tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines] == ["top-1,", "b", "c", "a", "random", "raw"]
     assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±1.0"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_what_is_healthy_and_next_is_said_of_each_run(tmp_path: Path) -> None:
+    runs = [scored(tmp_path / name, knn) for name, knn in (("good", 0.5), ("like", 0.255), ("poor", 0.1))]
+    runs.append(scored(tmp_path / "alone", 0.4, None))
+    rows = {row.name: row.not_above for row in compare_runs(runs)}
+    both = ("random weights", "raw pixels")
+    assert rows == {"good": (), "like": both[:1], "poor": both, "alone": None, **dict.fromkeys(both)}
+    text = " ".join(reading(compare([str(run) for run in runs])).split())
+    assert "Higher is better" in text
+    assert "In good health, a trained encoder is above raw pixels and random weights by more than its ±" in text
+    assert "good: Above the baselines by more than the ±. Next: `ssl-toolkit index good`" in text
+    assert "like: Not above random weights by more than the ±" in text
+    assert "poor: Not above random weights and raw pixels by more" in text
+    assert "Next: `ssl-toolkit doctor poor`" in text
+    assert "alone: No baseline was scored" in text
 
 
 def test_random_weights_of_other_encoders_are_told_apart(tmp_path: Path) -> None:
