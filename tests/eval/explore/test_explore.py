@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import importlib.util
 import io
+import json
 import os
 import signal
 import socket
@@ -379,3 +380,18 @@ def test_a_dropped_image_and_an_image_that_is_gone(address: str, made: Explorer,
         assert page.run("location.hash") == "#dropped"  # what was shown stays
         assert page.run("document.documentElement.scrollWidth") <= 500
         assert page.errors == []
+
+
+@needs_chromium
+def test_twenty_classes_have_a_mark_of_their_own(made: Explorer, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(explore.page(made, "nonce"), encoding="utf-8")
+    classes = json.dumps([f"class {number}" for number in range(22)])
+    with chromium() as tab:
+        tab.open((tmp_path / "page.html").as_uri())
+        tab.wait("document.readyState === 'complete'")
+        tab.run(f"world = {{classes: {classes}, map: {{label: [...Array(22).keys()]}}}}; legend()")
+        marks = tab.run("[...document.querySelectorAll('#legend path')].map((path) => path.outerHTML)")
+        assert len(marks) == 21  # and one for the others
+        assert len(set(marks)) == 21
+        names = tab.run("[...document.querySelectorAll('#legend .cut')].map((name) => name.textContent)")
+        assert names[-1] == "2 other classes"
