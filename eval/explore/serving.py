@@ -21,7 +21,7 @@ import jinja2
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.explore.explorer import MAX_BYTES, Explorer
 from ssl_toolkit.eval.explore.gate import HOST, SIDES, Gate
-from ssl_toolkit.eval.pictures.maps import NAMED_CLASSES, PALETTE
+from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE
 from ssl_toolkit.eval.pictures.themes import DARK, LIGHT
 from ssl_toolkit.eval.pictures.words import shown
 

@@ -82,13 +82,15 @@ RULES = (
     Rule(
         "one prototype", "collapse", "teacher_spread", ONE_PROTOTYPE, lambda value: value < ONE_PROTOTYPE,
         "The teacher gives all images the same prototype. Likely causes: centring is off or its momentum too high, "
-        "or the teacher's temperature is too low.",
+        "or the teacher's temperature is too low. Next: leave --method.center_momentum and "
+        "--method.teacher_temperature as they are by default.",
     ),
     *(
         Rule(
             "uniform targets", "collapse", key, UNIFORM, lambda value: value > UNIFORM,
             "The targets are spread evenly over all prototypes and say nothing. Likely causes: no sharpening "
-            "(the teacher's temperature, or epsilon of the codes, is too high), or embeddings that have collapsed.",
+            "(the teacher's temperature, or epsilon of the codes, is too high), or embeddings that have collapsed. "
+            "Next: leave --method.teacher_temperature or --method.epsilon as it is by default.",
         )
         for key in ("teacher_entropy", "code_entropy")
     ),
@@ -100,14 +102,16 @@ RULES = (
     Rule(
         "gradient vanished", "warning", "grad_norm", VANISHED, lambda value: value < VANISHED,
         "Nothing is learnt any more. Likely causes: the loss does not depend on the encoder (a detach too many), "
-        "the embeddings have collapsed, or the loss is saturated.",
+        "the embeddings have collapsed, or the loss is saturated. Next: `ssl-toolkit check` with the run's options "
+        "tries the loss and the learning rate on a few batches.",
     ),
 )  # fmt: skip
 
 CAUSES = (
     "Likely causes: the gradient reaches the targets (stop-gradient missing), no predictor or no negatives, a "
     "teacher that does not lag behind, targets that say nothing, a learning rate or weight decay that is too high, "
-    "or input that is constant."
+    "or input that is constant. Next: go back to the method's own recipe (--config), or to a third of the learning "
+    "rate; what helps shows within an epoch."
 )
 
 
@@ -181,7 +185,8 @@ def established(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
     if len(above) == STUCK and all(abs(value) < CHANCE for value in above):
         advice = (
             "The loss stays at that of a guess. Likely causes: a learning rate that is too high or too low, "
-            "augmentations that leave nothing in common, or a gradient that does not reach the encoder."
+            "augmentations that leave nothing in common, or a gradient that does not reach the encoder. Next: "
+            "`ssl-toolkit check` with the run's options suggests a learning rate."
         )
         found.append(Finding("loss at chance", "warning", "above_chance", above[-1], CHANCE, advice))
     return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,19 +19,52 @@ from ssl_toolkit.eval.health.collapse import alignment, effective_rank, embeddin
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import seed_device
 
+
+class Meaning(NamedTuple):
+    """How to read a measure.
+
+    Attributes:
+        about: What it is, in a few words.
+        better: Which way is good; ``steady``: neither, as long as it stays.
+        healthy: Least and largest value of healthy runs (docs/evaluation.md); None where there is no such figure.
+    """
+
+    about: str
+    better: Literal["higher", "lower", "steady"]
+    healthy: tuple[float, float] | None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is in the healthy range."""
+        return self.healthy is None or self.healthy[0] <= value <= self.healthy[1]
+
+    def range(self) -> str:
+        """The healthy range in words."""
+        if self.healthy is None:
+            return ""
+        low, high = self.healthy
+        if math.isinf(high):
+            return f"{low:g} or more"
+        return f"{high:g} or less" if math.isinf(low) else f"{low:g} to {high:g}"
+
+    def __str__(self) -> str:
+        healthy = f"healthy {self.range()}, " if self.healthy else ""
+        return f"{healthy}{self.better} is better"
+
+
 # Columns of ``metrics.csv`` that the doctor writes, or reads where a method's own step gives them.
-MEASURES = (
-    "effective_rank",
-    "embedding_std",
-    "alignment",
-    "uniformity",
-    "grad_norm",
-    "teacher_entropy",
-    "teacher_spread",
-    "code_entropy",
-    "above_chance",
-    "solved",
-)
+MEASURES = {
+    "effective_rank": Meaning("directions in use", "higher", (5, math.inf)),
+    "embedding_std": Meaning("scatter, 0 all alike, 1 even", "higher", (0.4, 1)),
+    "alignment": Meaning("distance of two views of an image", "lower", (0, 1)),
+    "uniformity": Meaning("crowding, 0 all in one place", "lower", (-math.inf, -0.6)),
+    "grad_norm": Meaning("size of the gradient", "steady", None),
+    "teacher_entropy": Meaning("of an image's target, 1 says nothing", "steady", (0.5, 0.95)),
+    "teacher_spread": Meaning("prototypes in use, 1 all", "higher", (0.7, 1)),
+    "code_entropy": Meaning("of an image's code, 1 says nothing", "steady", (0.5, 0.95)),
+    "above_chance": Meaning("loss less that of a guess", "lower", (-math.inf, -0.05)),
+    "solved": Meaning("share of a guess's loss that is gone", "higher", (0.1, 1)),
+}
+"""What is measured, by name."""
 
 LOOKED_AT = 256  # embeddings of a batch: enough for a rank of tens, and cheap
 

@@ -42,7 +42,7 @@ def score_chart(
     """
     if protocols is None:
         protocols = list(dict.fromkeys(protocol for scores in results.values() for protocol in scores))
-    figure, panels = panels_of(len(protocols), 1, (3.6 * len(protocols), 0.8 + 0.33 * len(results)), theme)
+    figure, panels = _panels(len(protocols), (3.6 * len(protocols), 0.8 + 0.33 * len(results)), theme)
     for axes, protocol in zip(panels, protocols, strict=True):
         names = [name for name in results if protocol in results[name]]
         top1 = [100 * float(results[name][protocol]["top1"]) for name in names]
@@ -59,7 +59,8 @@ def score_chart(
         axes.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), ylim=(len(names) - 0.45, -0.8))
         axes.tick_params(axis="y", labelsize=8.5, labelcolor=theme.ink)
         axes.spines["bottom"].set_bounds(0, 100)
-        title(axes, f"{score_title(protocol)}: top-1, %", theme)
+        name = f"{score_title(protocol)}: top-1, %"
+        axes.set_title(name, color=theme.ink, fontsize=9, fontweight="bold", loc="left", parse_math=False)
     return figure
 
 
@@ -75,7 +76,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], theme: T
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labelled = k <= LABELLED_CONFUSION
     side = 1.3 + 0.42 * k if labelled else 5.2
-    figure, (axes,) = panels_of(1, 1, (side + 0.4, side), theme)
+    figure, (axes,) = _panels(1, (side + 0.4, side), theme)
     colours = LinearSegmentedColormap.from_list("share", [theme.background, theme.accent])
     axes.imshow(share, cmap=colours, vmin=0, vmax=100)
     axes.spines["bottom"].set_visible(False)
@@ -92,11 +93,11 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], theme: T
     return figure
 
 
-def panels_of(across: int, down: int, inches: tuple[float, float], theme: Theme) -> tuple[Figure, list[Axes]]:
-    """An empty figure of a size, and its panels row by row."""
+def _panels(count: int, inches: tuple[float, float], theme: Theme) -> tuple[Figure, list[Axes]]:
+    """An empty figure of a size, and its panels from left to right."""
     figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.background)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    panels = list(figure.subplots(1, count, squeeze=False).flat)
     for axes in panels:
         axes.set_facecolor(theme.background)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -106,8 +107,3 @@ def panels_of(across: int, down: int, inches: tuple[float, float], theme: Theme)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_axisbelow(True)
     return figure, panels
-
-
-def title(axes: Axes, text: str, theme: Theme) -> None:
-    """Name a panel."""
-    axes.set_title(text, color=theme.ink, fontsize=9, fontweight="bold", loc="left", parse_math=False)

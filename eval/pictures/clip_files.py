@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.video import Movie
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.pictures.maps import PALETTE
+from ssl_toolkit.eval.pictures.marks import PALETTE
 from ssl_toolkit.eval.pictures.pixels import Pixels
 from ssl_toolkit.eval.pictures.png import picture_png
 from ssl_toolkit.eval.pictures.sheets import sheet
@@ -144,7 +144,7 @@ def write_masks(folder: Path, masks: Sequence[NDArray[np.int64]]) -> str:
     target.mkdir(exist_ok=True)
     for number, mask in enumerate(masks):
         image = Image.fromarray(mask.astype(np.uint8), "P")
-        image.putpalette([0, 0, 0] + [value for rgb in _colours() for value in rgb])
+        image.putpalette([0, 0, 0] + [value for rgb in _colours() for value in rgb] * 51)
         image.save(target / f"{number:05d}.png")
     return "masks/"
 
@@ -175,10 +175,13 @@ def sheet_of(
 
 
 def overlaid(frame: NDArray[np.uint8], mask: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """A frame (3, H, W) with its mask over it, a colour an object."""
+    """A frame (3, H, W) with its mask over it: a colour an object, beyond five of them with stripes of three kinds."""
     colours = np.array(_colours())
-    over = colours[(mask - 1) % len(colours)].transpose(2, 0, 1)
-    mixed = np.where(mask > 0, OVER * over + (1 - OVER) * frame, frame)
+    turn, number = np.divmod(np.maximum(mask - 1, 0), len(colours))
+    y, x = np.indices(mask.shape)
+    stripes = np.choose(turn % 4, [np.zeros_like(x), x + y, x - y, y]) // 3 % 2
+    share = np.where(stripes, OVER / 4, OVER)
+    mixed = np.where(mask > 0, share * colours[number].transpose(2, 0, 1) + (1 - share) * frame, frame)
     picture: NDArray[np.uint8] = mixed.round().astype(np.uint8)
     return picture
 

@@ -15,16 +15,10 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError, missing_extra
 from ssl_toolkit.eval.pictures.charts import DPI
+from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE, mark
 from ssl_toolkit.eval.pictures.pixels import Pixels, tile
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 from ssl_toolkit.eval.pictures.words import shown
-
-# Okabe and Ito 2008: told apart with every common colour vision. Its yellow and black are left out, since one is lost
-# on a light background and the other on a dark one.
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7")
-MARKERS = ("o", "^", "s", "D")
-NAMED_CLASSES = 12
-"""A map gives this many classes a colour and marker of their own; the others share a grey."""
 
 _MAP = (5.2, 4.9)  # inches
 
@@ -152,7 +146,7 @@ def map_figure(
 ) -> Figure:
     """Features in two dimensions, coloured by class.
 
-    Classes differ in colour and, beyond six, in marker. The first twelve have their own, the others share a grey.
+    Classes differ in colour and, beyond five, in marker. The first twenty have their own, the others share a grey.
 
     Args:
         projection: Of N features.
@@ -164,24 +158,28 @@ def map_figure(
     """
     points = projection.points
     labels = np.full(len(points), -1, dtype=np.int64) if labels is None else labels
-    figure = Figure(figsize=_MAP, dpi=DPI, facecolor=theme.background, layout="constrained")
+    style = _class_styles(labels, classes, theme)
+    columns = 5 if max(len(name) for _, _, name, _ in style) <= 10 else 3
+    lines = -(-len(style) // columns) if classes is not None else 0
+    inches = (_MAP[0], _MAP[1] + 0.17 * max(0, lines - 3))
+    figure = Figure(figsize=inches, dpi=DPI, facecolor=theme.background, layout="constrained")
     axes = figure.add_subplot(facecolor=theme.background)
     axes.spines[:].set_color(theme.faint)
     axes.set(xticks=(), yticks=())
-    style = _class_styles(labels, classes, theme)
     alpha = 0.8 if images is None else 0.25
     for colour, marker, _, rows in style:
-        axes.scatter(points[rows, 0], points[rows, 1], s=14, color=colour, marker=marker, lw=0, alpha=alpha)
+        axes.scatter(points[rows, 0], points[rows, 1], s=18, color=colour, marker=marker, lw=0, alpha=alpha)
     axes.margins(0.05)
     axes.set_xlabel(projection.axes[0], color=theme.muted, fontsize=8)
     axes.set_ylabel(projection.axes[1], color=theme.muted, fontsize=8)
     if images is not None:
-        colours = np.full(len(points), theme.muted, dtype=object)
-        for colour, _, _, rows in style:
-            colours[rows] = colour
-        _thumbnails(axes, points, images, [str(colour) for colour in colours], theme)
+        marks = [(theme.muted, "")] * len(points)
+        for colour, marker, _, rows in style:
+            for row in np.flatnonzero(rows):
+                marks[row] = (colour, marker if colour in PALETTE else "")
+        _thumbnails(axes, points, images, marks, theme)
     if classes is not None and any(rows.any() for *_, rows in style):
-        _legend(figure, style, theme)
+        _legend(figure, style, columns, theme)
     return figure
 
 
@@ -199,13 +197,11 @@ def _class_styles(labels: NDArray[np.int64], classes: Sequence[str] | None, them
         styles.append((theme.muted, "o", f"{len(rest)} other classes", np.isin(labels, rest)))
     for place, label in enumerate(own):
         name = str(label) if classes is None else classes[label]
-        marker = MARKERS[place // len(PALETTE) % len(MARKERS)]
-        styles.append((PALETTE[place % len(PALETTE)], marker, name, labels == label))
+        styles.append((*mark(place), name, labels == label))
     return styles
 
 
-def _legend(figure: Figure, styles: Sequence[_Style], theme: Theme) -> None:
-    columns = 5 if max(len(name) for _, _, name, _ in styles) <= 10 else 3
+def _legend(figure: Figure, styles: Sequence[_Style], columns: int, theme: Theme) -> None:
     handles = [Line2D([], [], color=colour, marker=marker, lw=0, ms=5) for colour, marker, _, _ in styles]
     legend = figure.legend(
         handles, ["x"] * len(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize=8,
@@ -221,17 +217,20 @@ def _thumbnails(
     axes: Axes,
     points: NDArray[np.float64],
     images: Pictures,
-    colours: Sequence[str],
+    marks: Sequence[tuple[str, str]],
     theme: Theme,
     across: int = 18,
 ) -> None:
-    """Draw images at their points where they overlap no earlier one; a frame in its colour around each."""
+    """Draw images at their points where they overlap no earlier one; around each a frame in the colour of its class.
+
+    In the frame's corner stands the class's marker, for those who cannot tell its colour.
+    """
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     width = (right - left) / across
     height = (top - bottom) / across * 1.15 * _MAP[0] / _MAP[1]  # the legend takes some of the figure's height
     axes.set(xlim=(left - width / 2, right + width / 2), ylim=(bottom - height / 2, top + height / 2))
     placed: list[tuple[float, float]] = []
-    for row, ((x, y), colour) in enumerate(zip(points, colours, strict=True)):
+    for row, ((x, y), (colour, marker)) in enumerate(zip(points, marks, strict=True)):
         if any(abs(x - a) < 1.06 * width and abs(y - b) < 1.06 * height for a, b in placed):
             continue
         placed.append((x, y))
@@ -241,3 +240,8 @@ def _thumbnails(
             (box[0], box[1], box[1], box[0], box[0]), (box[2], box[2], box[3], box[3], box[2]), color=colour, lw=1.4,
             zorder=4, solid_joinstyle="miter", scalex=False, scaley=False,
         )  # fmt: skip
+        if marker:
+            axes.plot(
+                box[0], box[3], color=colour, marker=marker, ms=5.5, mec=theme.background, mew=0.6, zorder=5,
+                scalex=False, scaley=False,
+            )  # fmt: skip

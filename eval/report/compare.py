@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval.scores.metrics import in_percent
+from ssl_toolkit.eval.pictures.words import ENCODERS
+from ssl_toolkit.eval.scores.metrics import half_interval, in_percent
 from ssl_toolkit.runs import RunFolder
+
+HOW_TO_READ = (
+    "Higher is better. The ± is half of the 95 % interval over samples of the test images: smaller differences may be "
+    "chance. In good health, a trained encoder is above raw pixels and random weights by more than its ±."
+)
+
+_BASELINES = {key: ENCODERS[key] for key in ("random", "pixels")}
 
 Scores: TypeAlias = dict[str, dict[str, Any]]
 """``{protocol: {"top1": accuracy in [0, 1], ...}}`` of one encoder; of several labelled sets, ``set: protocol``."""
@@ -25,12 +33,15 @@ class Scored:
         method: What it was trained by; empty for a baseline.
         encoder: Name of the network; empty for a baseline.
         scores: By protocol.
+        not_above: Baselines that it is not above by more than the ± of its scores, by some protocol; None where
+            there are none, and of baselines.
     """
 
     name: str
     method: str
     encoder: str
     scores: Scores
+    not_above: tuple[str, ...] | None = None
 
 
 def read_results(run: RunFolder) -> dict[str, Any]:
@@ -88,12 +99,12 @@ def compare_runs(runs: Sequence[str | Path]) -> list[Scored]:
                 )
     names = [path.name for path, _ in found]
     rows: list[Scored] = []
-    baselines: dict[str, list[Scored]] = {"random weights": [], "raw pixels": []}
+    baselines: dict[str, list[Scored]] = {label: [] for label in _BASELINES.values()}
     for path, results in found:
         name, encoder = path.name if names.count(path.name) == 1 else str(path), results.get("encoder") or {}
         method, network = str(encoder.get("method", "")), str(encoder.get("name", ""))
-        rows.append(Scored(name, method, network, _scores(results, "trained")))
-        for key, label in (("random", "random weights"), ("pixels", "raw pixels")):
+        rows.append(Scored(name, method, network, _scores(results, "trained"), not_above(results)))
+        for key, label in _BASELINES.items():
             scores = _scores(results, key)
             if scores and all(_top1(scores) != _top1(other.scores) for other in baselines[label]):
                 baselines[label].append(Scored(f"{label}: {name}", "", "", scores))
@@ -102,6 +113,51 @@ def compare_runs(runs: Sequence[str | Path]) -> list[Scored]:
     for label, kinds in baselines.items():
         rows += [dataclasses.replace(kinds[0], name=label)] if len(kinds) == 1 else kinds
     return rows
+
+
+def not_above(results: dict[str, Any]) -> tuple[str, ...] | None:
+    """The baselines that a trained encoder is not above by more than the ± of its score, by some protocol.
+
+    Args:
+        results: A ``results.json``.
+
+    Returns:
+        Their names; None where no baseline was scored.
+    """
+    trained = _scores(results, "trained")
+    baselines = {label: _scores(results, key) for key, label in _BASELINES.items()}
+    if not any(baselines.values()):
+        return None
+    return tuple(
+        label
+        for label, scores in baselines.items()
+        if any(
+            100 * (trained[protocol]["top1"] - score["top1"]) <= half_interval(trained[protocol])
+            for protocol, score in scores.items()
+            if protocol in trained
+        )
+    )
+
+
+def advice(lacking: Sequence[str] | None, run: str = "RUN") -> str:
+    """What scores say of an encoder, and what to do next.
+
+    Args:
+        lacking: What `not_above` found.
+        run: What the commands are to be about.
+    """
+    if lacking is None:
+        return f"No baseline was scored. Next: `ssl-toolkit evaluate {run}` with its baselines."
+    if lacking:
+        return (
+            f"Not above {' and '.join(lacking)} by more than the ±: the training has taught little that helps here. "
+            f"Next: `ssl-toolkit doctor {run}` says whether the features have collapsed; if not, train longer, or let "
+            "`ssl-toolkit check` suggest a learning rate."
+        )
+    return (
+        f"Above the baselines by more than the ±. Next: `ssl-toolkit index {run}` searches with the encoder, "
+        f"`ssl-toolkit finetune {run}` trains it on labels."
+    )
 
 
 def _scored(path: Path) -> dict[str, Any]:

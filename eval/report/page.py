@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any
 import jinja2
 import torch
 import yaml
+from markupsafe import Markup, escape
 
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.encoders import Encoder
@@ -25,6 +27,25 @@ from ssl_toolkit.eval.report.parts import Part, attempt
 from ssl_toolkit.eval.report.run_parts import Trained
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.runs import RunFolder, flatten
+
+SECTIONS = {
+    "facts": "What was run",
+    "scores": "How good it is",
+    "training": "Training",
+    "doctor": "Doctor's findings",
+    "views": "What the method sees",
+    "task": "The task itself",
+    "units": "What the layers respond to",
+    "explained": "What speaks for a class",
+    "more": "More pictures",
+    "attention": "Where the encoder looks",
+    "neighbours": "Nearest neighbours",
+    "map": "Map of the features",
+    "bad": "Images that could not be read",
+    "commands": "To get this again",
+    "versions": "Environment",
+}
+"""The sections of the page in their order: parts that have nothing to show are left out, and named at its end."""
 
 
 def make_report(
@@ -41,7 +62,7 @@ def make_report(
 ) -> Path:
     """Write what a run folder holds as one HTML page, without scripts and with nothing from outside.
 
-    What is missing (scores, an encoder, data that has been moved) is named in its place. The pictures show the images
+    What is missing (scores, an encoder, data that has been moved) is named at its end. The pictures show the images
     that the scores were taken on, or those that were trained on while there are no scores.
 
     Args:
@@ -76,8 +97,10 @@ def make_report(
         shown_images = _images(config, results.content, trained)
         return Sample.take(trained, shown_images, images, device=device, workers=workers, progress=progress)
 
+    parts = _parts(folder, config, encoder, results, attempt(take), pictures, projection)
     page = _template().render(
-        _parts(folder, config, encoder, results, attempt(take), pictures, projection),
+        parts,
+        **_contents(parts),
         run=folder.path,
         method=encoder.content.method if encoder.content else flatten(config).get("method.name", "a method"),
         data=config.get("data", "unknown images"),
@@ -119,7 +142,7 @@ def _parts(
     """What the page shows, each part by its name in the template, or why it is not there."""
     parts: dict[str, Callable[[], Any]] = {
         "facts": lambda: run_parts.facts_part(config, encoder.content),
-        "scores": lambda: score_parts.scores_part(results.needed(), encoder.content),
+        "scores": lambda: score_parts.scores_part(results.needed(), encoder.content, str(folder.path)),
         "training": lambda: training_parts.training_part(folder, config),
         "doctor": lambda: training_parts.doctor_part(folder, sample),
         "views": lambda: picture_parts.views_part(config, encoder.needed()),
@@ -137,6 +160,13 @@ def _parts(
     return {name: attempt(make) for name, make in parts.items()}
 
 
+def _contents(parts: dict[str, Part[Any]]) -> dict[str, dict[str, str]]:
+    """Titles of the sections that are there, by name, and of those that are left out, with the reasons."""
+    there = {name: title for name, title in SECTIONS.items() if parts[name].content or name == "scores"}
+    missing = {name: parts[name].missing for name in SECTIONS if parts[name].missing and name not in there}
+    return {"sections": there, "left_out": {SECTIONS[name]: reason for name, reason in missing.items()}}
+
+
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True,
@@ -146,6 +176,12 @@ def _template() -> jinja2.Template:
         # File names may hold bytes that are no text, and characters that turn the direction of what follows.
         finalize=lambda value: shown(value) if type(value) is str else value,
     )
+    environment.filters["commands"] = _with_commands
     return environment.from_string(
         resources.files("ssl_toolkit.eval.report").joinpath("report.html").read_text("utf-8")
     )
+
+
+def _with_commands(text: str) -> Markup:
+    """Text whose commands stand in backticks."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(shown(text)))))

@@ -120,11 +120,11 @@ def units_part(trained: Trained, sample: Sample) -> dict[str, Any]:
     def picture(draw: Callable[..., Figure], alt: str) -> Part[dict[str, Any]]:
         return attempt(lambda: chart_of(partial(draw, subject), alt, [EITHER]))
 
-    return {
-        "filters": picture(draw_filters, "filters of the first layer"),
-        "maps": picture(draw_feature_maps, "images at the left, feature maps to the right of each"),
-        "data": sample.images.word,
-    }
+    filters = picture(draw_filters, "filters of the first layer")
+    maps = picture(draw_feature_maps, "images at the left, feature maps to the right of each")
+    if filters.content is None and maps.content is None:
+        raise ToolkitError(filters.missing)
+    return {"filters": filters, "maps": maps}
 
 
 def explained_part(

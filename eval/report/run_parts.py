@@ -91,8 +91,8 @@ def facts_part(config: dict[str, Any], trained: Trained | None) -> list[tuple[st
     ]
 
 
-def bad_images_part(folder: RunFolder, results: dict[str, Any] | None) -> dict[str, Any]:
-    """Images that could not be read: of the training from their file, of the evaluation as numbers."""
+def bad_images_part(folder: RunFolder, results: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Images that could not be read: of the training from their file, of the scoring as numbers; None if all could."""
     first: list[tuple[str, str]] = []
     count = 0
     if folder.bad_images_file.exists():
@@ -106,6 +106,8 @@ def bad_images_part(folder: RunFolder, results: dict[str, Any] | None) -> dict[s
     sets = {} if results is None else sets_of(results)
     parts = [each["protocol"][part] for each in sets.values() for part in ("train", "test")]
     scored = {part["data"]: part["bad"] for part in parts if part.get("bad")}
+    if not count and not scored:
+        return None
     return {"count": count, "first": first, "more": count - len(first), "scored": scored}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl_toolkit.eval.pictures.charts import confusion_figure, score_chart
 from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
-from ssl_toolkit.eval.report.compare import sets_of
+from ssl_toolkit.eval.report.compare import HOW_TO_READ, advice, not_above, sets_of
 from ssl_toolkit.eval.report.parts import chart_of
 from ssl_toolkit.eval.report.run_parts import Trained
 from ssl_toolkit.eval.scores.metrics import in_percent
@@ -39,13 +39,15 @@ def _percent(score: Mapping[str, Any]) -> float:
     return 100 * float(score["top1"])
 
 
-def scores_part(results: dict[str, Any], trained: Trained | None) -> dict[str, Any]:
+def scores_part(results: dict[str, Any], trained: Trained | None, run: str) -> dict[str, Any]:
     """What each labelled set says, and whether it was said of this encoder."""
     sha256 = results["encoder"].get("sha256") if isinstance(results.get("encoder"), dict) else None
     sets = [{"name": name, **_set_scores(labelled)} for name, labelled in sets_of(results).items()]
     return {
         "sets": sets,
         "verdict": (f"{sets[0]['name']}: " if sets[0]["name"] else "") + sets[0]["verdict"],
+        "how": HOW_TO_READ,
+        "advice": advice(not_above(results), run),
         "stale": trained is not None and sha256 is not None and sha256 != trained.sha256,
     }
 
@@ -62,6 +64,7 @@ def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
             (ENCODERS.get(name, name), [in_percent(each[c]) if c in each else "" for c in columns])
             for name, each in scores.items()
         ],
+        "crossed": _crossed(scores.get("pixels", {})),
         "charts": [chart_of(partial(score_chart, scores, chance, [c]), f"bars: {c}") for c in columns],
         "confusion": _confusion(scores["trained"], protocol.get("class_names")),
         "train": protocol["train"],
@@ -69,6 +72,13 @@ def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
         "left_out": protocol.get("left_out", False),
         "classes": classes,
     }
+
+
+def _crossed(pixels: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The accuracies of the linear probe and of kNN on raw pixels, where the probe's is the lower one."""
+    if not {"knn", "linear"} <= set(pixels) or pixels["linear"]["top1"] >= pixels["knn"]["top1"]:
+        return None
+    return f"{_percent(pixels['linear']):.1f}", f"{_percent(pixels['knn']):.1f}"
 
 
 def _confusion(scores: dict[str, Any], classes: list[str] | None) -> dict[str, Any] | None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.features.sample import Sample
 from ssl_toolkit.eval.health.findings import diagnose, examine
 from ssl_toolkit.eval.health.measures import MEASURES, measure, numbers
-from ssl_toolkit.eval.pictures.curves import SMOOTH_FROM, curve_columns, curves_figure
-from ssl_toolkit.eval.report.parts import Part, chart_of
+from ssl_toolkit.eval.pictures.curves import SMOOTH_FROM, curve_columns, curve_svg
+from ssl_toolkit.eval.report.parts import Part
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.runs import RunFolder
 
@@ -28,7 +27,7 @@ def training_part(folder: RunFolder, config: dict[str, Any]) -> dict[str, Any]:
     columns = [c for c in curve_columns(rows) if c not in MEASURES]
     if not columns:
         raise ToolkitError("no curves: metrics.csv does not hold two rows of numbers yet")
-    curves = [chart_of(partial(curves_figure, rows, [c]), f"curve: {c}") for c in columns]
+    curves = [curve_svg(rows, c) for c in columns]
     return {"summary": summary, "curves": curves, "smooth": len(rows) >= SMOOTH_FROM}
 
 
@@ -45,11 +44,11 @@ def doctor_part(folder: RunFolder, sample: Part[Sample]) -> dict[str, Any]:
         raise ToolkitError("nothing was measured")
     return {
         "count": 0 if x is None else len(x),
-        "features": [(name.replace("_", " "), f"{value:.3g}") for name, value in features.items()],
+        "features": [(name.replace("_", " "), value, MEASURES[name]) for name, value in features.items()],
         "findings": [("of the features", each) for each in now]
         + [("while training" if each.step is None else f"from step {each.step}", each) for each in while_training],
         "watched": bool(columns),
-        "curves": [chart_of(partial(curves_figure, rows, [c]), f"curve: {c}") for c in columns],
+        "curves": [curve_svg(rows, c, str(MEASURES[c])) for c in columns],
     }
 
 

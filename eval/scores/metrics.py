@@ -93,5 +93,10 @@ def in_percent(found: Mapping[str, Any]) -> str:
     text = f"{100 * found['top1']:.1f}"
     if "interval" not in found:
         return text
-    low, high = found["interval"]
-    return f"{text} ±{50 * (high - low):.1f}"
+    return f"{text} ±{half_interval(found):.1f}"
+
+
+def half_interval(found: Mapping[str, Any]) -> float:
+    """Half of an accuracy's interval, in percentage points; 0 where there is none."""
+    low, high = found.get("interval", (0.0, 0.0))
+    return 50 * float(high - low)

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from ssl_toolkit.tasks.tables import Found, Table
 
 
 class Comparison(Found, list[dict[str, Any]]):
-    """A row a run or baseline: name, method, encoder, and by protocol what results.json holds."""
+    """A row a run or baseline, see `compare`."""
 
     def table(self) -> Table:
-        """Accuracies in percent."""
+        """Accuracies in percent; below, which direction is good, what is healthy, and what to do next."""
         from ssl_toolkit.eval.pictures.words import score_title, shown
+        from ssl_toolkit.eval.report.compare import HOW_TO_READ, advice
         from ssl_toolkit.eval.scores.metrics import in_percent
 
         protocols = list(self[0]["scores"])
@@ -27,7 +29,9 @@ class Comparison(Found, list[dict[str, Any]]):
         layout = [*(f"<{width}" for width in widths[:-1]), f"<{widths[-1] - 2}"]
         layout += [f">{max(14, len(title) + 2)}" for title in titles]
         rows = [left + right for left, right in zip(names[1:], scores, strict=True)]
-        return Table(names[0] + titles, rows, layout)
+        runs = [row for row in self if row["method"] or row["not_above"] is not None]
+        notes = [HOW_TO_READ, *(f"{row['name']}: {advice(row['not_above'], row['name'])}" for row in runs)]
+        return Table(names[0] + titles, rows, layout, [textwrap.fill(note, 100) for note in notes])
 
 
 def compare(runs: Sequence[AnyPath], chart: AnyPath | None = None) -> Comparison:
@@ -38,7 +42,8 @@ def compare(runs: Sequence[AnyPath], chart: AnyPath | None = None) -> Comparison
         chart: PNG file for a chart.
 
     Returns:
-        A row a run or baseline: name, method, encoder, and by protocol what results.json holds.
+        A row a run or baseline: name, method, encoder, by protocol what results.json holds, and the baselines that a
+        run is not above.
 
     Raises:
         UsageError: If a folder is no run, has not been scored, or was scored on other images.

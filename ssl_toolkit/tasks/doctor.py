@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 class Diagnosis(Found, dict[str, Any]):
-    """``measures`` and ``findings``, see `doctor`."""
+    """``measures`` and ``findings``, see `doctor`.
+
+    Attributes:
+        run: The run's folder.
+    """
+
+    run = "RUN"
 
     @property
     def collapsed(self) -> bool:
@@ -23,15 +29,23 @@ class Diagnosis(Found, dict[str, Any]):
         return any(each["severity"] == "collapse" and each["where"] != "training" for each in self["findings"])
 
     def table(self) -> Table:
-        """The measures side by side, then a paragraph a finding."""
+        """The measures side by side, with what is healthy and better; a paragraph a finding, or what to do next."""
         measures = self["measures"]
         places = [where for where in ("embedding", "features") if where in measures]
         names = dict.fromkeys(name for where in places for name in measures[where])
         # One view has no alignment.
-        rows = [[name, *(_cell(measures[where].get(name)) for where in places)] for name in names]
-        rows += [[name, _cell(value)] for name, value in measures.get("step", {}).items()]
-        notes = [_paragraph(each) for each in self["findings"]] or ["no finding"]
-        return Table(["", *places], rows, ["<16", ">12", ">12"], notes)
+        rows = [[name, *(_cell(measures[where].get(name)) for where in places), *_reading(name)] for name in names]
+        rows += [[name, _cell(value), *_reading(name)] for name, value in measures.get("step", {}).items()]
+        well = f"no finding. Next: `ssl-toolkit evaluate {self.run} --train DATA --test DATA` says how good it is."
+        notes = [_paragraph(each) for each in self["findings"]] or [well]
+        return Table(["", *places, "   healthy", "better"], rows, ["<16", *(">12" for _ in places), "<16", ""], notes)
+
+
+def _reading(name: str) -> list[str]:
+    """What is healthy, and which direction is better, of the measures that have such."""
+    from ssl_toolkit.eval.health.measures import MEASURES
+
+    return [f"   {MEASURES[name].range()}", MEASURES[name].better] if name in MEASURES else []
 
 
 def _cell(value: float | None) -> str:
@@ -99,7 +113,9 @@ def doctor(
     found = {where: examine(each) for where, each in seen.items()}
     found["training"] = diagnose(numbers(read_metrics(folder.metrics_file)))
     findings = [{"where": where, **each._asdict()} for where, some in found.items() for each in some]
-    return Diagnosis(measures=measures, findings=findings)
+    diagnosis = Diagnosis(measures=measures, findings=findings)
+    diagnosis.run = str(folder.path)
+    return diagnosis
 
 
 def _settings(run: AnyPath, folder: "RunFolder") -> dict[str, Any]:

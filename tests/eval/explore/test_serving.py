@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from explored import explored_folder
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.explore.explorer import Explorer
-from ssl_toolkit.eval.explore.serving import free_port, require_gradio
+from ssl_toolkit.eval.explore.serving import free_port, page, require_gradio
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="the extra app is not installed")
@@ -178,3 +179,18 @@ def test_a_dropped_image_and_an_image_that_is_gone(address: str, made: Explorer,
         assert page.run("location.hash") == "#dropped"  # what was shown stays
         assert page.run("document.documentElement.scrollWidth") <= 500
         assert page.errors == []
+
+
+@needs_chromium
+def test_twenty_classes_have_a_mark_of_their_own(made: Explorer, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(page(made, "nonce"), encoding="utf-8")
+    classes = json.dumps([f"class {number}" for number in range(22)])
+    with chromium() as tab:
+        tab.open((tmp_path / "page.html").as_uri())
+        tab.wait("document.readyState === 'complete'")
+        tab.run(f"world = {{classes: {classes}, map: {{label: [...Array(22).keys()]}}}}; legend()")
+        marks = tab.run("[...document.querySelectorAll('#legend path')].map((path) => path.outerHTML)")
+        assert len(marks) == 21  # and one for the others
+        assert len(set(marks)) == 21
+        names = tab.run("[...document.querySelectorAll('#legend .cut')].map((name) => name.textContent)")
+        assert names[-1] == "2 other classes"

@@ -125,8 +125,15 @@ def test_table_has_a_dash_where_there_is_no_measure() -> None:
     measures = {"embedding": {"effective_rank": 2.0}, "features": {"effective_rank": 3.0, "alignment": 0.5}}
     found = Diagnosis(measures=measures, findings=[{"where": "embedding", **finding._asdict()}])
     lines = [line.split() for line in str(found).splitlines()]
-    assert ["alignment", "-", "0.500"] in lines
+    assert ["alignment", "-", "0.500", "0", "to", "1", "lower"] in lines
+    assert ["effective_rank", "2.000", "3.000", "5", "or", "more", "higher"] in lines
+    assert lines[0] == ["embedding", "features", "healthy", "better"]
     assert "no finding" not in str(found)
     assert found.collapsed
     found["findings"][0]["where"] = "training"
     assert not found.collapsed
+    well = Diagnosis(measures=measures, findings=[])
+    well.run = "runs/a"
+    assert str(well).endswith(
+        "no finding. Next: `ssl-toolkit evaluate runs/a --train DATA --test DATA` says how good it is."
+    )

@@ -32,6 +32,33 @@ def test_healthy_measures_give_no_finding() -> None:
     assert examine(measure(gaussian(256, 32), gaussian(256, 32))) == []
 
 
+def test_healthy_ranges_are_those_of_healthy_runs() -> None:
+    for name, value in HEALTHY.items():
+        if name != "solved":  # of methods that solve no task
+            assert MEASURES[name].holds(value), name
+    # Features of ten finished recipes, docs/evaluation.md, and two runs without stop-gradient.
+    for rank, std, uniformity in ((70.7, 0.58, -1.27), (83.2, 0.46, -1.02), (107.8, 0.61, -1.47), (15.4, 0.83, -2.28)):
+        assert MEASURES["effective_rank"].holds(rank)
+        assert MEASURES["embedding_std"].holds(std)
+        assert MEASURES["uniformity"].holds(uniformity)
+    for rank, uniformity in ((1.4, 0.0), (2.1, -0.09)):
+        assert not MEASURES["effective_rank"].holds(rank)
+        assert not MEASURES["uniformity"].holds(uniformity)
+    assert [str(MEASURES[name]) for name in ("effective_rank", "uniformity", "embedding_std", "grad_norm")] == [
+        "healthy 5 or more, higher is better", "healthy -0.6 or less, lower is better",
+        "healthy 0.4 to 1, higher is better", "steady is better",
+    ]  # fmt: skip
+
+
+def test_every_finding_says_what_to_do_next() -> None:
+    sick = {"uniformity": 0.0, "grad_norm": 0.0, "teacher_entropy": 1.0, "code_entropy": 1.0}
+    found = examine(sick) + examine({"effective_rank": 1.0}) + examine({"teacher_spread": 0.0})
+    found += diagnose([{"above_chance": 0.0}] * 10)
+    assert len({each.name for each in found}) == 6
+    for each in found:
+        assert "Next: " in each.advice, each.name
+
+
 @pytest.mark.parametrize(
     ("z", "name"),
     [

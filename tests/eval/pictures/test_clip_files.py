@@ -125,7 +125,12 @@ def test_a_mask_lies_over_its_frame(tmp_path: Path) -> None:
     mask[2:4] = 1
     over = overlaid(plain(GREY), mask)
     np.testing.assert_array_equal((over != 100).any(axis=0), mask > 0)
-    assert over[:, 2, 0].tolist() == [40, round(0.6 * 0x72 + 40), round(0.6 * 0xB2 + 40)]
+    assert over[:, 2, 0].tolist() == [round(0.6 * part + 40) for part in (0xA9, 0x0B, 0xF7)]
+
+
+def test_twenty_masks_are_told_apart() -> None:
+    looks = [overlaid(plain(GREY), np.full((8, 8), number)).tobytes() for number in range(1, 21)]
+    assert len(set(looks)) == 20
 
 
 def test_the_sheet_shows_first_and_last_frame() -> None:

@@ -13,14 +13,13 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.maps import (
     PROJECTIONS,
     Pictures,
-    _class_styles,
     map_figure,
     pca,
     principal_components,
     tsne,
     umap,
 )
-from ssl_toolkit.eval.pictures.themes import LIGHT
+from ssl_toolkit.eval.pictures.marks import mark
 from tests.conftest import RED, count, pixels, plain
 
 
@@ -50,14 +49,27 @@ def test_principal_components_of_hardly_anything(shape: tuple[int, int]) -> None
     assert np.abs(points).max() < 1e-6
 
 
-def test_map_names_twelve_classes_and_counts_the_rest() -> None:
-    features = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-    figure = map_of(features, np.arange(30) % 15, [f"class {i}" for i in range(15)])
+def test_map_names_twenty_classes_and_counts_the_rest() -> None:
+    features = np.random.default_rng(0).normal(size=(46, 4)).astype(np.float32)
+    figure = map_of(features, np.arange(46) % 23, [f"class {i}" for i in range(23)])
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["3 other classes", *(f"class {i}" for i in range(12))]
-    styles = _class_styles(np.arange(12), None, LIGHT)
-    assert len({style[:2] for style in styles}) == 12
-    assert sum(len(dots.get_offsets()) for dots in figure.axes[0].collections) == 30
+    assert names == ["3 other classes", *(f"class {i}" for i in range(20))]
+    assert sum(len(dots.get_offsets()) for dots in figure.axes[0].collections) == 46
+    few = map_of(features, np.arange(46) % 3, ["a", "b", "c"])
+    assert figure.get_figheight() > few.get_figheight()  # the legend takes nothing from the map
+
+
+def test_frames_bear_the_mark_of_their_class() -> None:
+    labels = np.arange(20)
+    images = [plain(RED)] * 20
+    figure = map_of(np.eye(20, dtype=np.float32), labels, [f"class {i}" for i in labels], images)
+    marks = [(line.get_color(), line.get_marker()) for line in figure.axes[0].lines if line.get_marker() != "None"]
+    assert marks
+    frames = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "None"]
+    assert [colour for colour, _ in marks] == frames
+    assert set(marks) <= {mark(number) for number in range(20)}
+    bare = map_of(np.eye(20, dtype=np.float32), None, None, images)
+    assert {line.get_marker() for line in bare.axes[0].lines} == {"None"}
 
 
 def test_map_without_labels_has_no_legend() -> None:

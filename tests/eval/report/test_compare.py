@@ -37,10 +37,26 @@ def scored(
 def test_best_first_then_each_baseline_once(tmp_path: Path) -> None:
     runs = [scored(tmp_path / "a", 0.5), scored(tmp_path / "b", 0.75), scored(tmp_path / "c", 0.625, None)]
     assert [row.name for row in compare_runs([*runs, runs[0]])] == ["b", "c", "a", "random weights", "raw pixels"]
-    lines = str(compare([str(run) for run in runs])).splitlines()
+    lines = str(compare([str(run) for run in runs])).partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines] == ["top-1,", "b", "c", "a", "random", "raw"]
     assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±1.0"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_what_is_healthy_and_next_is_said_of_each_run(tmp_path: Path) -> None:
+    runs = [scored(tmp_path / name, knn) for name, knn in (("good", 0.5), ("like", 0.255), ("poor", 0.1))]
+    runs.append(scored(tmp_path / "alone", 0.4, None))
+    rows = {row.name: row.not_above for row in compare_runs(runs)}
+    both = ("random weights", "raw pixels")
+    assert rows == {"good": (), "like": both[:1], "poor": both, "alone": None, **dict.fromkeys(both)}
+    text = " ".join(str(compare([str(run) for run in runs])).split())
+    assert "Higher is better" in text
+    assert "In good health, a trained encoder is above raw pixels and random weights by more than its ±" in text
+    assert "good: Above the baselines by more than the ±. Next: `ssl-toolkit index good`" in text
+    assert "like: Not above random weights by more than the ±" in text
+    assert "poor: Not above random weights and raw pixels by more" in text
+    assert "Next: `ssl-toolkit doctor poor`" in text
+    assert "alone: No baseline was scored" in text
 
 
 def test_random_weights_of_other_encoders_are_told_apart(tmp_path: Path) -> None:
@@ -76,7 +92,7 @@ def test_several_labelled_sets_are_columns(tmp_path: Path) -> None:
         ("b", [0.75, 0.125]), ("a", [0.5, 0.25]), ("random weights", [0.25, 0.25]), ("raw pixels", [0.125, 0.125])
     ]  # fmt: skip
     assert list(rows[0].scores) == ["pets: knn", "flowers: knn"]
-    lines = str(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).splitlines()
+    lines = str(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).partition("\n\n")[0].splitlines()
     assert lines[0].split()[-4:] == ["pets:", "kNN", "flowers:", "kNN"]
     assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±0.0", "12.5", "±0.0"]
     assert len({len(line) for line in lines}) == 1

@@ -24,6 +24,7 @@ from ssl_toolkit.eval.scores.metrics import in_percent
 from ssl_toolkit.tasks import demo as demo_module
 from ssl_toolkit.tasks.evaluation import evaluate
 from ssl_toolkit.tasks.reporting import report
+from tests.chromium import PROGRAM, chromium
 
 CLASSES = ("<script>alert(1)", '"><img src=x onerror=alert(1)>')
 PREFIX = "data:image/png;base64,"
@@ -37,6 +38,7 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.addresses: list[str] = []
+        self.places: list[str] = []
         self.text = ""
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(self.text.split())
@@ -45,6 +47,7 @@ class Page(HTMLParser):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.addresses += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
+        self.places += [value or "" for name, value in attrs if name == "id"]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -86,8 +89,9 @@ def test_page_needs_nothing_and_runs_nothing(folder: Path) -> None:
     page = Page(path)
     assert not page.tags & {"script", "link", "iframe", "object", "b"}
     assert not {name for name in page.attributes if name.startswith("on")}
-    assert len(page.addresses) > 80
-    for address in page.addresses:
+    pictures = [address for address in page.addresses if not address.startswith("#")]
+    assert len(pictures) > 70
+    for address in pictures:
         assert address.startswith(PREFIX)
         Image.open(io.BytesIO(base64.b64decode(address.removeprefix(PREFIX), validate=True))).verify()
 
@@ -104,8 +108,44 @@ def test_page_says_what_was_run_and_how_good_it_is(folder: Path) -> None:
         verdict(results), str(folder / "train"), *CLASSES,
     ):  # fmt: skip
         assert words in text
-    assert "No pictures" not in text
-    assert "No map" not in text
+    assert "Left out" not in text
+
+
+def test_contents_name_every_section_that_is_there(folder: Path, run: Path) -> None:
+    page = Page(make_report(folder / "run", folder / "page.html"))
+    links = [address.removeprefix("#") for address in page.addresses if address.startswith("#")]
+    assert links == page.places
+    assert {"scores", "doctor", "neighbours", "map", "bad"} <= set(links)
+    (run / "bad_images.csv").unlink()
+    (run / "results.json").unlink()
+    shutil.rmtree(run / "checkpoints")
+    (run / "encoder.safetensors").unlink()
+    page = Page(make_report(run, images=2))
+    assert page.places == ["facts", "scores", "training", "doctor", "commands", "versions", "left_out"]
+    assert "could not be read" not in page.text  # there were none
+
+
+def test_page_says_what_is_healthy_and_what_to_do_next(folder: Path, run: Path) -> None:
+    text = Page(make_report(folder / "run", folder / "page.html", images=9)).text
+    for words in (
+        "Higher is better",
+        "In good health",
+        "Next: ",
+        "healthy 5 or more, higher is better",
+        "-0.6 or less",
+    ):
+        assert words in text
+    results = json.loads((run / "results.json").read_text())
+    for name, (knn, linear) in {"trained": (0.2, 0.2), "random": (0.5, 0.5), "pixels": (0.4, 0.3)}.items():
+        results["results"][name]["knn"]["top1"], results["results"][name]["linear"]["top1"] = knn, linear
+    (run / "results.json").write_text(json.dumps(results))
+    text = Page(make_report(run, images=2)).text
+    assert "Not above random weights and raw pixels by more than the ±" in text
+    assert f"Next: ssl-toolkit doctor {run} says" in text
+    assert "Of raw pixels, the linear probe (30.0 %) is below kNN (40.0 %)." in text
+    results["results"]["pixels"]["linear"]["top1"] = 0.4
+    (run / "results.json").write_text(json.dumps(results))
+    assert "Of raw pixels" not in Page(make_report(run, images=2)).text
 
 
 def test_page_says_that_there_was_no_test_set(folder: Path, run: Path) -> None:
@@ -146,8 +186,8 @@ def test_data_that_is_gone_is_named(run: Path) -> None:
     results["protocol"]["test"]["data"] = "/nowhere/<i>"
     (run / "results.json").write_text(json.dumps(results))
     page = Page(make_report(run))
-    assert page.text.count("No pictures: no such file or folder") == 3
-    assert "No map: no such file or folder: '/nowhere/<i>'" in page.text
+    assert page.text.count("no such file or folder: '/nowhere/<i>'") == 3
+    assert {"views", "units", "neighbours", "map"}.isdisjoint(page.places)
     assert "i" not in page.tags
     assert "linear probe" in page.text
 
@@ -157,7 +197,7 @@ def test_run_that_is_not_finished(run: Path) -> None:
     (run / "metrics.csv").unlink()
     text = Page(make_report(run)).text
     assert text.count("the run has no encoder yet") == 4
-    assert "no curves" in text
+    assert "Training no curves" in text
     assert "simclr on" in text
 
 
@@ -186,9 +226,9 @@ def test_damaged_metrics_are_named(run: Path, damage: str) -> None:
 def test_views_of_an_unknown_method_are_named(run: Path) -> None:
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("name: simclr", "name: simclar"))
-    assert "No pictures: unknown method" in Page(make_report(run, images=2)).text
+    assert "What the method sees unknown method" in Page(make_report(run, images=2)).text
     (run / "config.yaml").write_text(config.replace("flip_p", "flap_p"))
-    assert "No pictures: config.yaml does not fit" in Page(make_report(run, images=2)).text
+    assert "What the method sees config.yaml does not fit" in Page(make_report(run, images=2)).text
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, run: Path) -> None:
@@ -216,7 +256,7 @@ def test_grey_and_many_channels(tmp_path: Path, channels: int) -> None:
         batch_size=8, epochs=2, workers=0, progress=False,
     )  # fmt: skip
     page = Page(make_report(run, images=9))
-    assert "No pictures" not in page.text
+    assert "Left out" not in page.text
     assert "8 nearest by cosine among 9 images" in page.text
     assert "images.npy#" in page.text
 
@@ -230,14 +270,14 @@ def test_attention_is_shown_of_vision_transformers_only(folder: Path, tmp_path: 
     assert "Where the encoder looks" in text
     assert "attention the class token pays" in text
     assert "mean over 2 heads, then head by head" in text
-    assert "No pictures" not in text
+    assert "Left out" not in text
     assert "encoder looks" not in Page(make_report(folder / "run", folder / "page.html", images=2)).text
     (folder / "train").rename(folder / "moved")
     try:
         text = Page(make_report(run, images=4)).text
     finally:
         (folder / "moved").rename(folder / "train")
-    assert text.count("No pictures: no such file or folder") == 4
+    assert text.count("no such file or folder") == 5
 
 
 def test_page_shows_what_layers_respond_to_and_what_speaks_for_a_class(folder: Path, run: Path) -> None:
@@ -270,10 +310,10 @@ def test_page_shows_the_methods_own_task(folder: Path, tmp_path: Path) -> None:
     assert "the turn that the network names for each" in text
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("name: rotation", "name: rotatoin"))
-    assert "No picture: unknown method" in Page(make_report(run, images=2)).text
+    assert "The task itself unknown method" in Page(make_report(run, images=2)).text
     (run / "config.yaml").write_text(config)
     shutil.rmtree(run / "checkpoints")
-    assert "No picture: the run has no checkpoint" in Page(make_report(run, images=2)).text
+    assert "The task itself the run has no checkpoint" in Page(make_report(run, images=2)).text
 
 
 def test_map_is_the_one_asked_for(folder: Path) -> None:
@@ -288,6 +328,39 @@ def test_command_checks_its_numbers(folder: Path) -> None:
         report(str(folder / "run"), images=1)
     page = Page(report(str(folder / "run"), out=str(folder / "new" / "page.html"), images=2, workers=0, progress=False))
     assert "1 nearest by cosine among 2 images" in page.text
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+
+LINES = """[...document.querySelectorAll(".number")].filter((cell) => cell.textContent).map((cell) => {
+  const text = document.createRange();
+  text.selectNodeContents(cell);
+  return new Set([...text.getClientRects()].map((box) => box.top)).size;
+})"""
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_browser_shows_values_on_curves_and_wraps_no_figure(folder: Path, width: int) -> None:
+    path = make_report(folder / "run", folder / "page.html", images=9)
+    with chromium(width, 900) as page:
+        page.open(path.as_uri())
+        page.wait("document.readyState === 'complete'")
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert set(page.run(LINES)) == {1}
+        page.run("document.querySelector('.curve').scrollIntoView({block: 'center', behavior: 'instant'})")
+        shown = "[...document.querySelectorAll('.tip')].filter((tip) => getComputedStyle(tip).visibility === 'visible')"
+        assert page.run(f"{shown}.length") == 0
+        place = "document.querySelectorAll('.curve .point rect')[1].getBoundingClientRect()"
+        x, y = page.run(f"[{place}.x + {place}.width / 2, {place}.y + {place}.height / 2]")
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        (told,) = page.run(f"{shown}.map((tip) => tip.textContent)")
+        assert told.startswith("step 2: ")
+        page.run("window.scrollTo({top: 1e6, behavior: 'instant'})")
+        assert page.run("document.querySelector('nav').getBoundingClientRect().top") == 0  # the contents stay
+        assert page.requests == [path.as_uri()] or all(each.startswith("data:") for each in page.requests[1:])
+        assert page.errors == []
 
 
 # --- the demo --------------------------------------------------------------------------------------------------------
