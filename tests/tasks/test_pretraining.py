@@ -21,7 +21,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import CsvLog
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.tasks.assembly import assemble
-from ssl_toolkit.tasks.doctor import doctor
+from ssl_toolkit.tasks.diagnosis import doctor
 from ssl_toolkit.tasks.pretraining import settings_of, stored_settings
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
