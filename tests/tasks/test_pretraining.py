@@ -324,6 +324,17 @@ def test_a_run_with_objects_goes_on_where_they_are_given_again(
     assert "was an object of Python" in said
 
 
+@pytest.mark.parametrize("logger", [["csv"], False, True])
+def test_loggers_of_every_form_are_read_again_on_the_command_line(tmp_path: Path, logger: Any) -> None:
+    from ssl_toolkit.cli import dispatch
+
+    run = trained(tmp_path / "run", data="shapes:train:16", logger=logger)
+    assert run.config["logger"] == logger
+    (run / "encoder.safetensors").unlink()
+    dispatch(["pretrain", "--out", str(run), "--resume", "--progress", "false"])
+    assert (run / "encoder.safetensors").is_file()
+
+
 def test_the_doctor_finds_what_python_trained(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", data="shapes:train:64", method=Wide, views={"flip_p": 0.0})
     assert run.config["method"]["name"] == "test_pretraining.Wide"
