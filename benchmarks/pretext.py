@@ -68,7 +68,7 @@ def ask(images: str, run: RunFolder) -> None:
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.eval.health.measures import examine_method
     from ssl_toolkit.tasks.assembly import assemble
-    from ssl_toolkit.tasks.doctor import doctor
+    from ssl_toolkit.tasks.diagnosis import doctor
     from ssl_toolkit.tasks.pretraining import settings_of
     from ssl_toolkit.training import prepare
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.method import Method
     from ssl_toolkit.tasks.checking import check
     from ssl_toolkit.tasks.comparing import compare
-    from ssl_toolkit.tasks.doctor import doctor
+    from ssl_toolkit.tasks.diagnosis import doctor
     from ssl_toolkit.tasks.embedding import embed
     from ssl_toolkit.tasks.evaluation import evaluate
     from ssl_toolkit.tasks.exploring import explore
@@ -71,7 +71,7 @@ _HOMES = {
     "Weights": "ssl_toolkit.tasks.settings",
     "check": "ssl_toolkit.tasks.checking",
     "compare": "ssl_toolkit.tasks.comparing",
-    "doctor": "ssl_toolkit.tasks.doctor",
+    "doctor": "ssl_toolkit.tasks.diagnosis",
     "draw_views": "ssl_toolkit.tasks.viewing",
     "embed": "ssl_toolkit.tasks.embedding",
     "evaluate": "ssl_toolkit.tasks.evaluation",

@@ -56,6 +56,17 @@ def test_loggers_by_name_keep_what_they_write_in_the_run(
     assert len(calls) == made + 3
 
 
+def test_mlflow_keeps_a_database_in_the_run_or_where_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("pytorch_lightning.loggers.MLFlowLogger", lambda *args, tracking_uri: tracking_uri)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert make_loggers("mlflow", tmp_path / "a") == [f"sqlite:///{tmp_path}/a/mlflow.db"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert make_loggers("mlflow", tmp_path / "a") == ["http://localhost:5000"]
+
+
 def test_a_logger_of_a_run_that_was_an_object() -> None:
     with pytest.raises(UsageError, match=r"logger was an object of Python, <my\.Logger>"):
         check_logger(["csv", "<my.Logger>"])

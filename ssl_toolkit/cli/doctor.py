@@ -2,7 +2,7 @@
 
 from ssl_toolkit.cli.parser import Parser, print_found
 from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.tasks.doctor import doctor
+from ssl_toolkit.tasks.diagnosis import doctor
 
 
 def main(argv: list[str]) -> None:

@@ -241,8 +241,10 @@ def check_views(views: object) -> Views | Callable[..., Any]:
     """Views that are no dictionary of options.
 
     Raises:
-        UsageError: If they are not what makes views either.
+        UsageError: If they are not what makes views either, or only their description.
     """
+    if is_object(views):
+        raise missing_object("views", str(views))
     if not callable(views):
         raise UsageError(
             f"views is {describe(views)}: give a dictionary of options, Views, or a function from images to images"

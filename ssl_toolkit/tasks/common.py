@@ -25,7 +25,7 @@ from ssl_toolkit.eval.features.baselines import random_weights
 from ssl_toolkit.eval.features.extraction import Features, extract
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.files import write_atomic
-from ssl_toolkit.objects import describe
+from ssl_toolkit.objects import describe, is_object
 from ssl_toolkit.progress import say
 from ssl_toolkit.tasks.settings import AnyIndex, AnyTrained, Weights
 
@@ -117,12 +117,22 @@ def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels, 
     try:
         images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
     except UsageError as error:
-        raise UsageError(re.sub("^data(?= is | <|:)", argument, str(error))) from error
+        raise UsageError(re.sub("^data(?= is | was | <|:)", argument, str(error))) from error
     if images.frames > 1:
         raise UsageError(
             f"'{images.word}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1"
         )
     return images
+
+
+def is_nameless(path: str) -> bool:
+    """Whether the name of an image says what Python held, and not which image it was.
+
+    Example:
+        >>> is_nameless("<numpy.ndarray (9, 8, 8, 3) uint8>#3"), is_nameless("shapes:test#3")
+        (True, False)
+    """
+    return is_object(path.rpartition("#")[0].removeprefix("data "))
 
 
 def image_loader(

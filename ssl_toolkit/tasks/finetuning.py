@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.objects import plain
+from ssl_toolkit.objects import describe, plain
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, start_run
@@ -187,6 +187,8 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     values = with_defaults(finetune, {name: v for name, v in given.items() if name not in objects}, skip=OBJECTS)
     optimizer = objects["optimizer"]
     options = asdict(optimizer) if isinstance(optimizer, OptimizerConfig) else optimizer
+    if not isinstance(options, Mapping):
+        raise UsageError(f"optimizer is {describe(options)}: give an OptimizerConfig, or a dictionary of its options")
     config = {**values, **objects, "optimizer": with_defaults(OptimizerConfig, options, "optimizer")}
     check_numbers(config, OWN_LIMITS)
     return config

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.objects import is_object
 from ssl_toolkit.progress import say
 from ssl_toolkit.tasks.settings import AnyData, AnyIndex, AnyPath, AnyTrained
 
@@ -190,11 +189,12 @@ def _to_encode(
 
     from ssl_toolkit.data.image_set import Subset
     from ssl_toolkit.eval.search.index import file_stamp
+    from ssl_toolkit.tasks.common import is_nameless
 
     stamps = [file_stamp(images.path(row)) for row in range(len(images))]  # before they are read
     if old is None:
         return images, stamps, np.empty(0, np.int64)
-    if is_object(images.path(0).rpartition("#")[0]):
+    if is_nameless(images.path(0)):
         raise UsageError(f"data is {images.word}, whose images have no names to change an index by: overwrite it")
     drop, rows = _difference(old, images, stamps, change)
     return Subset(images, rows), [stamps[row] for row in rows], drop

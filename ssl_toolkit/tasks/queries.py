@@ -19,9 +19,9 @@ from ssl_toolkit.data.items import Items
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
-from ssl_toolkit.objects import describe, is_object
+from ssl_toolkit.objects import describe
 from ssl_toolkit.progress import say
-from ssl_toolkit.tasks.common import encode_all, image_loader, open_stills
+from ssl_toolkit.tasks.common import encode_all, image_loader, is_nameless, open_stills
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -101,7 +101,7 @@ class Asking:
 
     def _own(self, query: str) -> int | None:
         """Position of an image in the index; None where there is none, or its file has changed since."""
-        if is_object(query.rpartition("#")[0]):  # which says what it was, not which one
+        if is_nameless(query):
             return None
         place = self._place.get(query, self._place.get(os.path.abspath(os.path.expanduser(query))))
         stamp = None if place is None else self.index.stamps[place]

@@ -423,6 +423,7 @@ BAD = [
     (["pretrain", *TINY, "--out", "x", "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
     (["pretrain", *TINY, "--out", "x", "--method.temprature", "1"], ["--method.temprature", "--method.temperature"]),
     (["pretrain", *TINY, "--out", "x", "--views.crop_scale", "0.2"], ["views.crop_scale", "0.2"]),
+    (["pretrain", *TINY, "--out", "x", "--logger", "wandbb"], ["wandbb", "wandb"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "resnet19"], ["resnet19", "resnet18"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "resnet18.a9_in1k"], ["a9_in1k", "a1_in1k"]),
     (["pretrain", *TINY, "--out", "x", "--weights", "missing.pth"], ["missing.pth"]),

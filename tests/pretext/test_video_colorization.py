@@ -29,7 +29,7 @@ from ssl_toolkit.pretext.video_colorization import (
     point,
 )
 from ssl_toolkit.tasks import pretraining as command
-from ssl_toolkit.tasks.doctor import doctor
+from ssl_toolkit.tasks.diagnosis import doctor
 from tests.conftest import Arrays
 
 

@@ -21,7 +21,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import CsvLog
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.tasks.assembly import assemble
-from ssl_toolkit.tasks.doctor import doctor
+from ssl_toolkit.tasks.diagnosis import doctor
 from ssl_toolkit.tasks.pretraining import settings_of, stored_settings
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
@@ -322,6 +322,17 @@ def test_a_run_with_objects_goes_on_where_they_are_given_again(
     said = capsys.readouterr().err.splitlines()[-1]
     assert end.value.code == 2
     assert "was an object of Python" in said
+
+
+@pytest.mark.parametrize("logger", [["csv"], False, True])
+def test_loggers_of_every_form_are_read_again_on_the_command_line(tmp_path: Path, logger: Any) -> None:
+    from ssl_toolkit.cli import dispatch
+
+    run = trained(tmp_path / "run", data="shapes:train:16", logger=logger)
+    assert run.config["logger"] == logger
+    (run / "encoder.safetensors").unlink()
+    dispatch(["pretrain", "--out", str(run), "--resume", "--progress", "false"])
+    assert (run / "encoder.safetensors").is_file()
 
 
 def test_the_doctor_finds_what_python_trained(tmp_path: Path) -> None:

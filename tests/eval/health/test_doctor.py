@@ -119,7 +119,7 @@ def test_a_period_below_one_is_refused() -> None:
 
 
 def test_table_has_a_dash_where_there_is_no_measure() -> None:
-    from ssl_toolkit.tasks.doctor import Diagnosis
+    from ssl_toolkit.tasks.diagnosis import Diagnosis
 
     finding = Finding("collapse", "collapse", "uniformity", -0.01, -0.4, "Advice.")
     measures = {"embedding": {"effective_rank": 2.0}, "features": {"effective_rank": 3.0, "alignment": 0.5}}

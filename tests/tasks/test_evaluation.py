@@ -1,0 +1,116 @@
+"""`evaluate` in Python: objects of every kind, and results that print as the table of the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_toolkit import Run, evaluate
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.tasks.evaluation import Scores, labelled_sets
+
+LABELS = torch.arange(24) % 2
+IMAGES = (torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 100).to(torch.uint8)
+IMAGES[LABELS == 1] += 150
+DATA = torch.utils.data.TensorDataset(IMAGES, LABELS)
+READ: dict[str, Any] = {"workers": 0, "progress": False, "protocol": "knn"}
+
+
+class Scale(nn.Module):
+    """A network with a weight that nothing draws anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.weight * image.mean(dim=(2, 3))
+
+
+def test_a_module_is_scored_beside_random_weights_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(nn.Conv2d(3, 8, 3), DATA, DATA, **READ)
+    assert list(found["results"]) == ["trained", "random", "pixels"]
+    assert found["results"]["trained"]["knn"]["top1"] == 1
+    assert found["encoder"]["path"] == "<torch.nn.modules.conv.Conv2d>"
+    assert found["protocol"]["train"] == {
+        "data": "<torch.utils.data.dataset.TensorDataset of 24>", "images": 24, "bad": 0
+    }  # fmt: skip
+    assert "no baseline" not in capsys.readouterr().err
+
+
+def test_a_module_that_cannot_be_drawn_anew_has_no_such_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(Scale(), DATA, **READ)
+    assert set(found["results"]) == {"trained", "pixels"}
+    said = [line for line in capsys.readouterr().err.splitlines() if "no baseline" in line]
+    assert len(said) == 1
+    assert "Scale> has no random weights to compare with: '', which holds 'weight'" in said[0]
+
+
+def test_sets_are_a_mapping(small_encoder: Encoder, tmp_path: Path) -> None:
+    found = evaluate(small_encoder, sets={"a": (DATA, DATA), "b": DATA}, out=tmp_path / "x.json", **READ)
+    assert {name: each["protocol"]["left_out"] for name, each in found["sets"].items()} == {"a": False, "b": True}
+    assert [(row["set"], row["encoder"], row["knn"]) for row in found.rows][:2] == [
+        ("a", "trained", 1.0), ("a", "random", 1.0)
+    ]  # fmt: skip
+    assert [line.split()[0] for line in str(found).splitlines()] == [
+        "top-1,",
+        "a",
+        "random",
+        "raw",
+        "b",
+        "random",
+        "raw",
+    ]
+    assert labelled_sets(None, None, ["a=x,y", "b=z"]) == {"a": ["x", "y"], "b": ["z"]}
+
+
+def test_scores_print_as_a_table() -> None:
+    results = {
+        "trained": {"knn": {"top1": 0.643, "interval": [0.634, 0.652]}, "linear": {"top1": 0.7}},
+        "pixels": {"knn": {"top1": 0.25}, "linear": {"top1": 0.5}},
+    }
+    found = Scores(protocol={"names": ["knn", "linear"]}, results=results)
+    assert str(found).splitlines() == [
+        f"{'top-1, %':<16}{'kNN':>15}{'linear probe':>15}",
+        f"{'trained':<16}{'64.3 ±0.9':>15}{'70.0':>15}",
+        f"{'raw pixels':<16}{'25.0':>15}{'50.0':>15}",
+    ]
+    assert repr(found) == str(found)
+    assert found._repr_html_().count("<tr>") == 3
+    assert found.rows == [
+        {"set": "", "encoder": "trained", "knn": 0.643, "linear": 0.7},
+        {"set": "", "encoder": "pixels", "knn": 0.25, "linear": 0.5},
+    ]
+
+
+def test_a_run_keeps_its_scores(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    assert Run(tmp_path).scores is None
+    (tmp_path / "results.json").write_text(
+        '{"protocol": {"names": ["knn"]}, "results": {"trained": {"knn": {"top1": 1}}}}'
+    )
+    assert "100.0" in str(Run(tmp_path).scores)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"run": [3]}, r"^run is <list of 1>"),
+        ({"train": 7, "run": None}, r"^train is <int>: give a word or path"),
+        ({"test": np.zeros((4, 4)), "run": None}, r"^test <numpy.ndarray \(4, 4\) float64>: shape"),
+        ({"train": IMAGES, "test": IMAGES, "run": None}, r"^'<torch.Tensor .*>' has no labels to score against"),
+        ({"sets": {"a": DATA}}, "either as --train"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(small_encoder: Encoder, given: dict[str, Any], message: str) -> None:
+    given = {"train": DATA, "test": DATA, **given}
+    given["run"] = given.get("run") or small_encoder
+    with pytest.raises(UsageError, match=message) as error:
+        evaluate(**given, **READ)
+    assert len(str(error.value).splitlines()) == 1
