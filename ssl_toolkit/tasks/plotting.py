@@ -69,13 +69,13 @@ def plot(
         raise unknown_name("picture", name, PLOTS)
     chosen, (encoder, _) = PLOTS[name], load_run_encoder(run, data, data_root)
     chosen.suits(encoder)
+    if data is None and chosen.data in ("few", "many"):
+        raise UsageError(f"plot {name} shows images: say which with --data")
     drawn = None
     if chosen.data != "none" and data is not None:
         count = sample if chosen.data != "few" else min(sample, 16 * images)  # to find one of each class among
         source, place = draw_from(data, encoder, root=data_root, labels=labels), pick_device(device)
         drawn = Sample.take(encoder, source, count, seed=seed, device=place, workers=workers, progress=progress)
-    elif chosen.data in ("few", "many"):
-        raise UsageError(f"plot {name} shows images: say which with --data")
-    file = Path(out or f"{name}.png")
-    write_figure(chosen.draw(Subject(encoder, drawn, images, layer, unit, target, seed)), file, "--out")
+    subject, file = Subject(encoder, drawn, images, layer, unit, target, seed), Path(out or f"{name}.png")
+    write_figure(chosen.draw(subject), file, "--out")
     return file
