@@ -59,9 +59,7 @@ def plot(
     if sample < 2:
         raise UsageError(f"--sample is {sample}: it must be at least 2")
     from ssl_toolkit.eval.features.sample import Sample, draw_from
-    from ssl_toolkit.eval.pictures.plots import PLOTS
-    from ssl_toolkit.eval.pictures.png import write_figure
-    from ssl_toolkit.eval.pictures.subject import Subject
+    from ssl_toolkit.eval.pictures import PLOTS, Subject, write_figure
     from ssl_toolkit.tasks.common import pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
 
