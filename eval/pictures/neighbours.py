@@ -22,6 +22,9 @@ from ssl_toolkit.eval.pictures.words import fitted, shown
 Hit: TypeAlias = Mapping[str, Any]
 """A neighbour: its ``path``, ``score`` and ``label``."""
 
+HEADS = ("query", "nearest neighbours, best first")
+"""What stands above a neighbour grid."""
+
 _PER_LINE = 10  # neighbours before a query's next line begins
 _MOST_LINES = 100  # lines of a neighbour grid: some 13,000 px, and what a viewer still opens
 
@@ -34,6 +37,7 @@ def neighbour_grid(
     channels: int = 3,
     root: str | os.PathLike[str] | None = None,
     query_labels: Sequence[str | int | None] | None = None,
+    heads: tuple[str, str] = HEADS,
 ) -> None:
     """Write a PNG of queries and their neighbours, read again from where they lie.
 
@@ -48,6 +52,7 @@ def neighbour_grid(
         root: Folder of torchvision's data sets.
         query_labels: Labels of the queries as hits name them, None where unknown. If not given, those of items of a
             labelled set, and of queries that are among their own hits.
+        heads: What stands above the queries and above their neighbours.
 
     Raises:
         UsageError: `out` cannot be written.
@@ -67,6 +72,7 @@ def neighbour_grid(
         hits,
         names=[os.path.basename(query) for query in queries],
         query_labels=query_labels,
+        heads=heads,
     )
     write_figure(figure, out, "--grid")
 
@@ -78,6 +84,7 @@ def neighbours_figure(
     names: Sequence[str],
     query_labels: Sequence[str | int | None],
     theme: Theme = LIGHT,
+    heads: tuple[str, str] = HEADS,
 ) -> Figure:
     """Each query framed at the left, its neighbours to the right with label and score.
 
@@ -88,11 +95,12 @@ def neighbours_figure(
         names: What a query without a label is called.
         query_labels: Q labels, None where unknown: no neighbour is right or wrong then.
         theme: Colours.
+        heads: See `neighbour_grid`.
     """
     lines = [max(1, -(-len(found) // _PER_LINE)) for found in hits]
     kept = max(1, sum(total <= _MOST_LINES for total in np.cumsum(lines)))
     columns = min(_PER_LINE, max((len(found) for found in hits[:kept]), default=1))
-    sheet = _Sheet(columns, sum(lines[:kept]), theme)
+    sheet = _Sheet(columns, sum(lines[:kept]), theme, heads)
     top = 0
     for place in range(kept):
         label = query_labels[place]
@@ -118,7 +126,7 @@ class _Sheet:
     HEAD, FOOT, MARGIN = 0.26, 0.3, 0.12
     SIZE, SCORE = 7.5, 20  # points: size of letters, width of a score
 
-    def __init__(self, columns: int, lines: int, theme: Theme) -> None:
+    def __init__(self, columns: int, lines: int, theme: Theme, heads: tuple[str, str]) -> None:
         width = self.HITS + self.STEP * (columns - 1) + 1 + 2 * self.MARGIN
         height = self.HEAD + self.LINE * lines + self.FOOT + self.MARGIN
         self.theme, self.bottom = theme, self.LINE * lines
@@ -128,8 +136,8 @@ class _Sheet:
         self.axes.set(
             xlim=(-self.MARGIN, width - self.MARGIN), ylim=(self.bottom + self.FOOT, -self.HEAD - self.MARGIN)
         )
-        self._text(0, -0.12, "query", theme.muted)
-        self._text(self.HITS, -0.12, "nearest neighbours, best first", theme.muted)
+        self._text(0, -0.12, heads[0], theme.muted)
+        self._text(self.HITS, -0.12, heads[1], theme.muted)
 
     def query(self, line: int, picture: NDArray[np.uint8] | None, name: object) -> None:
         y = self.LINE * line

@@ -1,4 +1,4 @@
-"""What an index says of a collection of images: near-duplicates, outliers, and how well classes are retrieved."""
+"""What an index says of a collection of images: outliers, and how well classes are retrieved."""
 
 from __future__ import annotations
 
@@ -11,37 +11,7 @@ from numpy.typing import NDArray
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 
-_LINKED = 16  # nearest others of each image that may be its duplicates; groups of more hang together by these
 _BLOCK = 1 << 24  # similarities at once
-
-
-def duplicates(index: EmbeddingIndex, threshold: float = 0.99) -> list[list[int]]:
-    """Groups of images that are nearly the same: linked by a chain of pairs as near as the threshold.
-
-    Args:
-        index: What to look through.
-        threshold: Least cosine, or for ``l2`` the greatest distance, of a pair.
-
-    Returns:
-        Positions of each group's images in the order of the index, the largest group first.
-    """
-    score, position = index.neighbours(_LINKED)
-    near = score >= threshold if index.metric == "cosine" else score <= threshold
-    group = np.arange(len(index))
-
-    def root(item: int) -> int:
-        while group[item] != item:
-            group[item] = group[group[item]]
-            item = int(group[item])
-        return item
-
-    for item, column in np.argwhere(near):
-        one, other = root(int(item)), root(int(position[item, column]))
-        group[max(one, other)] = min(one, other)
-    members: dict[int, list[int]] = {}
-    for item in range(len(index)):
-        members.setdefault(root(item), []).append(item)
-    return sorted((items for items in members.values() if len(items) > 1), key=lambda items: (-len(items), items[0]))
 
 
 def outliers(index: EmbeddingIndex, k: int = 10) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

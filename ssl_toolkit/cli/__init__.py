@@ -29,7 +29,7 @@ COMMANDS = {
     "index": "encoder + images -> a search index",
     "merge": "search indexes -> one",
     "search": "search index + images or vectors -> their nearest neighbours",
-    "duplicates": "search index -> groups of images that are nearly the same",
+    "duplicates": "search index -> groups of images that are copies of one another",
     "outliers": "search index -> images that are far from all others",
     "retrieval": "search index with labels -> mean average precision and recall",
     "explore": "search index -> a local web page: map, neighbours, drop an image",

@@ -465,7 +465,7 @@ BAD = [
     (["merge", "INDEX", "INDEX", "--out", "INDEX"], ["--out INDEX", "--overwrite"]),
     (["merge", "INDEX", "--out", "x", "--index", "IVF9999,Flat"], ["--index IVF9999,Flat", "24 vectors"]),
     (["merge", "INDEX", "--out", "BAD.yaml"], ["--out BAD.yaml"]),
-    (["duplicates", "INDEX", "--threshold", "2"], ["--threshold", "2", "from -1 to 1"]),
+    (["duplicates", "INDEX", "--threshold", "2"], ["--threshold", "2", "from 0 to 1"]),
     (["outliers", "INDEX", "--k", "0"], ["-k", "0"]),
     (["search", "INDEX", "missing.jpg"], ["missing.jpg"]),
     (["explore", "no/index"], ["no/index"]),

@@ -1,18 +1,14 @@
-"""Near-duplicates, outliers and retrieval against small cases by hand and scikit-learn."""
+"""Outliers and retrieval against small cases by hand and scikit-learn."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from ssl_toolkit.cli.duplicates import duplicates as duplicates_command
-from ssl_toolkit.cli.outliers import outliers as outliers_command
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search import curate
 from ssl_toolkit.eval.search.index import EmbeddingIndex
@@ -28,25 +24,6 @@ def build(x: NDArray[np.floating], labels: list[int] | None = None, **options: A
 def at(*degrees: float) -> NDArray[np.floating]:
     angle = np.radians(degrees)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
-def test_duplicates_are_linked_by_chains() -> None:
-    index = build(at(0, 90, 5, 180, 10, 91, 270))
-    assert curate.duplicates(index, np.cos(np.radians(6))) == [[0, 2, 4], [1, 5]]
-    assert curate.duplicates(index, np.cos(np.radians(2))) == [[1, 5]]
-    assert curate.duplicates(index, 1.0) == []
-
-
-def test_duplicates_by_distance() -> None:
-    assert curate.duplicates(build(np.array([[0.0], [5], [0.5], [9]]), metric="l2"), 0.5) == [[0, 2]]
-
-
-def test_a_group_is_whole_however_large() -> None:
-    x = np.concatenate([np.repeat(at(0), 100, axis=0), at(90, 90), np.repeat(at(180), 50, axis=0)])
-    place = np.random.default_rng(0).permutation(len(x))
-    groups = curate.duplicates(build(x[place]), 0.99)
-    assert [len(group) for group in groups] == [100, 50, 2]
-    assert sorted(place[groups[0]]) == list(range(100))
 
 
 def test_outliers_by_hand() -> None:
@@ -90,21 +67,3 @@ def test_retrieval_needs_two_of_a_class() -> None:
         with pytest.raises(UsageError, match="no class has two images in the index"):
             curate.retrieval(build(at(0, 1, 2), labels))
     assert curate.retrieval(build(at(0, 1, 90), [0, 0, 1]))["map"] == 1
-
-
-def test_commands(tmp_path: Path) -> None:
-    (tmp_path / "encoder").write_text("weights")
-    for number in range(4):
-        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    index = build(at(0, 1, 90, 2), encoder_file=tmp_path / "encoder")
-    index.paths = [str(tmp_path / name) for name in index.paths]
-    index.save(tmp_path / "index")
-    groups = duplicates_command(str(tmp_path / "index"), 0.99, str(tmp_path / "grid.png"))
-    assert groups == [[index.paths[place] for place in (0, 1, 3)]]
-    with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.format == "PNG"
-    assert outliers_command(str(tmp_path / "index"), count=1, k=1)[0]["path"] == index.paths[2]
-    with pytest.raises(UsageError, match="--threshold is 2"):
-        duplicates_command(str(tmp_path / "index"), 2)
-    with pytest.raises(UsageError, match="--count is 0"):
-        outliers_command(str(tmp_path / "index"), 0)

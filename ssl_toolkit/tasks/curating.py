@@ -1,0 +1,234 @@
+"""What to look at in a collection of images, or to leave out of it: copies, and images far from all others."""
+
+# No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import csv as csv_format
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ssl_toolkit.errors import ToolkitError, UsageError
+
+if TYPE_CHECKING:
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
+
+    AnyPath: TypeAlias = str | os.PathLike[str]
+    AnyIndex: TypeAlias = AnyPath | EmbeddingIndex
+else:  # of the command line, words
+    AnyPath = AnyIndex = str
+
+ROWS, TILES = 20, 9  # of a picture
+
+
+class Groups(list[list[dict[str, Any]]]):
+    """Groups of copies, the largest first; of each image ``path``, ``keep``, ``likeness``, ``label``, ``bytes``.
+
+    Attributes:
+        threshold: The least likeness of a copy.
+        images: How many images were looked at.
+        unread: How many of the index could not be.
+    """
+
+    threshold: float
+    images: int
+    unread: int
+
+    def summary(self) -> str:
+        """What was found, in a line, and what could not be read, in another."""
+        rest = [image for group in self for image in group if not image["keep"]]
+        freed = sum(image["bytes"] for image in rest)
+        gone = f"\n{self.unread} images of the index cannot be read any more" if self.unread else ""
+        if not self:
+            return f"no copies among {self.images} images (likeness {self.threshold:.2f} or more){gone}"
+        return (
+            f"{len(self)} {'group' if len(self) == 1 else 'groups'}, {len(rest) + len(self)} images of {self.images} "
+            f"(likeness {self.threshold:.2f} or more); without the {len(rest)} that need not be kept "
+            f"{freed / 1e6:.1f} MB would be freed{gone}"
+        )
+
+    def __str__(self) -> str:
+        """A line an image, a blank line between groups."""
+        return "\n\n".join("\n".join(f"{_mark(image)}  {image['path']}" for image in group) for group in self)
+
+
+def _mark(image: dict[str, Any]) -> str:
+    return "keep" if image["keep"] else f"{image['likeness']:.2f}"
+
+
+class Outliers(list[dict[str, Any]]):
+    """Images, the farthest from all others first, each with ``path``, ``score`` and ``label``.
+
+    Attributes:
+        metric: Of the scores, ``cosine`` or ``l2``.
+        k: To which other the scores are.
+    """
+
+    metric: str
+    k: int
+
+    @property
+    def about(self) -> str:
+        """What the scores are."""
+        if self.metric == "cosine":
+            return f"cosine to the nearest other number {self.k}: the lower, the farther out"
+        return f"distance to the nearest other number {self.k}: the higher, the farther out"
+
+    def __str__(self) -> str:
+        """A line an image, below what the scores are."""
+        rows = [(f"{item['score']:.3f}", _text(item["label"]), item["path"]) for item in self]
+        head = (self.metric if self.metric == "cosine" else "distance", "label", "path")
+        return "\n".join([self.about, *(f"{score:<8}  {label:<12}  {path}" for score, label, path in [head, *rows])])
+
+
+def _text(label: str | int | None) -> str:
+    return "" if label is None else str(label)
+
+
+def duplicates(
+    index: AnyIndex,
+    threshold: float | None = None,
+    grid: AnyPath | None = None,
+    csv: AnyPath | None = None,
+    data_root: str = "data",
+    progress: bool = True,
+) -> Groups:
+    """Find groups of images that are copies of one another: resized, recompressed, flipped, cut or of other brightness.
+
+    Args:
+        index: Index folder, whose images are read again.
+        threshold: Least likeness of a copy, from 0 to 1; if not given, what chance does not reach in this index, from
+            0.75 to 0.9.
+        grid: PNG file for a picture of the largest groups, a row each.
+        csv: CSV file for a row an image, with group, keep, likeness, path, label and bytes.
+        data_root: Folder of torchvision's data sets.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The groups, in each the image to keep first, then the others with their likeness to it.
+
+    Raises:
+        UsageError: If there is no such index, none of its images is there, or the threshold is out of range.
+    """
+    from ssl_toolkit.eval.search.copies import duplicates as find
+    from ssl_toolkit.eval.search.copies import file_bytes
+
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold is {threshold}: it must be from 0 to 1")
+    opened = _open(index)
+    channels = _channels(opened)
+    found = find(opened, threshold, channels=channels, root=data_root, progress=progress)
+    groups = Groups(
+        [
+            {
+                "path": opened.paths[place],
+                "keep": place == members[0],
+                "likeness": round(score, 4),
+                "label": opened.label(place),
+                "bytes": file_bytes(opened.paths[place]),
+            }
+            for place, score in zip(members, likeness, strict=True)
+        ]
+        for members, likeness in zip(found.groups, found.likeness, strict=True)
+    )
+    groups.threshold, groups.unread = found.threshold, len(found.unread)
+    groups.images = len(opened) - groups.unread
+    if csv is not None:
+        _write_csv(groups, csv)
+    if grid is not None and groups:
+        rows = [[{**image, "score": image["likeness"]} for image in group] for group in groups[:ROWS]]
+        shown = f"the {len(rows)} largest of {len(groups)} groups" if len(groups) > len(rows) else "all groups"
+        heads = ("to keep", f"its copies, most alike first, likeness below each; {shown}")
+        _draw([group[0] for group in rows], [group[1 : 1 + TILES] for group in rows], grid, heads, channels, data_root)
+    return groups
+
+
+def outliers(
+    index: AnyIndex, count: int = 20, k: int = 10, grid: AnyPath | None = None, data_root: str = "data"
+) -> Outliers:
+    """Find the images that are farthest from all others.
+
+    Args:
+        index: Index folder.
+        count: How many of them.
+        k: An image is as far out as its k-th nearest other is away, so that up to k alike do not hide each other.
+        grid: PNG file for a picture of them, the first twenty, each beside its nearest others.
+        data_root: Folder of torchvision's data sets.
+
+    Returns:
+        For each `path`, `label` and `score`, the cosine or distance to that other; the farthest first.
+
+    Raises:
+        UsageError: If there is no such index, or a number is below 1.
+    """
+    from ssl_toolkit.eval.search import curate
+
+    for option, value in (("--count", count), ("-k", k)):
+        if value < 1:
+            raise UsageError(f"{option} is {value}: it must be at least 1")
+    opened = _open(index)
+    order, score = curate.outliers(opened, k)
+    found = Outliers(
+        {"path": opened.paths[place], "score": float(one), "label": opened.label(place)}
+        for place, one in zip(order[:count], score, strict=False)
+    )
+    found.metric, found.k = opened.metric, min(k, len(opened) - 1)
+    if grid is not None:
+        near = opened.neighbours_of(order[: min(count, ROWS)], TILES)
+        measure = "cosine" if opened.metric == "cosine" else "distance"
+        heads = ("farthest out first", f"the nearest others it has, {measure} below each")
+        _draw(found[:ROWS], near.rows(), grid, heads, _channels(opened), data_root)
+    return found
+
+
+def _open(index: AnyIndex) -> "EmbeddingIndex":
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
+
+    return index if isinstance(index, EmbeddingIndex) else EmbeddingIndex.load(index)
+
+
+def _channels(index: "EmbeddingIndex") -> int:
+    """Channels of the images; 3 where the encoder's file, which says so, is gone."""
+    from ssl_toolkit.encoders import encoder_metadata
+
+    try:
+        return int(json.loads(encoder_metadata(index.encoder_file)["config"])["channels"])
+    except ToolkitError:
+        return 3
+
+
+def _draw(
+    first: list[dict[str, Any]],
+    others: list[list[dict[str, Any]]],
+    out: AnyPath,
+    heads: tuple[str, str],
+    channels: int,
+    root: str,
+) -> None:
+    """A picture of images, each beside others; it is not said whose class is right."""
+    from ssl_toolkit.eval.pictures.neighbours import neighbour_grid
+
+    neighbour_grid(
+        [image["path"] for image in first], others, out, channels=channels, root=root,
+        query_labels=[None] * len(first), heads=heads,
+    )  # fmt: skip
+
+
+def _write_csv(groups: Groups, out: AnyPath) -> None:
+    """A row an image.
+
+    Raises:
+        UsageError: `out` cannot be written.
+    """
+    from ssl_toolkit.files import make_folder, write_atomic
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv_format.DictWriter(file, ["group", "keep", "likeness", "path", "label", "bytes"])
+            writer.writeheader()
+            writer.writerows({"group": number, **image} for number, group in enumerate(groups, 1) for image in group)
+
+    make_folder(Path(out).parent, "--csv")
+    try:
+        write_atomic(out, write)
+    except OSError as error:
+        raise UsageError(f"--csv {os.fspath(out)} cannot be written: {error.strerror}") from error
