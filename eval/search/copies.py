@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit.data.sources import open_item
+from ssl_toolkit.data.items import open_item
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.eval.search.likeness import ALIKE, coarse_likeness, likeness, thumbnails

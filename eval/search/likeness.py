@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ssl_toolkit.data.sources import open_item
+from ssl_toolkit.data.items import open_item
 from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.eval.pictures.visualize import displayed
+from ssl_toolkit.eval.pictures.pixels import displayed
 from ssl_toolkit.progress import progress_bar
 from ssl_toolkit.runs import available_cores
 
