@@ -104,12 +104,11 @@ def check(method: "AnyMethod", data: AnyData, steps: int = 100, overfit_steps: i
 def _place(config: dict[str, Any], method: "Method") -> None:
     """Make the method ready to train, on its device."""
     from ssl_toolkit.tasks.common import pick_device
+    from ssl_toolkit.training import let_compile
 
     method.seed = config["seed"]
     method.to(pick_device({"gpu": "cuda"}.get(config["accelerator"], config["accelerator"])))
-    method.views.compiled = config["compile"] == "always"
-    if config["compile"] == "always":
-        method.compile_encoder()
+    let_compile(method, config["compile"] == "always")
 
 
 def _loader(config: dict[str, Any], images: "ImageSet", size: int) -> "tuple[ImageLoader, float]":

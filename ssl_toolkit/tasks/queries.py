@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_toolkit.data.image_set import ImageSet, Subset
 from ssl_toolkit.data.items import Items
+from ssl_toolkit.data.sources import FILES
 from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
@@ -95,7 +96,7 @@ class Asking:
             return "image"
         if query.endswith(".npy") and os.path.isfile(query) and _open_npy(query).ndim < 3:
             return "vectors"
-        is_file = os.path.isdir(query) or query.endswith((".csv", ".npy", ".npz"))
+        is_file = os.path.isdir(query) or query.endswith(tuple(FILES))
         is_word = ":" in query and "#" not in query and not os.path.lexists(query)
         return "set" if is_file or is_word else "image"
 
