@@ -43,7 +43,7 @@ class Weights:
         True
     """
 
-    path: "AnyTrained"
+    path: AnyTrained
     architecture: str | None = None
     weights_key: str | None = None
     image_size: int | None = None
@@ -51,7 +51,7 @@ class Weights:
     std: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, run: "AnyTrained") -> "Weights":
+    def of(cls, run: AnyTrained) -> "Weights":
         """What stands for a run, with how it is read."""
         return run if isinstance(run, cls) else cls(run)
 
