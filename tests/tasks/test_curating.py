@@ -18,7 +18,7 @@ from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures import neighbours
 from ssl_toolkit.eval.search.index import EmbeddingIndex
-from ssl_toolkit.tasks.curating import duplicates, outliers
+from ssl_toolkit.tasks.curating import Groups, duplicates, outliers
 
 
 @pytest.fixture
@@ -86,6 +86,15 @@ def test_the_summary_counts_what_is_gone_and_what_is_free(index: EmbeddingIndex)
     ]
 
 
+def test_the_sum_is_of_what_is_not_kept() -> None:
+    sizes = [[5, 2, 1], [7, 4]]
+    groups = Groups([{"keep": not place, "bytes": size * 10**6} for place, size in enumerate(group)] for group in sizes)
+    groups.threshold, groups.images, groups.unread = 0.8, 9, 0
+    assert groups.summary() == (
+        "2 groups, 5 images of 9 (likeness 0.80 or more); without the 3 that need not be kept 7.0 MB would be freed"
+    )
+
+
 def test_images_of_more_channels(build_index: BuildIndex, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 32, 32), np.uint8)
     pixels[3] = pixels[0]
@@ -146,5 +155,6 @@ def test_what_does_not_fit_is_named(index: EmbeddingIndex, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="-k is 0"):
         outliers(index, k=0)
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(UsageError, match="--csv"):
-        duplicates(index, csv=tmp_path / "file" / "x.csv", progress=False)
+    for out in (tmp_path / "file" / "x.csv", tmp_path / "index"):
+        with pytest.raises(UsageError, match=rf"--csv {tmp_path}/\w+.* cannot be written"):
+            duplicates(index, csv=out, progress=False)

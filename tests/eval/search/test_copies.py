@@ -122,11 +122,12 @@ def test_a_threshold_that_is_given_holds(indexed: Indexed) -> None:
 
 
 def test_images_that_are_gone_are_left_out(indexed: Indexed) -> None:
-    index = indexed({"a.png": scene(0), "b.png": scene(0), "c.png": scene(0)})
-    Path(index.paths[1]).unlink()
+    index = indexed({f"{name}.png": scene(0) for name in "abcd"})
+    for place in (1, 3):  # nothing is like nothing, and no group
+        Path(index.paths[place]).unlink()
     found = duplicates(index)
-    assert (found.groups, found.unread) == ([[0, 2]], [1])
-    for path in (index.paths[0], index.paths[2]):
-        Path(path).unlink()
-    with pytest.raises(UsageError, match=r"none of the 3 images of the index can be read any more, such as .*a\.png"):
+    assert (found.groups, found.unread) == ([[0, 2]], [1, 3])
+    for place in (0, 2):
+        Path(index.paths[place]).unlink()
+    with pytest.raises(UsageError, match=r"none of the 4 images of the index can be read any more, such as .*a\.png"):
         duplicates(index)

@@ -38,6 +38,12 @@ def page(number: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def lit(number: int) -> Image.Image:
+    """The same light on each, from the left, over detail of its own."""
+    detail = np.random.default_rng(number).integers(-25, 25, (24, 24, 1)).repeat(4, 0).repeat(4, 1)
+    return Image.fromarray((np.linspace(30, 220, 96)[None, :, None] + detail.repeat(3, 2)).astype(np.uint8))
+
+
 def scores(*images: Image.Image, folder: Path) -> np.ndarray:
     """Likeness of the first image to each of the others."""
     paths = [str(folder / f"{number}.png") for number in range(len(images))]
@@ -84,7 +90,7 @@ def test_an_edge_is_found_where_it_was_cut(tmp_path: Path) -> None:
     assert scores(image, *shifted, folder=tmp_path).min() > 0.9
 
 
-@pytest.mark.parametrize("make", [scene, page])
+@pytest.mark.parametrize("make", [scene, page, lit])
 def test_others_of_one_kind_are_not(make: Callable[[int], Image.Image], tmp_path: Path) -> None:
     step = len(shapes.CLASSES) if make is scene else 1  # the same shape again
     assert scores(*(make(step * number) for number in range(12)), folder=tmp_path).max() < 0.7
