@@ -101,7 +101,8 @@ class DINO(Method):
         """The student sees all crops, the teacher the global ones; then the centre moves on."""
         with torch.no_grad():  # first: its memory is free again before the student fills it
             teacher = by_size(lambda crop: self.teacher_head(self.teacher_encoder(crop)), views[:GLOBAL])
-        student = by_size(lambda crop: self.head(self.encoder(crop)), views)
+        # One head over all crops: its batch norm, if it has one, sees them together.
+        student = self.head(torch.cat(by_size(self.encoder, views))).chunk(len(views))
         temperature = warm_up(
             self.first_teacher_temperature, self.teacher_temperature, self.progress, self.teacher_warmup
         )

@@ -115,7 +115,7 @@ class MoCoV3(Method):
         freeze_patch_embed: Whether a ViT's patch embedding is left at its random initialisation.
 
     Source: Chen et al. 2021, algorithm 1 and section 4; the authors' ``moco/builder.py``, where the projector has three
-        layers for a ViT and two for a CNN.
+        layers for a ViT and two for a CNN, and a batch norm behind the predictor for a ViT alone.
     """
 
     default_views = staticmethod(moco_v3_views)
@@ -138,9 +138,10 @@ class MoCoV3(Method):
         patch_embed: nn.Module | None = getattr(encoder.backbone, "patch_embed", None)
         if patch_embed is not None and freeze_patch_embed:
             patch_embed.requires_grad_(False)
-        hidden = [hidden_dim] * (1 if patch_embed is None else 2)
+        vit = patch_embed is not None
+        hidden = [hidden_dim] * (2 if vit else 1)
         self.projector = mlp(encoder.feature_dim, *hidden, projection_dim, last_norm=True)
-        self.predictor = mlp(projection_dim, hidden_dim, projection_dim, last_norm=True)
+        self.predictor = mlp(projection_dim, hidden_dim, projection_dim, last_norm=vit, last_bias=False)
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
         self.temperature, self.momentum = temperature, momentum
 

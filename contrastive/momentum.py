@@ -18,7 +18,10 @@ def momentum_copy(module: M) -> M:
 
 @torch.no_grad()
 def momentum_update(follower: nn.Module, leader: nn.Module, momentum: float) -> None:
-    """Move `follower` towards `leader`: parameters by a moving average, buffers as they are.
+    """Move the parameters of `follower` towards those of `leader` by a moving average.
+
+    Buffers stay: the statistics of its batch norms come from what passes through it, as in the authors' code of MoCo,
+    BYOL and DINO. Its weights are others than the leader's, whose statistics would not fit them.
 
     Args:
         follower: From `momentum_copy`.
@@ -28,6 +31,3 @@ def momentum_update(follower: nn.Module, leader: nn.Module, momentum: float) -> 
     Source: He et al. 2020 (MoCo), equation 2; Tarvainen & Valpola 2017.
     """
     torch._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), 1 - momentum)
-    mine, its = list(follower.buffers()), list(leader.buffers())
-    if mine:
-        torch._foreach_copy_(mine, its)

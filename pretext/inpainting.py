@@ -220,7 +220,9 @@ class Inpainting(MapTask):
         error = painted - image
         seam = round(self.overlap * min(image.shape[-2:]))
         # Images in [-1, 1] are the paper's: the two weights mean the same.
-        reconstruction = weighted_mean((2 * error).square(), hole_weights(hole, seam, self.overlap_weight))
+        weights = hole_weights(hole, seam, self.overlap_weight)
+        # Over what is painted, not over the sum of the weights: else the adversary would weigh three times as much.
+        reconstruction = weighted_mean(weights * (2 * error).square(), weights > 0)
         loss = self.reconstruction_weight * reconstruction
         l2 = weighted_mean(error.detach().square(), hole)
         scalars = {"l1": weighted_mean(error.detach().abs(), hole), "l2": l2, "psnr": -10 * l2.log10()}

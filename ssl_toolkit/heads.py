@@ -14,6 +14,7 @@ def mlp(
     *dims: int,
     norm: bool = True,
     last_norm: bool = False,
+    last_bias: bool = True,
     activation: Callable[[], nn.Module] = lambda: nn.ReLU(inplace=True),
 ) -> nn.Sequential:
     """A multi-layer perceptron: linear, batch norm, ReLU; the last layer is linear alone.
@@ -22,6 +23,7 @@ def mlp(
         dims: Widths from input to output, at least two.
         norm: Whether hidden layers have a batch norm.
         last_norm: Whether the output goes through a batch norm without scale and shift.
+        last_bias: Whether the output has a bias, where it goes through no norm.
         activation: Makes the activation of the hidden layers.
 
     Returns:
@@ -31,7 +33,7 @@ def mlp(
     for d_in, d_out in pairwise(dims[:-1]):
         # A bias before a batch norm has no effect.
         layers += [nn.Linear(d_in, d_out, bias=not norm), *([nn.BatchNorm1d(d_out)] if norm else []), activation()]
-    layers.append(nn.Linear(dims[-2], dims[-1], bias=not last_norm))
+    layers.append(nn.Linear(dims[-2], dims[-1], bias=last_bias and not last_norm))
     if last_norm:
         layers.append(nn.BatchNorm1d(dims[-1], affine=False))
     return nn.Sequential(*layers)

@@ -48,7 +48,8 @@ class OptimizerConfig:
 def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float) -> float:
     """Share of the peak learning rate at `step` of `total`.
 
-    The factor rises linearly over the warm-up and reaches 1 at its last step; ``cosine`` and ``linear`` then fall to
+    The factor rises linearly over the warm-up and reaches 1 at its last step; the first step takes its share too, where
+    the code of DINO, BYOL and timm starts at 0, a step later. ``cosine`` and ``linear`` then fall to
     0 at `total`, ``inverse_sqrt`` falls with one over the square root of the step (Vaswani et al. 2017, section 5.3).
 
     Args:

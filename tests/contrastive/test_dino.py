@@ -74,6 +74,14 @@ def test_the_centre_is_the_teachers_alone_and_as_it_was_before(small_encoder: En
     assert loss != pytest.approx(by_hand(student, teacher, method.center, 0.5), rel=1e-2)
 
 
+def test_one_head_over_all_crops(small_encoder: Encoder) -> None:
+    method = dino(small_encoder, head_norm=True)
+    views, seen = method.views(some_batch().image), []
+    method.head.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    method.step(views, some_batch())
+    assert [len(features) for features in seen] == [sum(map(len, views))]
+
+
 def test_the_centre_moves_by_the_mean_of_the_teachers_scores(small_encoder: Encoder) -> None:
     method = parted(dino(small_encoder, center_momentum=0.7))
     method.center.copy_(torch.linspace(-0.2, 0.2, 8))

@@ -151,10 +151,12 @@ def test_v3_trains_all_of_a_cnn(small_encoder: Encoder) -> None:
 
 def test_v3_heads(small_encoder: Encoder) -> None:
     hidden, last = [nn.Linear, nn.BatchNorm1d, nn.ReLU], [nn.Linear, nn.BatchNorm1d]
-    for encoder, depth in ((small_encoder, 1), (vit(), 2)):
+    for encoder, depth, predicted in ((small_encoder, 1, last[:1]), (vit(), 2, last)):
         method = moco_v3(encoder)
         assert [type(layer) for layer in method.projector] == hidden * depth + last
-        assert [type(layer) for layer in method.predictor] == hidden + last
+        assert [type(layer) for layer in method.predictor] == hidden + predicted
+        linear = [layer for layer in (*method.projector, *method.predictor) if isinstance(layer, nn.Linear)]
+        assert all(layer.bias is None for layer in linear)  # as the authors' ``_build_mlp``
 
 
 @pytest.mark.parametrize(

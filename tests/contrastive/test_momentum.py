@@ -66,14 +66,34 @@ def test_update_by_the_formula() -> None:
     torch.testing.assert_close(vector(follower), expected)
 
 
-def test_update_copies_buffers() -> None:
+def test_update_leaves_buffers_alone() -> None:
     leader = norm_network()
     follower = momentum_copy(leader)
     leader(torch.randn(8, 3))
-    momentum_update(follower, leader, 1.0)
-    assert follower[1].num_batches_tracked == 1
-    assert all(torch.equal(mine, its) for mine, its in zip(follower.buffers(), leader.buffers(), strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(follower.buffers(), norm_network().buffers(), strict=True))
+    momentum_update(follower, leader, 0.5)
+    assert all(torch.equal(mine, its) for mine, its in zip(follower.buffers(), norm_network().buffers(), strict=True))
+
+
+@each_method
+def test_statistics_of_followers_are_of_what_they_see(small_encoder: Encoder, found: type[Method]) -> None:
+    method = small(found, small_encoder, momentum=0.5)
+    seen: dict[nn.Module, list[Tensor]] = {}
+    first = {
+        norm: norm.running_mean.clone()
+        for follower, _ in pairs(method)
+        for norm in follower.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    }
+    assert first
+    for norm in first:
+        norm.register_forward_pre_hook(lambda module, args: seen.setdefault(module, []).append(args[0].detach()))
+    method.step(method.views(some_batch().image), some_batch())["loss"].backward()
+    method.after_update()
+    for norm, expected in first.items():
+        for x in seen[norm]:
+            mean = x.mean([axis for axis in range(x.ndim) if axis != 1])
+            expected = expected.lerp(mean, norm.momentum)
+        torch.testing.assert_close(norm.running_mean, expected)
 
 
 def test_update_leaves_the_leader_alone() -> None:

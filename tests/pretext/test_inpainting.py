@@ -119,7 +119,7 @@ def test_the_loss_is_that_of_the_paper(small_encoder: Encoder) -> None:
         inner, outer = (slice(4, 12), slice(4, 12)), (slice(3, 13), slice(3, 13))
         squared = (painted - image).square()
         within, around = (squared[..., area[0], area[1]].sum() for area in (inner, outer))
-        reconstruction = 4 * (within + 10 * (around - within)) / (4 * 3 * (64 + 10 * 36))
+        reconstruction = 4 * (within + 10 * (around - within)) / (4 * 3 * (64 + 36))
         assert method.discriminator is not None
         judged = method.discriminator(torch.where(hole, painted, image))
         adversarial = F.binary_cross_entropy_with_logits(judged, torch.ones(4))
