@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from ssl_toolkit import EmbeddingIndex, ImageEmbedder
-from ssl_toolkit.data.sources import list_images
+from ssl_toolkit.data.folder import list_images
 from ssl_toolkit.eval.search.copies import candidate_pairs
 from ssl_toolkit.tasks.curating import duplicates
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.method import Method
     from ssl_toolkit.tasks.checking import check
     from ssl_toolkit.tasks.comparing import compare
+    from ssl_toolkit.tasks.curating import duplicates, outliers
     from ssl_toolkit.tasks.diagnosis import doctor
     from ssl_toolkit.tasks.embedding import embed
     from ssl_toolkit.tasks.evaluation import evaluate
@@ -44,6 +45,7 @@ __all__ = [
     "compare",
     "doctor",
     "draw_views",
+    "duplicates",
     "embed",
     "evaluate",
     "explore",
@@ -54,6 +56,7 @@ __all__ = [
     "load_encoder",
     "merge",
     "open_images",
+    "outliers",
     "plot",
     "pretrain",
     "propagate",
@@ -73,6 +76,7 @@ _HOMES = {
     "compare": "ssl_toolkit.tasks.comparing",
     "doctor": "ssl_toolkit.tasks.diagnosis",
     "draw_views": "ssl_toolkit.tasks.viewing",
+    "duplicates": "ssl_toolkit.tasks.curating",
     "embed": "ssl_toolkit.tasks.embedding",
     "evaluate": "ssl_toolkit.tasks.evaluation",
     "export": "ssl_toolkit.tasks.exporting",
@@ -83,6 +87,7 @@ _HOMES = {
     "load_encoder": "ssl_toolkit.encoders",
     "merge": "ssl_toolkit.tasks.indexing",
     "open_images": "ssl_toolkit.data.sources",
+    "outliers": "ssl_toolkit.tasks.curating",
     "plot": "ssl_toolkit.tasks.plotting",
     "pretrain": "ssl_toolkit.tasks.pretraining",
     "propagate": "ssl_toolkit.tasks.propagating",

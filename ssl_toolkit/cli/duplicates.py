@@ -9,6 +9,6 @@ def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("duplicates", duplicates, positional=("index",))
     about = "a list of groups, each a list of path, keep, likeness, label and bytes"
-    groups = print_found(parser, argv, about, lambda settings, groups: str(groups))
+    groups = print_found(parser, argv, about)
     if groups is not None:
         say(groups.summary())

@@ -7,4 +7,4 @@ from ssl_toolkit.tasks.curating import outliers
 def main(argv: list[str]) -> None:
     """The command."""
     parser = Parser("outliers", outliers, positional=("index",))
-    print_found(parser, short_k(argv), "a list of path, score, label", lambda settings, items: str(items))
+    print_found(parser, short_k(argv), "a list of path, score, label")

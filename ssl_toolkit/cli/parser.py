@@ -126,19 +126,13 @@ class Parser(ArgumentParser):
         raise UsageError(_shorten(message)) from ex
 
 
-def print_found(
-    parser: Parser,
-    argv: Sequence[str],
-    about_json: str,
-    text: Callable[[dict[str, Any], Any], str] = lambda settings, found: str(found),
-) -> Any:
+def print_found(parser: Parser, argv: Sequence[str], about_json: str) -> Any:
     """Run a command's function and print what it found: as text or, with ``--json``, as JSON; return it.
 
     Args:
         parser: The command's.
         argv: Its arguments.
         about_json: What the JSON is, for the help.
-        text: Settings and what was found to text.
     """
     parser.add_argument("--json", action="store_true", help=f"print JSON: {about_json}")
     settings = parser.parse(argv)
@@ -146,7 +140,7 @@ def print_found(
         return None
     as_json = settings.pop("json")
     found = parser.function(**settings)
-    print(json.dumps(found, indent=1) if as_json else text(settings, found))
+    print(json.dumps(found, indent=1) if as_json else found)
     return found
 
 
