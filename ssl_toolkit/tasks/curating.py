@@ -3,24 +3,20 @@
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import csv as csv_format
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.tasks.settings import AnyIndex, AnyPath
+from ssl_toolkit.tasks.tables import Found, Table
 
 if TYPE_CHECKING:
     from ssl_toolkit.eval.search.index import EmbeddingIndex
 
-    AnyPath: TypeAlias = str | os.PathLike[str]
-    AnyIndex: TypeAlias = AnyPath | EmbeddingIndex
-else:  # of the command line, words
-    AnyPath = AnyIndex = str
-
 ROWS, TILES = 20, 9  # of a picture
 
 
-class Groups(list[list[dict[str, Any]]]):
+class Groups(Found, list[list[dict[str, Any]]]):
     """Groups of copies, the largest first; of each image ``path``, ``keep``, ``likeness``, ``label``, ``bytes``.
 
     Attributes:
@@ -46,6 +42,11 @@ class Groups(list[list[dict[str, Any]]]):
             f"{freed / 1e6:.1f} MB would be freed{gone}"
         )
 
+    def table(self) -> Table:
+        """A row an image."""
+        rows = [[str(number), _mark(image), image["path"]] for number, group in enumerate(self, 1) for image in group]
+        return Table(["group", "likeness", "path"], rows, ["<7", "<10", ""], [self.summary()])
+
     def __str__(self) -> str:
         """A line an image, a blank line between groups."""
         return "\n\n".join("\n".join(f"{_mark(image)}  {image['path']}" for image in group) for group in self)
@@ -55,7 +56,7 @@ def _mark(image: dict[str, Any]) -> str:
     return "keep" if image["keep"] else f"{image['likeness']:.2f}"
 
 
-class Outliers(list[dict[str, Any]]):
+class Outliers(Found, list[dict[str, Any]]):
     """Images, the farthest from all others first, each with ``path``, ``score`` and ``label``.
 
     Attributes:
@@ -73,11 +74,15 @@ class Outliers(list[dict[str, Any]]):
             return f"cosine to the nearest other number {self.k}: the lower, the farther out"
         return f"distance to the nearest other number {self.k}: the higher, the farther out"
 
+    def table(self) -> Table:
+        """A row an image."""
+        rows = [[f"{item['score']:.3f}", _text(item["label"]), item["path"]] for item in self]
+        head = [self.metric if self.metric == "cosine" else "distance", "label", "path"]
+        return Table(head, rows, ["<10", "<14", ""])
+
     def __str__(self) -> str:
         """A line an image, below what the scores are."""
-        rows = [(f"{item['score']:.3f}", _text(item["label"]), item["path"]) for item in self]
-        head = (self.metric if self.metric == "cosine" else "distance", "label", "path")
-        return "\n".join([self.about, *(f"{score:<8}  {label:<12}  {path}" for score, label, path in [head, *rows])])
+        return f"{self.about}\n{self.table()}"
 
 
 def _text(label: str | int | None) -> str:
@@ -231,4 +236,4 @@ def _write_csv(groups: Groups, out: AnyPath) -> None:
     try:
         write_atomic(out, write)
     except OSError as error:
-        raise UsageError(f"--csv {os.fspath(out)} cannot be written: {error.strerror}") from error
+        raise UsageError(f"--csv {out} cannot be written: {error.strerror}") from error
