@@ -46,8 +46,8 @@ def lit(number: int) -> Image.Image:
 
 def framed(number: int) -> Image.Image:
     """A dark picture in a white frame."""
-    image = ImageEnhance.Brightness(scene(number)).enhance(0.4)
-    for box in ((0, 0, 96, 20), (0, 76, 96, 96), (0, 0, 8, 96), (88, 0, 96, 96)):
+    image = ImageEnhance.Brightness(scene(number)).enhance(0.6)
+    for box in ((0, 0, 96, 8), (0, 88, 96, 96), (0, 0, 8, 96), (88, 0, 96, 96)):
         image.paste("white", box)
     return image
 
