@@ -127,7 +127,7 @@ class _Sheet:
     SIZE, SCORE = 7.5, 20  # points: size of letters, width of a score
 
     def __init__(self, columns: int, lines: int, theme: Theme, heads: tuple[str, str]) -> None:
-        width = self.HITS + self.STEP * (columns - 1) + 1 + 2 * self.MARGIN
+        width = self.HITS + max(self.STEP * (columns - 1) + 1, 0.065 * len(heads[1])) + 2 * self.MARGIN
         height = self.HEAD + self.LINE * lines + self.FOOT + self.MARGIN
         self.theme, self.bottom = theme, self.LINE * lines
         self.figure = Figure(figsize=(width, height), dpi=120, facecolor=theme.background)

@@ -33,7 +33,8 @@ ALIKE = 0.6
 _COARSE = 16  # pixels
 _STEPS = 5  # of laying one over the other
 _FARTHEST = 0.15  # from there, in halves of a side: a cut edge of 10 % or so
-_COARSE_NOISE, _FINE_NOISE = 16.0, 4.0  # variance, in squared grey levels, that says nothing
+_COARSE_NOISE, _FINE_NOISE = 16.0, 0.02  # variance that says nothing, of grey levels and of `_detail`
+_CONTRAST = 8.0  # grey levels, from which on stronger detail counts no more
 _LIGHT = 0.9  # least agreement of mean brightness: a factor of 1.6
 _PAIRS = 1 << 11  # at once
 
@@ -185,8 +186,14 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def _detail(x: Tensor) -> Tensor:
-    """What a mean over 5 x 5 pixels leaves out."""
-    return x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    """What a mean over 5 x 5 pixels leaves out, by its strength there: else a frame would be all that counts."""
+    detail = x - _mean(x)
+    return detail / (_mean(detail.square().mean(dim=1, keepdim=True)).sqrt() + _CONTRAST)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean over 5 x 5 pixels."""
+    return F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
 
 
 def _correlation(one: Tensor, two: Tensor, inside: Tensor, noise: float) -> Tensor:

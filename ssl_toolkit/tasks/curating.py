@@ -141,8 +141,8 @@ def duplicates(
         _write_csv(groups, csv)
     if grid is not None and groups:
         rows = [[{**image, "score": image["likeness"]} for image in group] for group in groups[:ROWS]]
-        shown = f"the {len(rows)} largest of {len(groups)} groups" if len(groups) > len(rows) else "all groups"
-        heads = ("to keep", f"its copies, most alike first, likeness below each; {shown}")
+        left_out = f" ({len(rows)} of {len(groups)} groups)" if len(groups) > len(rows) else ""
+        heads = ("to keep", f"its copies, likeness below each{left_out}")
         _draw([group[0] for group in rows], [group[1 : 1 + TILES] for group in rows], grid, heads, channels, data_root)
     return groups
 

@@ -44,6 +44,14 @@ def lit(number: int) -> Image.Image:
     return Image.fromarray((np.linspace(30, 220, 96)[None, :, None] + detail.repeat(3, 2)).astype(np.uint8))
 
 
+def framed(number: int) -> Image.Image:
+    """A dark picture in a white frame."""
+    image = ImageEnhance.Brightness(scene(number)).enhance(0.6)
+    for box in ((0, 0, 96, 8), (0, 88, 96, 96), (0, 0, 8, 96), (88, 0, 96, 96)):
+        image.paste("white", box)
+    return image
+
+
 def scores(*images: Image.Image, folder: Path) -> np.ndarray:
     """Likeness of the first image to each of the others."""
     paths = [str(folder / f"{number}.png") for number in range(len(images))]
@@ -90,16 +98,16 @@ def test_an_edge_is_found_where_it_was_cut(tmp_path: Path) -> None:
     assert scores(image, *shifted, folder=tmp_path).min() > 0.9
 
 
-@pytest.mark.parametrize("make", [scene, page, lit])
+@pytest.mark.parametrize("make", [scene, page, lit, framed])
 def test_others_of_one_kind_are_not(make: Callable[[int], Image.Image], tmp_path: Path) -> None:
-    step = len(shapes.CLASSES) if make is scene else 1  # the same shape again
+    step = 1 if make is page else len(shapes.CLASSES)  # the same shape again
     assert scores(*(make(step * number) for number in range(12)), folder=tmp_path).max() < 0.7
 
 
-def test_a_line_that_differs_counts(tmp_path: Path) -> None:
+def test_half_a_page_that_differs_counts(tmp_path: Path) -> None:
     one = page(0)
     other = one.copy()
-    other.paste(page(1).crop((0, 60, 120, 120)), (0, 60))
+    other.paste(page(1).crop((0, 80, 120, 160)), (0, 80))
     assert scores(one, other, folder=tmp_path)[0] < 0.75
 
 
