@@ -28,6 +28,10 @@ from ssl_toolkit.method import Method
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# The first backward pass decides whether autograd has threads, and what has them cannot fork: tracing a network before
+# it would give it some, on a CPU too.
+torch.ones(1, requires_grad=True).backward()
+
 
 def ks_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest distance of two empirical distributions (Kolmogorov-Smirnov)."""

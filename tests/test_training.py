@@ -6,7 +6,8 @@ import errno
 import math
 import os
 import signal
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,8 @@ def killed(run: Callable[[], Any]) -> bool:
     if not child:
         try:
             run()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -218,9 +221,17 @@ def _fit(method: Method, loader: Any, folder: Path) -> list[str]:
     return [row["loss"] for row in read_metrics(folder / "metrics.csv")]
 
 
+@pytest.fixture
+def listened_to(signum: signal.Signals) -> Iterator[None]:
+    """The signal as Python finds it, where the tests themselves run under nohup."""
+    before = signal.signal(signum, signal.SIG_DFL if signum != signal.SIGINT else signal.default_int_handler)
+    yield
+    signal.signal(signum, before)
+
+
 @pytest.mark.parametrize("signum", STOPS)
 def test_a_signal_saves_and_stops(
-    train_quickly: Callable, noise_images: Callable, tmp_path: Path, signum: signal.Signals
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path, signum: signal.Signals, listened_to: None
 ) -> None:
     images, before = noise_images(26), signal.getsignal(signum)
     whole = train_quickly(SimCLR, images, out="whole", epochs=3)

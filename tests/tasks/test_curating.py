@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BuildIndex
 from PIL import Image
 
 from ssl_toolkit.cli.duplicates import main as duplicates_command
@@ -19,6 +18,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures import neighbours
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.tasks.curating import Groups, duplicates, outliers
+from tests.conftest import BuildIndex
 
 
 @pytest.fixture

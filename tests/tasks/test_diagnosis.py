@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_run_that_was_given_objects_is_measured_with_them(run: Run) -> None:
     found = doctor(run, **LOOK)
     assert set(found["measures"]) == {"embedding", "features", "step"}
-    assert str(found).splitlines()[0].split() == ["embedding", "features"]
+    assert str(found).splitlines()[0].split() == ["embedding", "features", "healthy", "better"]
     assert "effective_rank" in found._repr_html_()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BuildIndex, noise
 from PIL import Image, ImageEnhance
 from test_likeness import EDITS, page, scene
 
@@ -16,6 +15,7 @@ from ssl_toolkit.eval.scores.knn import unit
 from ssl_toolkit.eval.search import copies
 from ssl_toolkit.eval.search.copies import LIMITS, duplicates, worth
 from ssl_toolkit.eval.search.index import EmbeddingIndex
+from tests.conftest import BuildIndex, noise
 
 Indexed = Callable[..., EmbeddingIndex]
 

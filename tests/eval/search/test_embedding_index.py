@@ -8,13 +8,13 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from conftest import BuildIndex, noise, same_hits
 from numpy.typing import NDArray
 
 from ssl_toolkit.encoders import Encoder, save_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search import approximate
 from ssl_toolkit.eval.search.index import EmbeddingIndex
+from tests.conftest import BuildIndex, noise, same_hits
 
 
 def test_cosine_by_hand(build_index: BuildIndex) -> None:

@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import BuildIndex
+
+from tests.conftest import BuildIndex
 
 
 def test_rows_are_ready_for_json(build_index: BuildIndex) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BuildIndex, noise, same_hits
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search import joining
 from ssl_toolkit.eval.search.index import EmbeddingIndex
+from tests.conftest import BuildIndex, noise, same_hits
 
 
 def labels_of(index: EmbeddingIndex) -> list[str | int | None]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BLUE, RED, plain
 from PIL import Image, ImageEnhance, ImageOps
 
 from ssl_toolkit.data import shapes
 from ssl_toolkit.eval.search.likeness import ALIKE, SIDE, coarse_likeness, likeness, thumbnails, turned
+from tests.conftest import BLUE, RED, plain
 
 Edit = Callable[[Image.Image], Image.Image]
 

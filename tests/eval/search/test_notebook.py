@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RED, BuildIndex, noise, plain
 from PIL import Image
 
 from ssl_toolkit.encoders import Encoder, save_encoder
 from ssl_toolkit.eval.search import notebook
+from tests.conftest import RED, BuildIndex, noise, plain
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>&amp;\n\udcff.png'
 

@@ -13,11 +13,11 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
-from conftest import BuildIndex, noise, same_hits
 
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.search import folder as module
 from ssl_toolkit.eval.search.index import EmbeddingIndex
+from tests.conftest import BuildIndex, noise, same_hits
 
 PARTS = ("vectors", "items", "encoder", "approximate")
 
