@@ -1,14 +1,12 @@
 """What to look at in a collection of images, or to leave out of it: copies, and images far from all others."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
-import csv as csv_format
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.tasks.settings import AnyIndex, AnyPath
-from ssl_toolkit.tasks.tables import Found, Table
+from ssl_toolkit.tasks.tables import Found, Table, write_csv
 
 if TYPE_CHECKING:
     from ssl_toolkit.eval.search.index import EmbeddingIndex
@@ -116,10 +114,11 @@ def duplicates(
     """
     from ssl_toolkit.eval.search.copies import duplicates as find
     from ssl_toolkit.eval.search.copies import file_bytes
+    from ssl_toolkit.tasks.common import open_index
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold is {threshold}: it must be from 0 to 1")
-    opened = _open(index)
+    opened = open_index(index)
     channels = _channels(opened)
     found = find(opened, threshold, channels=channels, root=data_root, progress=progress)
     groups = Groups(
@@ -138,7 +137,8 @@ def duplicates(
     groups.threshold, groups.unread = found.threshold, len(found.unread)
     groups.images = len(opened) - groups.unread
     if csv is not None:
-        _write_csv(groups, csv)
+        lines = ({"group": number, **image} for number, group in enumerate(groups, 1) for image in group)
+        write_csv(["group", "keep", "likeness", "path", "label", "bytes"], lines, csv)
     if grid is not None and groups:
         rows = [[{**image, "score": image["likeness"]} for image in group] for group in groups[:ROWS]]
         left_out = f" ({len(rows)} of {len(groups)} groups)" if len(groups) > len(rows) else ""
@@ -166,11 +166,12 @@ def outliers(
         UsageError: If there is no such index, or a number is below 1.
     """
     from ssl_toolkit.eval.search import curate
+    from ssl_toolkit.tasks.common import open_index
 
     for option, value in (("--count", count), ("-k", k)):
         if value < 1:
             raise UsageError(f"{option} is {value}: it must be at least 1")
-    opened = _open(index)
+    opened = open_index(index)
     order, score = curate.outliers(opened, k)
     found = Outliers(
         {"path": opened.paths[place], "score": float(one), "label": opened.label(place)}
@@ -183,12 +184,6 @@ def outliers(
         heads = ("farthest out first", f"the nearest others it has, {measure} below each")
         _draw(found[:ROWS], near.rows(), grid, heads, _channels(opened), data_root)
     return found
-
-
-def _open(index: AnyIndex) -> "EmbeddingIndex":
-    from ssl_toolkit.eval.search.index import EmbeddingIndex
-
-    return index if isinstance(index, EmbeddingIndex) else EmbeddingIndex.load(index)
 
 
 def _channels(index: "EmbeddingIndex") -> int:
@@ -216,24 +211,3 @@ def _draw(
         [image["path"] for image in first], others, out, channels=channels, root=root,
         query_labels=[None] * len(first), heads=heads,
     )  # fmt: skip
-
-
-def _write_csv(groups: Groups, out: AnyPath) -> None:
-    """A row an image.
-
-    Raises:
-        UsageError: `out` cannot be written.
-    """
-    from ssl_toolkit.files import make_folder, write_atomic
-
-    def write(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv_format.DictWriter(file, ["group", "keep", "likeness", "path", "label", "bytes"])
-            writer.writeheader()
-            writer.writerows({"group": number, **image} for number, group in enumerate(groups, 1) for image in group)
-
-    make_folder(Path(out).parent, "--csv")
-    try:
-        write_atomic(out, write)
-    except OSError as error:
-        raise UsageError(f"--csv {out} cannot be written: {error.strerror}") from error

@@ -1,13 +1,11 @@
 """The nearest neighbours of images in an index."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
-import csv as csv_format
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.tasks.settings import AnyIndex, AnyPath
-from ssl_toolkit.tasks.tables import Found, Table
+from ssl_toolkit.tasks.tables import Found, Table, write_csv
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +95,8 @@ def search(
     asking = Asking(open_index(index), encoder, k, data_root, workers, max_bad_rate, device, progress)
     found = Neighbours(asking.answers(queries))
     if csv is not None:
-        write_csv(found, csv)
+        rows = ({"query": one["query"], **hit} for one in found for hit in one["hits"])
+        write_csv(["query", "rank", "path", "score", "label"], rows, csv)
     if grid is not None:
         _draw(found[:ROWS], grid, asking.network.config.channels, data_root)
     return found
@@ -111,24 +110,3 @@ def _draw(found: list[dict[str, Any]], grid: AnyPath, channels: int, data_root: 
         known_label(one["query"], one["hits"], data_root) if one["label"] is None else one["label"] for one in found
     ]
     neighbour_grid(names, hits, grid, channels=channels, root=data_root, query_labels=labels)
-
-
-def write_csv(found: list[dict[str, Any]], out: AnyPath) -> None:
-    """A row a neighbour: query, rank, path, score, label.
-
-    Raises:
-        UsageError: `out` cannot be written.
-    """
-    from ssl_toolkit.files import make_folder, write_atomic
-
-    def write(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv_format.DictWriter(file, ["query", "rank", "path", "score", "label"])
-            writer.writeheader()
-            writer.writerows({"query": one["query"], **hit} for one in found for hit in one["hits"])
-
-    make_folder(Path(out).parent, "--csv")
-    try:
-        write_atomic(out, write)
-    except OSError as error:
-        raise UsageError(f"--csv {out} cannot be written: {error.strerror}") from error

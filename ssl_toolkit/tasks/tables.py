@@ -1,9 +1,16 @@
 """What tasks find prints as a table, in notebooks as one of HTML."""
 
 # Nothing heavy is imported here: the command line looks at functions that return such results.
+import csv
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.files import make_folder, write_atomic
+from ssl_toolkit.tasks.settings import AnyPath
 
 
 @dataclass(frozen=True)
@@ -65,3 +72,23 @@ class Found:
 
 def _row(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], out: AnyPath) -> None:
+    """Write rows, each a mapping from columns to values, to the file of ``--csv``; names may be any bytes.
+
+    Raises:
+        UsageError: `out` cannot be written.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    make_folder(Path(out).parent, "--csv")
+    try:
+        write_atomic(out, write)
+    except OSError as error:
+        raise UsageError(f"--csv {out} cannot be written: {error.strerror}") from error
