@@ -3,18 +3,30 @@
     python benchmarks/contrastive.py --data cifar10 --out runs/contrastive --seeds 3 --chart contrastive.png
 
 `--data` is a folder with ``train`` and ``test``. Each method is trained by its recipe ``configs/METHOD_cifar10.yaml``
-and scored by ``ssl-toolkit evaluate``; random weights and raw pixels are scored once for each kind of encoder. A run
-that is already there is not repeated, one that was stopped goes on, so the command can be given again at any time, and
-with ``--table-only`` it only writes down what there is.
+and scored by ``ssl-toolkit evaluate``, on validation images unless ``--choose-on test`` says otherwise; random weights
+and raw pixels are scored once for each kind of encoder. ``--methods byol:epochs=4`` changes a recipe. A
+run that is already there is not repeated, one that was stopped goes on, so the command can be given again at any time,
+and with ``--table-only`` it only writes down what there is.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from scored_runs import Rows, baseline_rows, benchmark_parser, chart, row_of, scored, table, train_and_score
-
-from ssl_toolkit.runs import RunFolder
+from scored_runs import (
+    VALIDATION,
+    Rows,
+    baseline_rows,
+    benchmark_parser,
+    chart,
+    name_and_changes,
+    parts,
+    row_of,
+    run_folder,
+    scored,
+    table,
+    train_and_score,
+)
 
 METHODS = (
     "simclr", "moco", "moco_v3", "nnclr", "swav", "dino", "byol", "simsiam", "barlow_twins", "vicreg", "cpc",
@@ -40,12 +52,14 @@ def main() -> None:
     options = benchmark_parser(
         "The contrastive methods on CIFAR-10.", METHODS, "cifar10", "train and test", "runs/contrastive"
     ).parse_args()
-    data = (f"{options.data}/train", f"{options.data}/test")
+    out = options.out / options.choose_on
+    data = parts(options.data, "test", VALIDATION["cifar10"], options.choose_on, out)
     for seed in range(0 if options.table_only else options.seeds):
         for method in options.methods:
-            run, baselines = RunFolder(options.out / f"{method}_{seed}"), seed == 0 and method in KINDS
-            train_and_score(f"{method}_cifar10", SHORTER.get(method, []), run, data, seed, baselines)
-    rows = collect(options.methods, options.out)
+            run, baselines = run_folder(out, method, seed), seed == 0 and method in KINDS
+            name, changes = name_and_changes(method)
+            train_and_score(f"{name}_cifar10", changes or SHORTER.get(name, []), run, data, seed, baselines)
+    rows = collect(options.methods, out)
     print(table(rows, COLUMNS))
     if options.chart:
         chart(rows, options.chart, {"random weights": "--", "raw pixels": ":"})

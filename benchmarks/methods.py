@@ -47,7 +47,7 @@ from lightly_losses import crop_losses, pair_losses, queue_losses
 from torch import Tensor, nn
 
 from ssl_toolkit.contrastive.cpc import SMALLEST_PATCH, patches
-from ssl_toolkit.contrastive.multicrop import by_size
+from ssl_toolkit.contrastive.passes import by_size
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 

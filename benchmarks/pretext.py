@@ -3,8 +3,9 @@
     python benchmarks/pretext.py --data imagenette128 --out runs/pretext --seeds 3 --chart pretext.png
 
 `--data` is a folder with ``train`` and ``val``. Each task is trained by its recipe ``configs/TASK_imagenette.yaml``,
-asked its own question about the held-out images, before and after, and scored by ``ssl-toolkit evaluate``; random
-weights are scored once for each kind of encoder, and so are raw pixels. Supervised training is ``ssl-toolkit finetune``
+asked its own question about the held-out images, before and after, and scored by ``ssl-toolkit evaluate``, on
+validation images unless ``--choose-on test`` says otherwise; random weights are scored once for each kind of encoder,
+and so are raw pixels. ``--methods rotation:epochs=4`` changes a recipe. Supervised training is ``ssl-toolkit finetune``
 from random weights; its encoder is then scored like the others. Video colorization learns from clips, and is left out
 without them: ``--clips clips:a.mp4:4:12 clips:b.mp4:4:24`` names those to train on and those that are held out. A run
 that is there already is not repeated, one that was stopped goes on, so the command can be given again at any time; with
@@ -20,12 +21,16 @@ from pathlib import Path
 from scored_runs import (
     SCORES,
     TASK,
+    VALIDATION,
     Rows,
     baseline_rows,
     benchmark_parser,
     chart,
     mean_and_deviation,
+    name_and_changes,
+    parts,
     row_of,
+    run_folder,
     score_random,
     scored,
     table,
@@ -126,19 +131,21 @@ def main() -> None:
     )
     parser.add_argument("--clips", nargs=2, metavar=("TRAIN", "HELD_OUT"), help="clips, for video_colorization")
     options = parser.parse_args()
-    images = (f"{options.data}/train", f"{options.data}/val")
+    out = options.out / options.choose_on
+    images = parts(options.data, "val", VALIDATION["imagenette"], options.choose_on, out)
     for seed in range(0 if options.table_only else options.seeds):
         for method in options.methods:
-            run = RunFolder(options.out / f"{method}_{seed}")
+            run = run_folder(out, method, seed)
             if method == "supervised":
-                supervise(run, RunFolder(options.out / f"simclr_{seed}"), images, seed)
+                supervise(run, run_folder(out, "simclr", seed), images, seed)
             elif method != VIDEO or options.clips:
                 unlabelled, held_out = options.clips if method == VIDEO else images
-                recipe = method if method == VIDEO else f"{method}_imagenette"
-                also = [] if method == "simclr" else [partial(ask, held_out)]
+                name, changes = name_and_changes(method)
+                config = method if method == VIDEO else f"{name}_imagenette"
+                also = [] if name == "simclr" else [partial(ask, held_out)]
                 also += [partial(score_random, data=images)] if seed == 0 and also and method in KINDS else []
-                train_and_score(recipe, [], run, images, seed, seed == 0 and not also, also, unlabelled)
-    rows = collect(options.methods, options.out)
+                train_and_score(config, changes, run, images, seed, seed == 0 and not also, also, unlabelled)
+    rows = collect(options.methods, out)
     print(table(rows, COLUMNS))
     if options.chart:
         chart(rows, options.chart, {"raw pixels": ":"})

@@ -6,7 +6,7 @@
 `--data` is a folder with train/ and test/, a folder a class. Each recipe (configs/NAME_cifar10_r18.yaml) is trained by
 `ssl-toolkit pretrain` in a run folder of its own; when the minutes are over it is stopped as by Ctrl-C, which saves it.
 Then kNN (k = 200 and 20, temperature .1) and the linear probe, one row of JSON a run and call in OUT/rows.jsonl, and
-the table of all rows. Recipes are chosen on a validation part, 5,000 training images by the hash of their names
+the table of all rows. Recipes are chosen on a validation part, training images by the hash of their names
 (`--choose-on val`, the default); `--choose-on test` scores the test images, once a recipe is settled.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import os
 import signal
@@ -26,10 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scored_runs import VALIDATION, add_choice, name_and_changes, parts
 
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.cache import InMemory
-from ssl_toolkit.data.image_set import ImageSet, Subset
+from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.encoders import load_encoder
@@ -39,21 +39,14 @@ from ssl_toolkit.eval.scores.linear_probe import linear_probe
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.runs import RunFolder
 
-VALIDATION = 5000
 COMMAND = [sys.executable, "-c", "from ssl_toolkit.cli import main; main()", "pretrain"]
 
 
-def validation_rows(images: ImageSet) -> np.ndarray:
-    """The images whose names have the smallest hashes: the same ones on every machine."""
-    names = ["/".join(Path(images.path(row)).parts[-2:]) for row in range(len(images))]
-    return np.sort(np.argsort([hashlib.blake2b(name.encode()).hexdigest() for name in names])[:VALIDATION])
-
-
-def train(recipe: str, run: RunFolder, options: argparse.Namespace, manifest: str, seconds: float) -> bool:
+def train(recipe: str, run: RunFolder, options: argparse.Namespace, data: str, seconds: float) -> bool:
     """Train on, for so many seconds at most; whether the run is finished."""
-    name, *changes = recipe.split(":")
-    arguments = ["--config", f"{name}_{options.set_name}_r18", "--data", manifest, "--labels", "none"]
-    arguments += ["--out", str(run.path), "--resume", *(f"--{change}" for change in changes)]
+    name, changes = name_and_changes(recipe)
+    arguments = ["--config", f"{name}_{options.set_name}_r18", "--data", data, "--labels", "none"]
+    arguments += ["--out", str(run.path), "--resume", *changes]
     if options.epochs:
         arguments += ["--epochs", str(options.epochs)]
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, start_new_session=True)
@@ -101,33 +94,20 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--recipes", nargs="+", default=["simclr"], metavar="NAME[:option=value...]")
     parser.add_argument("--epochs", type=int, help="in the place of the recipe's")
-    parser.add_argument("--choose-on", choices=("val", "test"), default="val")
+    add_choice(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
     return parser.parse_args()
 
 
-def parts(options: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
-    """The images that are trained on, and those that are scored."""
-    whole = open_images(f"{options.data}/train")
-    if options.choose_on == "test":
-        return whole, open_images(f"{options.data}/test")
-    held_out = validation_rows(whole)
-    return Subset(whole, np.setdiff1d(np.arange(len(whole)), held_out)), Subset(whole, held_out)
-
-
-def train_all(images: ImageSet, options: argparse.Namespace) -> dict[str, tuple[RunFolder, bool, float]]:
+def train_all(data: str, options: argparse.Namespace) -> dict[str, tuple[RunFolder, bool, float]]:
     """Train each recipe for its share of the minutes: its run, whether that is finished, and the seconds it took."""
     end = time.monotonic() + 60 * options.minutes
-    manifest = options.out / f"train_{options.choose_on}.csv"
-    if not manifest.exists():
-        lines = (f"{Path(images.path(row)).resolve()}\n" for row in range(len(images)))
-        manifest.write_text("path\n" + "".join(lines))
     trained = {}
     for number, recipe in enumerate(options.recipes):
         run = RunFolder(options.out / f"{recipe.replace(':', '+').replace('/', '_')}_{options.choose_on}")
         share = (end - time.monotonic()) / (len(options.recipes) - number)
         started = time.monotonic()
-        trained[recipe] = (run, train(recipe, run, options, str(manifest), share), time.monotonic() - started)
+        trained[recipe] = (run, train(recipe, run, options, data, share), time.monotonic() - started)
     return trained
 
 
@@ -149,11 +129,14 @@ def scored(
 def main() -> None:
     options = parsed()
     options.out.mkdir(parents=True, exist_ok=True)
-    seen, asked = parts(options)
+    test = "test" if options.set_name == "cifar10" else "val"
+    seen, asked = parts(options.data, test, VALIDATION[options.set_name], options.choose_on, options.out)
     trained = train_all(seen, options)
     size = 32 if options.set_name == "cifar10" else 146
     workers = min(16, os.cpu_count() or 1)
-    bank, queries = (InMemory(images, size, BadImages(images), workers=workers) for images in (seen, asked))
+    bank, queries = (
+        InMemory(images, size, BadImages(images), workers=workers) for images in map(open_images, (seen, asked))
+    )
     for recipe, (run, done, seconds) in trained.items():
         if not read_metrics(run.metrics_file) or not run.encoder_file.exists():
             print(f"{recipe}: nothing was trained")

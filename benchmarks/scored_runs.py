@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import hashlib
 import json
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +18,7 @@ from ssl_toolkit.runs import RunFolder
 PROTOCOLS = ("knn", "linear")
 SCORES, RANDOM, TASK = "scores.json", "random.json", "task.json"
 Rows = dict[str, dict[str, Any]]
+VALIDATION = {"cifar10": 5000, "imagenette": 1000}  # training images on which recipes are chosen
 
 
 def benchmark_parser(
@@ -29,14 +33,64 @@ def benchmark_parser(
         parts: What lies in it.
         out: Folder of the runs.
     """
+
+    def named(text: str) -> str:
+        if name_and_changes(text)[0] not in methods:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(methods)}")
+        return text
+
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--data", default=data, help=f"folder with {parts}")
     parser.add_argument("--out", type=Path, default=Path(out))
-    parser.add_argument("--methods", nargs="+", default=list(methods), choices=methods)
+    parser.add_argument("--methods", nargs="+", default=list(methods), type=named, metavar="NAME[:option=value...]")
     parser.add_argument("--seeds", type=int, default=1)
+    add_choice(parser)
     parser.add_argument("--chart", help="PNG to draw")
     parser.add_argument("--table-only", action="store_true")
     return parser
+
+
+def name_and_changes(text: str) -> tuple[str, list[str]]:
+    """``NAME[:option=value...]`` to the name of a recipe and what differs from it on the command line."""
+    name, *changes = text.split(":")
+    return name, [f"--{change}" for change in changes]
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """The option of what is scored."""
+    parser.add_argument(
+        "--choose-on",
+        choices=("val", "test"),
+        default="val",
+        help="val, to choose a recipe: images held out of the training ones, which the runs do not see; "
+        "test, once it is settled: the test images",
+    )
+
+
+def parts(data: str, test: str, count: int, choose_on: str, out: Path) -> tuple[str, str]:
+    """The images that are trained on and are the bank of the scores, and those that are scored, for `open_images`.
+
+    Validation images are those whose class and file name have the smallest hashes: the same ones on every machine.
+
+    Args:
+        data: Folder with ``train`` and `test`, each with a folder a class.
+        test: Name of the test part.
+        count: Validation images.
+        choose_on: ``val`` or ``test``.
+        out: Where the table of both parts is written for ``val``.
+    """
+    if choose_on == "test":
+        return f"{data}/train", f"{data}/{test}"
+    files = sorted(path for path in Path(data, "train").resolve().glob("*/*") if path.is_file())
+    digest = {path: hashlib.blake2b(f"{path.parent.name}/{path.name}".encode()).hexdigest() for path in files}
+    held_out = set(sorted(files, key=digest.__getitem__)[:count])
+    table, part = out / "parts.csv", out / f"parts.{os.getpid()}.tmp"
+    out.mkdir(parents=True, exist_ok=True)
+    with part.open("w", newline="") as file:
+        rows = [(path, path.parent.name, "val" if path in held_out else "train") for path in files]
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    part.replace(table)  # another process of the benchmark may be reading it
+    return f"{table}:train", f"{table}:val"
 
 
 def train_and_score(
@@ -84,6 +138,11 @@ def score_random(run: RunFolder, data: tuple[str, str]) -> None:
     evaluate(str(file), *data, out=str(run.path / RANDOM), baselines=False)
 
 
+def run_folder(out: Path, recipe: str, seed: int) -> RunFolder:
+    """Where the run of a recipe, see `name_and_changes`, lies."""
+    return RunFolder(out / f"{recipe.replace(':', '+').replace('/', '_')}_{seed}")
+
+
 def steps_of(run: RunFolder) -> int:
     """Steps that a run took, from its newest checkpoint."""
     return max(int(path.stem.split("-")[1]) for path in run.checkpoints.glob("step-*.ckpt"))
@@ -96,9 +155,9 @@ def minutes(run: RunFolder) -> float:
     return steps_of(run) * batch / statistics.median(speeds) / 60
 
 
-def scored(out: Path, name: str) -> list[RunFolder]:
-    """The runs of a name that have scores, by seed."""
-    runs = [RunFolder(path) for path in sorted(out.glob(f"{name}_[0-9]*"))]
+def scored(out: Path, recipe: str) -> list[RunFolder]:
+    """The runs of a recipe that have scores, by seed."""
+    runs = (run_folder(out, recipe, seed) for seed in range(100))
     return [run for run in runs if (run.path / SCORES).exists()]
 
 

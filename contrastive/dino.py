@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_toolkit.augment import Views, multicrop_views
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.contrastive.momentum import momentum_copy, momentum_update
-from ssl_toolkit.contrastive.multicrop import GLOBAL, by_size
+from ssl_toolkit.contrastive.passes import GLOBAL, by_size
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_toolkit.augment import Views, simclr_views
 from ssl_toolkit.contrastive import losses
+from ssl_toolkit.contrastive.passes import by_view
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import world_size
@@ -49,6 +50,7 @@ class NNCLR(Method):
         queue_size: Embeddings among which neighbours are sought (98,304 for ImageNet).
         hidden_dim: Width of the heads' hidden layers (2,048 and 4,096 for ImageNet).
         projection_dim: Dimension in which views are compared.
+        joint_norm: Whether batch norms see both views as one batch; the authors' code passes one view after the other.
 
     Source: Dwibedi et al. 2021, algorithm 1 and section 4.1.
     """
@@ -65,6 +67,7 @@ class NNCLR(Method):
         queue_size: int = 4096,
         hidden_dim: int = 1024,
         projection_dim: int = 256,
+        joint_norm: bool = False,
     ) -> None:
         super().__init__(encoder, views, optimizer)
         require_positive(
@@ -74,7 +77,7 @@ class NNCLR(Method):
         self.projector = mlp(encoder.feature_dim, hidden_dim, hidden_dim, projection_dim, last_norm=True)
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim)
         self.queue = Queue(queue_size, projection_dim)
-        self.temperature = temperature
+        self.temperature, self.joint_norm = temperature, joint_norm
 
     def chance_loss(self, batch_size: int) -> float | None:
         """``log(N)``: the predictions of the batch."""
@@ -82,10 +85,10 @@ class NNCLR(Method):
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each view's neighbour finds the other view's prediction among those of the batch; then the queue moves on."""
-        z = self.projector(self.encoder(torch.cat(views)))
-        p1, p2 = self.predictor(z).chunk(2)
-        nn1, nn2 = (nearest(each, self.queue.vectors) for each in z.chunk(2))
+        z1, z2 = by_view(lambda view: self.projector(self.encoder(view)), views, self.joint_norm)
+        p1, p2 = by_view(self.predictor, [z1, z2], self.joint_norm)
+        nn1, nn2 = (nearest(z, self.queue.vectors) for z in (z1, z2))
         t = self.temperature
         loss = (losses.batch_nce(nn1, p2, t) + losses.batch_nce(nn2, p1, t)) / 2
-        self.queue.enqueue(F.normalize(z.chunk(2)[0], dim=1))
+        self.queue.enqueue(F.normalize(z1, dim=1))
         return {"loss": loss}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_toolkit.augment import Views, swav_views
 from ssl_toolkit.contrastive import losses
-from ssl_toolkit.contrastive.multicrop import GLOBAL, by_size
+from ssl_toolkit.contrastive.passes import GLOBAL, by_size
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import rank, world_size

@@ -1,4 +1,4 @@
-"""Views of several sizes through one network."""
+"""Views through one network: which of them its batch norms see as one batch."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def by_size(encode: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Ten
         crops = list(group)
         encoded += encode(torch.cat(crops)).chunk(len(crops))
     return encoded
+
+
+def by_view(encode: Callable[[Tensor], Tensor], views: list[Tensor], joint: bool) -> list[Tensor]:
+    """Encode views one after the other, or all together.
+
+    Args:
+        encode: (N, ...) to (N, D).
+        views: (N, ...) each, of one size.
+        joint: Whether as one batch, so that batch norms mix the statistics of the views.
+
+    Returns:
+        One (N, D) a view.
+    """
+    return list(encode(torch.cat(views)).chunk(len(views))) if joint else [encode(view) for view in views]

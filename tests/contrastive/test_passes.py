@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from ssl_toolkit.contrastive.multicrop import by_size
+from ssl_toolkit.contrastive.passes import by_size
 
 
 def crop(size: int, value: float) -> Tensor:
