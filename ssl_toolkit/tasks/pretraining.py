@@ -73,6 +73,7 @@ def pretrain(
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     devices: int = 1,
     sync_batch_norm: bool = True,
+    recalibrate: int = 0,
     checkpoint_every: int | None = None,
     knn_every: int = 0,
     doctor: bool = True,
@@ -128,6 +129,8 @@ def pretrain(
         accelerator: Type of device.
         devices: Devices that train together, a process and a batch each; on the CPU, processes.
         sync_batch_norm: Whether batch norm is over the batches of all devices.
+        recalibrate: Images on which the kept encoder's batch norms measure their statistics anew when training has
+            ended; 0 keeps those of the training.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
         knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
         doctor: Whether embeddings are watched for a collapse, with a warning and advice when one is found.
@@ -244,6 +247,7 @@ def run(config: dict[str, Any], began: float) -> Path:
     Returns:
         The run folder.
     """
+    from ssl_toolkit.recalibration import batch_norms
     from ssl_toolkit.tasks.assembly import assemble
     from ssl_toolkit.training import fit
 
@@ -251,6 +255,8 @@ def run(config: dict[str, Any], began: float) -> Path:
     images, method = assemble(config)
     folder, first = RunFolder(config["out"]), launched_rank() == 0
     if first:
+        if config["recalibrate"]:
+            batch_norms(method.kept_encoder)  # refuses an encoder without
         begin_run(config, images, method.encoder)
     listed = time.perf_counter()
     loader = training_loader(config, images, method.encoder.config.load_size, folder)
@@ -270,11 +276,23 @@ def run(config: dict[str, Any], began: float) -> Path:
             compile=worth_compiling(config, len(loader)),
             **{name: config[name] for name in FIT},
         )
+        if config["recalibrate"] and first:
+            _recalibrate(config, folder, loader.images)
     except UsageError:
         if first and not any(folder.checkpoints.iterdir()):
             folder.empty()  # nothing was trained, and the command can be given again
         raise
     return folder.path
+
+
+def _recalibrate(config: dict[str, Any], folder: RunFolder, images: "ImageSet") -> None:
+    """Measure the batch norms of the encoder that a run has kept anew."""
+    from ssl_toolkit.encoders import encoder_metadata, save_encoder
+    from ssl_toolkit.recalibration import recalibrate
+
+    encoder = Run(folder.path, config).encoder
+    recalibrate(encoder, images, config["recalibrate"], seed=config["seed"], device=own_device(config["accelerator"]))
+    save_encoder(encoder.cpu(), folder.encoder_file, encoder_metadata(folder.encoder_file)["method"])
 
 
 def begin_run(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> None:

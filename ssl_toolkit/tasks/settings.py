@@ -92,6 +92,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
     "devices": (1, 1024),
+    "recalibrate": (0, 10**9),
     "clip_gradient": (0, float("inf")),
     "checkpoint_every": (1, 10**9),
     "knn_every": (0, 10**6),

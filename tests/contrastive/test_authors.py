@@ -1,0 +1,215 @@
+"""One training step of each method beside what its authors publish, written anew: equal loss, equal gradient.
+
+Both start from equal weights, in training mode and float64, so that batch norms, stopped gradients, followers and
+heads count as they do in training. ``python -m tests.contrastive.test_authors`` prints the differences as a table.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.methods import method_class
+
+Step = Callable[[Any, list[Tensor]], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return -logits.log_softmax(1)[torch.arange(len(logits)), labels].mean()
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def simclr(m: Any, views: list[Tensor]) -> Tensor:
+    """``objective.py``, whose two directions are added; the paper's algorithm 1 takes the mean over all 2N views."""
+    a, b = unit(m.projector(m.encoder(torch.cat(views)))).chunk(2)
+    n = len(a)
+    own, labels = torch.eye(n, dtype=torch.bool), torch.arange(n)
+
+    def direction(one: Tensor, other: Tensor) -> Tensor:
+        same = (one @ one.T / m.temperature).masked_fill(own, -1e9)
+        return cross_entropy(torch.cat([one @ other.T / m.temperature, same], 1), labels)
+
+    return (direction(a, b) + direction(b, a)) / 2
+
+
+def moco(m: Any, views: list[Tensor]) -> Tensor:
+    """``moco/builder.py`` (v1 and v2)."""
+    q = unit(m.projector(m.encoder(views[0])))
+    with torch.no_grad():
+        k = unit(m.key_projector(m.key_encoder(views[1])))
+    positive = torch.einsum("nc,nc->n", q, k)[:, None]
+    negative = torch.einsum("nc,kc->nk", q, m.queue.vectors.clone())
+    return cross_entropy(torch.cat([positive, negative], 1) / m.temperature, torch.zeros(len(q), dtype=torch.long))
+
+
+def moco_v3(m: Any, views: list[Tensor]) -> Tensor:
+    """``moco/builder.py`` of v3."""
+    q1, q2 = (m.predictor(m.projector(m.encoder(view))) for view in views)
+    with torch.no_grad():
+        k1, k2 = (m.key_projector(m.key_encoder(view)) for view in views)
+
+    def contrast(q: Tensor, k: Tensor) -> Tensor:
+        logits = torch.einsum("nc,mc->nm", unit(q), unit(k)) / m.temperature
+        return cross_entropy(logits, torch.arange(len(logits))) * (2 * m.temperature)
+
+    return contrast(q1, k2) + contrast(q2, k1)
+
+
+def byol(m: Any, views: list[Tensor]) -> Tensor:
+    """``byol_experiment.py``: the squared distance of unit vectors, added over both directions."""
+    with torch.no_grad():
+        z1, z2 = (m.target_projector(m.target_encoder(view)) for view in views)
+    q1, q2 = (m.predictor(m.projector(m.encoder(view))) for view in views)
+    return sum(((unit(q) - unit(z)) ** 2).sum(1).mean() for q, z in ((q1, z2), (q2, z1)))  # type: ignore[return-value]
+
+
+def simsiam(m: Any, views: list[Tensor]) -> Tensor:
+    """``simsiam/builder.py`` and the loss in ``main_simsiam.py``."""
+    z1, z2 = (m.projector(m.encoder(view)) for view in views)
+    p1, p2 = m.predictor(z1), m.predictor(z2)
+    cosine = nn.CosineSimilarity(dim=1)
+    return -(cosine(p1, z2.detach()).mean() + cosine(p2, z1.detach()).mean()) * 0.5
+
+
+def barlow_twins(m: Any, views: list[Tensor]) -> Tensor:
+    """``main.py``, without the 1e-5 that its batch norm adds to each variance."""
+    z1, z2 = (m.projector(m.encoder(view)) for view in views)
+    a, b = ((z - z.mean(0)) / z.std(0, correction=0) for z in (z1, z2))
+    c = a.T @ b / len(z1)
+    on = (c.diagonal() - 1).pow(2).sum()
+    return on + m.lambda_ * (c - c.diagonal().diag()).pow(2).sum()
+
+
+def vicreg(m: Any, views: list[Tensor]) -> Tensor:
+    """``main_vicreg.py``."""
+    x, y = (m.projector(m.encoder(view)) for view in views)
+    similar, n, d = F.mse_loss(x, y), *x.shape
+    x, y = x - x.mean(0), y - y.mean(0)
+    spread = sum((F.relu(1 - (z.var(0) + 1e-4).sqrt())).mean() / 2 for z in (x, y))
+    cov = [z.T @ z / (n - 1) for z in (x, y)]
+    apart = sum((c - c.diagonal().diag()).pow(2).sum() / d for c in cov)
+    return m.weights[0] * similar + m.weights[1] * spread + m.weights[2] * apart
+
+
+def nnclr(m: Any, views: list[Tensor]) -> Tensor:
+    """Algorithm 1 of the paper, in PyTorch's words there too."""
+    z1, z2 = (m.projector(m.encoder(view)) for view in views)
+    p1, p2 = m.predictor(z1), m.predictor(z2)
+    support = m.queue.vectors.clone()
+
+    def loss(z: Tensor, p: Tensor) -> Tensor:
+        nearest = support[(unit(z.detach()) @ support.T).argmax(1)]
+        logits = unit(nearest) @ unit(p).T / m.temperature
+        return cross_entropy(logits, torch.arange(len(logits)))
+
+    return loss(z1, p2) / 2 + loss(z2, p1) / 2
+
+
+def dino(m: Any, views: list[Tensor]) -> Tensor:
+    """``utils.MultiCropWrapper`` and ``DINOLoss`` of ``main_dino.py``, its temperature that of the first step."""
+    crops, n = list(views), len(views[0])
+    teacher = m.teacher_head(m.teacher_encoder(torch.cat(crops[:2]))).detach().chunk(2)
+    features = torch.cat([m.encoder(torch.cat(crops[:2])), *([m.encoder(torch.cat(crops[2:]))] if crops[2:] else [])])
+    student = m.head(features).split(n)
+    total, terms = torch.zeros((), dtype=features.dtype), 0
+    for i, scores in enumerate(teacher):
+        q = ((scores - m.center) / m.first_teacher_temperature).softmax(-1)
+        for v, other in enumerate(student):
+            if v != i:
+                total = total + torch.sum(-q * (other / m.student_temperature).log_softmax(-1), dim=-1).mean()
+                terms += 1
+    return total / terms
+
+
+def swav(m: Any, views: list[Tensor]) -> Tensor:
+    """``main_swav.py`` before its queue starts, one process."""
+    n, crops = len(views[0]), len(views)
+    small = [m.encoder(torch.cat(views[2:]))] if crops > 2 else []
+    output = m.prototypes(unit(m.projector(torch.cat([m.encoder(torch.cat(views[:2])), *small]))))
+    loss = torch.zeros((), dtype=output.dtype)
+    for crop in range(2):
+        q = (output[n * crop : n * (crop + 1)].detach() / m.epsilon).exp().T
+        q /= q.sum()
+        for _ in range(m.iterations):
+            q /= q.sum(1, keepdim=True) * len(q)
+            q /= q.sum(0, keepdim=True) * n
+        code = (q * n).T
+        each = torch.zeros((), dtype=output.dtype)
+        for v in range(crops):
+            if v != crop:
+                each = each - (code * (output[n * v : n * (v + 1)] / m.temperature).log_softmax(1)).sum(1).mean()
+        loss = loss + each / (crops - 1)
+    return loss / 2
+
+
+AUTHORS: dict[str, Step] = {
+    "simclr": simclr, "moco": moco, "moco_v3": moco_v3, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
+    "vicreg": vicreg, "nnclr": nnclr, "dino": dino, "swav": swav,
+}  # fmt: skip
+JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
+OPTIONS: dict[str, dict[str, Any]] = {"dino": {"head_norm": True}}
+N, SIZE = 12, 16
+
+
+def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
+    """A method with small heads in float64 and training mode, followers that have moved, and its views."""
+    found = method_class(name)
+    torch.manual_seed(0)
+    sizes = {"projection_dim": 12, "hidden_dim": 16, "queue_size": 24, "prototypes": 20, "bottleneck_dim": 12}
+    names = found.__init__.__code__.co_varnames
+    heads = {key: value for key, value in sizes.items() if key in names}
+    encoder = Encoder(EncoderConfig("convnet", image_size=SIZE, load_size=SIZE))
+    method = found(encoder, found.default_views(SIZE), **{**heads, **OPTIONS.get(name, {}), **options}).double().train()
+    with torch.no_grad():
+        for key, p in method.named_parameters():
+            if key.startswith(("key_", "target_", "teacher_")):
+                p += 0.1 * torch.randn_like(p) * p.std().nan_to_num()
+        if hasattr(method, "queue") and method.queue is not None:
+            method.queue.vectors.copy_(unit(method.queue.vectors))  # to the last digit
+    crops = [SIZE, SIZE, *([8, 8] if name in ("dino", "swav") else [])]
+    images = torch.rand(N, 3, 1, 1, dtype=torch.double)  # each with a colour of its own, under noise
+    return method, [(images + 0.3 * torch.rand(N, 3, side, side, dtype=torch.double)) / 1.3 for side in crops]
+
+
+def gradient(loss: Tensor, method: nn.Module) -> Tensor:
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in method.parameters() if p.requires_grad and p.grad is not None])
+
+
+def differences(name: str, **options: Any) -> tuple[float, float]:
+    """Of loss and gradient, each as a share of the authors'."""
+    method, views = made(name, **options)
+    other = copy.deepcopy(method)
+    batch = Batch(torch.zeros(N, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(N), torch.arange(N))
+    loss, expected = method.step(views, batch)["loss"], AUTHORS[name](other, views)
+    ours, theirs = gradient(loss, method), gradient(expected, other)
+    assert theirs.norm() > 1e-4
+    return float(((loss - expected) / expected).detach().abs()), float((ours - theirs).norm() / theirs.norm())
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_a_step_is_the_authors(name: str) -> None:
+    assert max(differences(name)) < 1e-9
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_views_that_share_a_batch_norm_are_another_step(name: str) -> None:
+    assert differences(name, joint_norm=True)[1] > 0.02
+
+
+if __name__ == "__main__":
+    print("| method | authors' step | loss | gradient |\n|---|---|---:|---:|")
+    for name, step in AUTHORS.items():
+        loss_differs, gradient_differs = differences(name)
+        print(f"| `{name}` | {str(step.__doc__).rstrip('.')} | {loss_differs:.0e} | {gradient_differs:.0e} |")
