@@ -61,13 +61,70 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
         >>> round(nt_xent(z, z, temperature=0.5).item(), 4)
         0.5944
     """
-    n = len(z1)
-    z = F.normalize(torch.cat([z1, z2]), dim=1)  # (2N, D)
-    similarity = z / temperature @ gather(z).T  # (2N, 2N of all processes)
-    own = 2 * n * rank()
-    similarity[:, own : own + 2 * n].fill_diagonal_(float("-inf"))  # no view is its own candidate
-    partner = own + torch.arange(2 * n, device=z.device).roll(n)
-    return all_mean(F.cross_entropy(similarity, partner))
+    return all_mean(F.cross_entropy(*_all_pairs(z1, z2, temperature)))
+
+
+@_in_float32
+def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = None) -> Tensor:
+    """Decoupled contrastive loss: a view's partner is not among the candidates that it is told apart from.
+
+    Args:
+        z1: Projections of the first views, (N, D), N at least 2; normalised here.
+        z2: Projections of the second views, (N, D); row i belongs to row i of `z1`.
+        temperature: Divides the cosine similarities, above 0.
+        sigma: Pairs that are alike weigh less: each by 2 minus its ``exp(cosine / sigma)`` over the mean of that (DCLW,
+            0.5 in the paper); None: all weigh 1.
+
+    Returns:
+        Scalar, not bounded below: mean over the 2N views. Orthogonal pairs of equal views give
+        ``log(2 N - 2) - 1 / t``.
+
+    Source: Yeh et al. 2022 (DCL), equations 6 and 7.
+
+    Example:
+        >>> z = torch.eye(4)
+        >>> round(dcl(z, z, temperature=0.5).item(), 4)  # log 6 - 2
+        -0.2082
+    """
+    similarity, partner = _all_pairs(z1, z2, temperature)
+    positive = similarity.gather(1, partner[:, None]).squeeze(1)
+    negatives = similarity.scatter(1, partner[:, None], float("-inf"))
+    weight = torch.ones_like(positive)
+    if sigma is not None:
+        alike = (positive * (temperature / sigma)).exp()
+        weight = 2 - alike / all_mean(alike.mean())
+    return all_mean((_logsumexp(negatives) - weight * positive).mean())
+
+
+@_in_float32
+def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> Tensor:
+    """Supervised contrastive loss: each view finds its partner and all views of images of its class.
+
+    Args:
+        z1: Projections of the first views, (N, D); normalised here.
+        z2: Projections of the second views, (N, D); row i belongs to row i of `z1`.
+        label: (N,) int64, -1 for images without one, which have their partner alone: with no label at all it is
+            `nt_xent`.
+        temperature: Divides the cosine similarities, above 0.
+
+    Returns:
+        Scalar: mean over the 2N views of the mean cross-entropy of their positives, in nats.
+
+    Source: Khosla et al. 2020 (SupCon), equation 2.
+
+    Example:
+        >>> z = torch.eye(4)
+        >>> round(supcon(z, z, torch.tensor([-1, -1, -1, -1]), temperature=0.5).item(), 4)
+        0.5944
+    """
+    similarity, partner = _all_pairs(z1, z2, temperature)
+    own = torch.cat([label, label])
+    positive = (own[:, None] == gather(own)) & (own >= 0)[:, None]
+    positive = positive.scatter(1, partner[:, None], True)
+    itself = (rank() * len(own) + torch.arange(len(own), device=own.device))[:, None]
+    positive = positive.scatter(1, itself, False)
+    log_p = (similarity - _logsumexp(similarity)[:, None]).masked_fill(~positive, 0.0)
+    return all_mean(-(log_p.sum(1) / positive.sum(1)).mean())
 
 
 @_in_float32
@@ -94,6 +151,33 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     q, k, negatives = (F.normalize(x, dim=1) for x in (q, k, negatives))
     q = q / temperature
     return all_mean(_cross_entropy((q * k).sum(1), q @ negatives.T))
+
+
+@_in_float32
+def relational(
+    q: Tensor, k: Tensor, others: Tensor, student_temperature: float = 0.1, teacher_temperature: float = 0.04
+) -> Tensor:
+    """Cross-entropy of how one view stands to other images, to how the other view does.
+
+    Args:
+        q: Embeddings of strongly changed views, (N, D); normalised here, as `k` and `others` are.
+        k: Embeddings of weakly changed views by a momentum network, (N, D); no gradient reaches them.
+        others: Embeddings of other images, (K, D); nor them.
+        student_temperature: Divides the similarities of `q`, above 0.
+        teacher_temperature: Divides those of `k`: sharper, so smaller.
+
+    Returns:
+        Scalar: mean over the N pairs, in nats. ``log(K)`` where all similarities are equal.
+
+    Source: Zheng et al. 2021 (ReSSL), equations 3 to 5.
+
+    Example:
+        >>> round(relational(torch.ones(2, 3), torch.ones(2, 3), torch.eye(3)).item(), 4)  # log 3
+        1.0986
+    """
+    q, k, others = (F.normalize(x, dim=1) for x in (q, k.detach(), others.detach()))
+    target = (k @ others.T / teacher_temperature).softmax(1)
+    return all_mean(F.cross_entropy(q @ others.T / student_temperature, target))
 
 
 @_in_float32
@@ -325,6 +409,19 @@ def cpc(context: Tensor, futures: Tensor, negatives: Tensor, own: Tensor | None 
     if own is not None:
         scores = scores.masked_fill_(own[:, None] == torch.arange(len(negatives), device=own.device), float("-inf"))
     return all_mean(_cross_entropy((context * futures).sum(1), scores))
+
+
+def _all_pairs(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Cosines of all views, (2N, 2N of all processes), over the temperature, and the column of each view's partner.
+
+    No view is its own candidate: there it is minus infinity.
+    """
+    n = len(z1)
+    z = F.normalize(torch.cat([z1, z2]), dim=1)  # (2N, D)
+    similarity = z / temperature @ gather(z).T
+    own = 2 * n * rank()
+    similarity[:, own : own + 2 * n].fill_diagonal_(float("-inf"))
+    return similarity, own + torch.arange(2 * n, device=z.device).roll(n)
 
 
 def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:

@@ -60,4 +60,8 @@ class SimCLR(Method):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Encode both views together, project, compare."""
         z1, z2 = self.projector(self.encoder(torch.cat(views))).chunk(2)
-        return {"loss": losses.nt_xent(z1, z2, self.temperature)}
+        return {"loss": self.loss(z1, z2, batch)}
+
+    def loss(self, z1: Tensor, z2: Tensor, batch: Batch) -> Tensor:
+        """Of projections (N, D) of both views."""
+        return losses.nt_xent(z1, z2, self.temperature)

@@ -74,6 +74,10 @@ def cpc_loss(context: Tensor, futures: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "nt_xent": lambda z: losses.nt_xent(z[0], z[1]),
     "info_nce": lambda z: losses.info_nce(z[0], z[1], torch.eye(5, dtype=torch.float64)),
+    "dcl": lambda z: losses.dcl(z[0], z[1]),
+    "dclw": lambda z: losses.dcl(z[0], z[1], sigma=0.5),
+    "supcon": lambda z: losses.supcon(z[0], z[1], part(torch.arange(BATCH)) % 3),
+    "relational": lambda z: losses.relational(z[0], z[1], torch.eye(5, dtype=torch.float64)),
     "batch_nce": lambda z: losses.batch_nce(z[0], z[1]),
     "barlow_twins": lambda z: losses.barlow_twins(z[0], z[1]),
     "vicreg": lambda z: losses.vicreg(z[0], z[1]),
@@ -151,6 +155,9 @@ def norm_case(name: str) -> Outcome:
 LOCAL = [16, 16, 8, 8]  # px: sides of global and local views
 METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "simclr": ("simclr", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
+    "dcl": ("dcl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "sigma": 0.5}),
+    "supcon": ("supcon", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
+    "ressl": ("ressl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
     "moco": ("moco", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
     "moco_v3": ("moco_v3", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "byol": ("byol", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
@@ -203,7 +210,7 @@ def method_case(label: str) -> Outcome:
     for step in range(STEPS):
         views = [part(torch.rand(BATCH, 3, size, size, dtype=torch.float64)) for size in sizes]
         numbers = part(torch.arange(BATCH))
-        loss = stepped(views, Batch(views[0], torch.full_like(numbers, -1), numbers))
+        loss = stepped(views, Batch(views[0], numbers % 3, numbers))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -290,7 +297,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "centre is of one process": (lambda: patch.object(dino, "all_mean", lambda x: x), ["method dino"]),
     "queue is of one process": (
         lambda: patch.object(queue, "gather", lambda x: x),
-        named("method", "moco", "nnclr", "swav"),
+        named("method", "moco", "nnclr", "ressl", "swav"),
     ),
     "batch norm is of one process": (
         lambda: patch.object(distributed, "synchronize_batch_norm", lambda module: None),
@@ -302,7 +309,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "own rows are sought among those of the first process": (
         lambda: patch.object(losses, "rank", lambda: 0),
-        named("loss", "nt_xent", "batch_nce"),
+        named("loss", "nt_xent", "dcl", "supcon", "batch_nce"),
     ),
     "past embeddings are assigned by each process": (
         lambda: patch.multiple(swav, world_size=lambda: 1, rank=lambda: 0),

@@ -18,6 +18,7 @@ from ssl_toolkit.augment.recipes import (
     moco_v3_views,
     multicrop_views,
     pretext_views,
+    ressl_views,
     simclr_views,
     swav_views,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "moco_v3_views",
     "multicrop_views",
     "pretext_views",
+    "ressl_views",
     "simclr_views",
     "swav_views",
 ]

@@ -157,6 +157,39 @@ def moco_v2_views(
     return _alike(**locals(), count=2)
 
 
+def ressl_views(
+    size: int = 224,
+    *,
+    channels: int = 3,
+    crop_scale: Range = (0.2, 1.0),
+    flip_p: float = 0.5,
+    jitter: Strength = (0.4, 0.4, 0.4, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: float = 0.5,
+    blur_sigma: Range = (0.1, 2.0),
+    hue: Hue = "exact",
+) -> Views:
+    """ReSSL's two views: the first is MoCo v2's, the second is cropped and flipped and no more.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Zheng et al. 2021, ReSSL, section 3.3.
+    """
+    options = locals()
+    return Views([_view(**options), _view(size, channels=channels, crop_scale=crop_scale, flip_p=flip_p)])
+
+
 def byol_views(
     size: int = 224,
     *,

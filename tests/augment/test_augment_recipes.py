@@ -15,6 +15,7 @@ RECIPES = {
     "moco_v3": (recipes.moco_v3_views, 2),
     "byol": (recipes.byol_views, 2),
     "multicrop": (recipes.multicrop_views, 10),
+    "ressl": (recipes.ressl_views, 2),
     "swav": (recipes.swav_views, 8),
     "cpc": (recipes.cpc_views, 1),
     "pretext": (recipes.pretext_views, 1),

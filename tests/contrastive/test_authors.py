@@ -43,6 +43,41 @@ def simclr(m: Any, views: list[Tensor]) -> Tensor:
     return (direction(a, b) + direction(b, a)) / 2
 
 
+def dcl(m: Any, views: list[Tensor]) -> Tensor:
+    """``loss/dcl.py`` with its weights (DCLW), the mean of both directions."""
+    a, b = unit(m.projector(m.encoder(torch.cat(views)))).chunk(2)
+    n = len(a)
+    own = torch.eye(n, dtype=torch.bool).repeat(1, 2)
+    weight = 2 - n * ((a * b).sum(1) / m.sigma).softmax(0)
+
+    def direction(one: Tensor, other: Tensor) -> Tensor:
+        negative = (torch.cat([one @ one.T, one @ other.T], 1) / m.temperature).masked_fill(own, -torch.inf)
+        return (-weight * (one * other).sum(1) / m.temperature + negative.logsumexp(1)).mean()
+
+    return (direction(a, b) + direction(b, a)) / 2
+
+
+def supcon(m: Any, views: list[Tensor]) -> Tensor:
+    """``losses.py`` of SupContrast, both views as anchors, its two temperatures alike."""
+    a, b = unit(m.projector(m.encoder(torch.cat(views)))).chunk(2)
+    n, features = len(a), torch.cat([a, b])
+    same = (LABELS[:, None] == LABELS).repeat(2, 2)
+    others = ~torch.eye(2 * n, dtype=torch.bool)
+    logits = features @ features.T / m.temperature
+    log_p = logits - (logits.exp() * others).sum(1, keepdim=True).log()
+    return -((same & others) * log_p).sum(1).div((same & others).sum(1)).mean()
+
+
+def ressl(m: Any, views: list[Tensor]) -> Tensor:
+    """``network/ressl.py`` and ``train.py``, one crop."""
+    q = unit(m.projector(m.encoder(views[0])))
+    with torch.no_grad():
+        k = unit(m.key_projector(m.key_encoder(views[1])))
+    bank = m.queue.vectors.clone()
+    student, teacher = (torch.einsum("nc,kc->nk", x, bank) for x in (q, k))
+    return -((teacher / 0.04).softmax(1) * (student / 0.1).log_softmax(1)).sum(1).mean()
+
+
 def moco(m: Any, views: list[Tensor]) -> Tensor:
     """``moco/builder.py`` (v1 and v2)."""
     q = unit(m.projector(m.encoder(views[0])))
@@ -154,12 +189,13 @@ def swav(m: Any, views: list[Tensor]) -> Tensor:
 
 
 AUTHORS: dict[str, Step] = {
-    "simclr": simclr, "moco": moco, "moco_v3": moco_v3, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
-    "vicreg": vicreg, "nnclr": nnclr, "dino": dino, "swav": swav,
+    "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco_v3": moco_v3, "ressl": ressl, "byol": byol,
+    "simsiam": simsiam, "barlow_twins": barlow_twins, "vicreg": vicreg, "nnclr": nnclr, "dino": dino, "swav": swav,
 }  # fmt: skip
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
-OPTIONS: dict[str, dict[str, Any]] = {"dino": {"head_norm": True}}
+OPTIONS: dict[str, dict[str, Any]] = {"dino": {"head_norm": True}, "dcl": {"sigma": 0.5}}
 N, SIZE = 12, 16
+LABELS = torch.arange(N) % 5
 
 
 def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
@@ -191,7 +227,7 @@ def differences(name: str, **options: Any) -> tuple[float, float]:
     """Of loss and gradient, each as a share of the authors'."""
     method, views = made(name, **options)
     other = copy.deepcopy(method)
-    batch = Batch(torch.zeros(N, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(N), torch.arange(N))
+    batch = Batch(torch.zeros(N, 3, SIZE, SIZE, dtype=torch.uint8), LABELS, torch.arange(N))
     loss, expected = method.step(views, batch)["loss"], AUTHORS[name](other, views)
     ours, theirs = gradient(loss, method), gradient(expected, other)
     assert theirs.norm() > 1e-4

@@ -92,6 +92,42 @@ def batch_nce_numpy(q: np.ndarray, k: np.ndarray, temperature: float) -> float:
     return sum(among([cosine(q[i], c) / temperature for c in k], i) for i in range(len(q))) / len(q)
 
 
+def dcl_numpy(z1: np.ndarray, z2: np.ndarray, temperature: float, sigma: float | None = None) -> float:
+    """Equation 6, and 7 with its weights, for both views."""
+    n, total = len(z1), 0.0
+    alike = [math.exp(cosine(z1[i], z2[i]) / sigma) if sigma else 1.0 for i in range(n)]
+    for i in range(n):
+        weight = 2 - alike[i] / (sum(alike) / n)
+        for one, other in ((z1, z2), (z2, z1)):
+            strangers = [cosine(one[i], x[j]) / temperature for x in (z1, z2) for j in range(n) if j != i]
+            total += math.log(sum(map(math.exp, strangers))) - weight * cosine(one[i], other[i]) / temperature
+    return total / (2 * n)
+
+
+LABEL = (0, 2, 0, -1, 2, 2, -1)
+
+
+def supcon_numpy(z1: np.ndarray, z2: np.ndarray, temperature: float) -> float:
+    """Equation 2; images without a label have a class of their own."""
+    z, label = [*z1, *z2], [each if each >= 0 else f"image {i}" for i, each in enumerate(LABEL)] * 2
+    total = 0.0
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        scores = [cosine(z[i], z[j]) / temperature for j in others]
+        positives = [number for number, j in enumerate(others) if label[j] == label[i]]
+        total += sum(among(scores, number) for number in positives) / len(positives)
+    return total / len(z)
+
+
+def relational_numpy(q: np.ndarray, k: np.ndarray, others: np.ndarray, **temperature: float) -> float:
+    total = 0.0
+    for i in range(len(q)):
+        student = np.array([cosine(q[i], x) for x in others]) / temperature["student_temperature"]
+        teacher = np.array([cosine(k[i], x) for x in others]) / temperature["teacher_temperature"]
+        total -= float(softmax_numpy(teacher) @ np.log(softmax_numpy(student)))
+    return total / len(q)
+
+
 def cpc_numpy(context: np.ndarray, futures: np.ndarray, negatives: np.ndarray) -> float:
     m = len(context)
     return sum(among([float(context[i] @ c) for c in [futures[i], *negatives]]) for i in range(m)) / m
@@ -172,6 +208,9 @@ CASES = {
     "nt_xent": Case(losses.nt_xent, nt_xent_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
     "info_nce": Case(losses.info_nce, info_nce_numpy, [(N, D), (N, D), (K, D)], 3, {"temperature": 0.3}),
     "batch_nce": Case(losses.batch_nce, batch_nce_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
+    "dcl": Case(losses.dcl, dcl_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
+    "dclw": Case(losses.dcl, dcl_numpy, [(N, D)] * 2, 2, {"temperature": 0.3, "sigma": 0.5}),
+    "relational": Case(losses.relational, relational_numpy, [(N, D), (N, D), (K, D)], 1, DINO),
     "negative_cosine": Case(losses.negative_cosine, negative_cosine_numpy, [(N, D)] * 2, 1, {}),
     "barlow_twins": Case(losses.barlow_twins, barlow_twins_numpy, [(N, D)] * 2, 2, {"lambda_": 5e-3}),
     "vicreg": Case(losses.vicreg, vicreg_numpy, [(N, D)] * 2, 2, VICREG),
@@ -234,6 +273,28 @@ def test_extreme_inputs_give_finite_losses_and_gradients(case: Case, value: floa
     assert all(x.grad.isfinite().all() for x in tensors if x.grad is not None)
 
 
+def test_supcon_is_the_papers_equation() -> None:
+    z1, z2 = np.random.default_rng(0).normal(size=(2, N, D))
+    loss = losses.supcon(torch.from_numpy(z1), torch.from_numpy(z2), torch.tensor(LABEL), 0.3)
+    assert loss.item() == pytest.approx(supcon_numpy(z1, z2, 0.3), abs=1e-10)
+
+
+def test_supcon_gradcheck() -> None:
+    inputs = [drawn(N, D, seed=seed).requires_grad_() for seed in (0, 1)]
+    assert torch.autograd.gradcheck(lambda a, b: losses.supcon(a, b, torch.tensor(LABEL), 0.5), inputs)
+
+
+def test_supcon_without_labels_is_simclrs_loss() -> None:
+    z1, z2 = drawn(N, D), drawn(N, D, seed=1)
+    none = losses.supcon(z1, z2, torch.full((N,), -1), 0.3)
+    assert none.item() == pytest.approx(losses.nt_xent(z1, z2, 0.3).item(), abs=1e-12)
+
+
+def test_dcl_has_no_partner_among_its_negatives() -> None:
+    z = torch.eye(5, 8, dtype=torch.float64)
+    assert losses.dcl(z, 3 * z, 0.5).item() == pytest.approx(math.log(8) - 2, abs=1e-12)
+
+
 def test_arguments_may_be_named_in_any_order() -> None:
     z = drawn(4, 3)
     assert losses.nt_xent(temperature=0.2, z2=z, z1=z).item() == losses.nt_xent(z, z, 0.2).item()
@@ -243,6 +304,9 @@ def test_mismatched_rows_raise_the_loss() -> None:
     z, negatives = drawn(8, 6), drawn(3, 6, seed=1)
     pairs: list[Callable[[Tensor, Tensor], Tensor]] = [
         losses.batch_nce,
+        losses.dcl,
+        lambda a, b: losses.supcon(a, b, torch.arange(8)),
+        lambda a, b: losses.relational(a, b, negatives),
         losses.negative_cosine,
         losses.barlow_twins,
         losses.vicreg,
@@ -255,7 +319,9 @@ def test_mismatched_rows_raise_the_loss() -> None:
         assert loss(z, z.roll(1, 0)).item() > loss(z, z).item() + 0.1
 
 
-@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "batch_nce", "negative_cosine", "barlow_twins"])
+@pytest.mark.parametrize(
+    "name", ["nt_xent", "info_nce", "batch_nce", "dcl", "relational", "negative_cosine", "barlow_twins"]
+)
 def test_scale_does_not_matter(name: str) -> None:
     case = CASES[name]
     scaled = [x * 100 ** (n - 1) for n, x in enumerate(case.tensors())]
