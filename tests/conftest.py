@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import inspect
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from ssl_toolkit.data.cache import InMemory
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
 from ssl_toolkit.method import Method
 
 # Several processes that each spin two threads on two cores take minutes for what one thread does in seconds.
@@ -40,10 +44,21 @@ def ks_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((below[0] - below[1]).abs().max())
 
 
-def tiny_heads(found: type) -> dict[str, int]:
-    """Options that make a method's heads, prototypes and queue small, whichever of them it has."""
+@functools.cache
+def small_teacher() -> str:
+    """Encoder file of random weights, for images of 16 px; it ends with the process."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    torch.manual_seed(5)
+    save_encoder(Encoder(EncoderConfig("convnet", image_size=16, load_size=16)), f"{folder}/teacher.safetensors")
+    return f"{folder}/teacher.safetensors"
+
+
+def tiny_heads(found: type) -> dict[str, Any]:
+    """Options that make a method's heads, prototypes and queue small, whichever of them it has; and its teacher."""
     names = inspect.signature(found).parameters
-    return {name: 16 for name in names if name.endswith("_dim") or name in ("prototypes", "queue_size")}
+    small = {name: 16 for name in names if name.endswith("_dim") or name in ("prototypes", "queue_size")}
+    return small | ({"teacher": small_teacher()} if "teacher" in names else {})
 
 
 def small_config(found: type[Method], size: int) -> EncoderConfig:

@@ -308,7 +308,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
         name
         for name, path in installed_methods().items()
         if path.startswith("ssl_toolkit.")
-        and name not in {**PUZZLES, **PAINTERS}
+        and name not in {**PUZZLES, **PAINTERS, "distill": "learns from a teacher, below"}
         and frames_of(method_class(name)) == 1  # what learns from clips alone is taught by a test of its own
     ],
 )
@@ -322,6 +322,15 @@ def test_learns_and_does_not_collapse(train_quickly: Callable, name: str) -> Non
     assert rank > 10
     assert scatter > 0.2
     assert doctor.findings == []
+
+
+def test_distills_what_another_method_learned(train_quickly: Callable) -> None:
+    teacher = train_briefly(train_quickly, method_class("vicreg"), LEARNS["vicreg"]).kept_encoder
+    recipe = {"epochs": 3, "lr": 2e-3, "views": {"crop_scale": (0.5, 1.0)}, "method": {"teacher": teacher}}
+    method = train_briefly(train_quickly, method_class("distill"), recipe, out="student")
+    accuracy, rank, _ = scores(method.kept_encoder, 16)
+    assert accuracy > untrained_accuracy(method.encoder.config) + 0.2
+    assert rank > 10
 
 
 @pytest.mark.parametrize("name", PUZZLES)

@@ -26,7 +26,7 @@ from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class
-from tests.conftest import small_config
+from tests.conftest import small_config, small_teacher
 
 PROCESSES = 2
 BATCH = 8  # images of all processes
@@ -171,6 +171,7 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
         {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6, "queue_size": 7, "queue_start": 0.0},
     ),
     "dino": ("dino", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
+    "distill": ("distill", [16], {"teacher": small_teacher()}),
     "colorization": ("colorization", [16], {}),
     "split_brain": ("split_brain", [16], {}),
     "cpc": ("cpc", [16], {"steps": 2, "context_dim": 8, "projection_dim": 4}),

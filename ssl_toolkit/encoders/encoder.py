@@ -125,7 +125,15 @@ class Encoder(nn.Module):
 
     def feature_map(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to the last feature map (N, D, h, w), patch tokens of a ViT included."""
-        features: Tensor = self.backbone.forward_features(self.normalize(image))
+        return self._as_map(self.backbone.forward_features(self.normalize(image)), image)
+
+    def features_and_map(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` and `feature_map` give, in one pass: (N, D) and (N, D, h, w)."""
+        features = self.backbone.forward_features(self.normalize(image))
+        return self.backbone.forward_head(features, pre_logits=True), self._as_map(features, image)
+
+    def _as_map(self, features: Tensor, image: Tensor) -> Tensor:
+        """What the network's `forward_features` makes of images, as a map."""
         if features.ndim == 4:
             return features.permute(0, 3, 1, 2) if str(getattr(self.backbone, "output_fmt", "")) == "NHWC" else features
         tokens = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]  # (N, T, D)

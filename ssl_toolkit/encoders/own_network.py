@@ -77,6 +77,10 @@ class OwnNetwork(nn.Module):
             )
         return given
 
+    def forward_head(self, features: Tensor, pre_logits: bool = True) -> Tensor:
+        """Mean over the positions of a feature map, (N, D)."""
+        return features.mean(dim=(2, 3))
+
     def reinitialized(self) -> OwnNetwork:
         """The same network with weights drawn anew by each part's own ``reset_parameters``.
 

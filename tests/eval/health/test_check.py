@@ -28,7 +28,7 @@ def batches(count: int, size: int = 16, frames: int = 1) -> list[Batch]:
 
 def trial(found: Any = SimCLR, size: int = 16, **optimizer: Any) -> Trial:
     torch.manual_seed(0)
-    heads = dict.fromkeys(tiny_heads(found), 64)
+    heads = {name: 64 if value == 16 else value for name, value in tiny_heads(found).items()}
     views = found.default_views(size, channels=3 * frames_of(found))
     method = found(Encoder(small_config(found, size)), views, OptimizerConfig(**optimizer), **heads)
     return Trial(method, images_per_step=16)
