@@ -53,7 +53,7 @@ def test_lr_scaling(scaling: str, expected: float) -> None:
 
 def test_norms_and_biases_are_not_decayed() -> None:
     net = network()
-    decayed, plain = parameter_groups(net, 0.1)
+    decayed, plain = parameter_groups(net, OptimizerConfig(weight_decay=0.1))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert {id(p) for p in decayed["params"]} == {id(net[0].weight), id(net[3].weight)}
     assert {id(p) for p in plain["params"]} == {id(net[0].bias), id(net[1].weight), id(net[1].bias), id(net[3].bias)}

@@ -158,7 +158,8 @@ def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
     if patch_size is None:
         has_weights = _names_weights(name) or config["weights"] is not None
         patch_size = 0 if has_weights else default_patch_size(name, size)
-    asked = replace(asked, stem=options["stem"], norm=norm, patch_size=patch_size)
+    vit = {"patch_size": patch_size, "heads": options["heads"] or 0} | {n: options[n] for n in ("positions", "init")}
+    asked = replace(asked, stem=options["stem"], norm=norm, **vit)
     return start_encoder(asked, config["weights"], config["weights_key"])
 
 
