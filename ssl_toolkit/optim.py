@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -10,14 +10,13 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.schedules import cosine
 
 if TYPE_CHECKING:  # torch comes when an optimiser is built: the command line reads only the signature
-    from torch import Tensor, nn
+    from torch import nn
     from torch.optim import Optimizer
 
 # Parameter groups to an optimiser, see `own_optimizer`.
 OptimizerFunction: TypeAlias = "Callable[[list[dict[str, Any]]], Optimizer]"
 
 ScheduleName = Literal["cosine", "step", "linear", "inverse_sqrt", "constant"]
-ClipMode = Literal["norm", "parameter"]
 
 
 @dataclass(frozen=True)
@@ -125,26 +124,6 @@ def batches_of_step(batch: int, batches: float, accumulate: int) -> int:
         return accumulate
     left = int(batches) % accumulate
     return left if batch >= batches - left else accumulate
-
-
-def clip_gradients(parameters: "Iterable[nn.Parameter]", largest: float, mode: ClipMode = "norm") -> None:
-    """Shorten gradients that are longer than `largest`, in place: ``g min(1, largest / (|g| + 1e-6))``.
-
-    Args:
-        parameters: Those without a gradient are left out.
-        largest: The norm; 0 leaves them alone.
-        mode: What a norm is of: ``norm``, of all gradients together (Pascanu et al. 2013, algorithm 1); ``parameter``,
-            of each parameter's own, as in the code of DINO.
-    """
-    import torch
-
-    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    if not largest or not gradients:
-        return
-    norms = torch.stack(torch._foreach_norm(gradients))
-    if mode == "norm":
-        norms = norms.norm().expand_as(norms)
-    torch._foreach_mul_(gradients, (largest / (norms + 1e-6)).clamp(max=1.0).unbind())
 
 
 def parameter_groups(

@@ -19,16 +19,17 @@ def adapt_vision_transformer(network: nn.Module, config: EncoderConfig) -> None:
     Raises:
         UsageError: If it is no vision transformer of timm's, or has no positions to fix.
     """
-    for option, value, default in (("init", config.init, "timm"), ("positions", config.positions, "learned")):
-        if value != default and not isinstance(network, VisionTransformer):
-            raise UsageError(
-                f"--encoder.{option} {value} is for vision transformers of timm's, {config.name} is none: leave it out"
-            )
     if isinstance(network, VisionTransformer):
         if config.init != "timm":
             start_as(network, config.init)
         if config.positions == "sincos":
             fix_positions(network, config.name)
+        return
+    for option, default in (("heads", 0), ("init", "timm"), ("positions", "learned")):
+        if (value := getattr(config, option)) != default:
+            raise UsageError(
+                f"--encoder.{option} {value} is for vision transformers of timm's, {config.name} is none: leave it out"
+            )
 
 
 @torch.no_grad()
@@ -95,4 +96,5 @@ def drop_paths(network: nn.Module, rate: float, name: str) -> None:
     if not blocks or not all(hasattr(block, "drop_path1") for block in blocks):
         raise UsageError(f"--method.drop-path is for vision transformers of timm's, {name} is none: leave it out")
     for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
-        block.drop_path1, block.drop_path2 = DropPath(share), DropPath(share)
+        for branch in ("drop_path1", "drop_path2"):
+            setattr(block, branch, DropPath(share).train(block.training))

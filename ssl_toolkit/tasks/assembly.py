@@ -47,6 +47,8 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     check_numbers(config)
     check_accelerator(config["accelerator"], config["devices"])
     check_logger(config["logger"])
+    if config["clip_mode"] == "parameter" and not config["clip_gradient"]:
+        raise UsageError("--clip-mode parameter clips to --clip-gradient, which is 0: give that too, or leave it out")
     native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
         config["precision"] = "bf16-mixed" if native and on_cuda(config["accelerator"]) else "32-true"
