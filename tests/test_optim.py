@@ -20,6 +20,7 @@ from ssl_toolkit.optim import (
     scaled_lr,
     schedule_factor,
     schedule_weight_decay,
+    scheduled,
 )
 from ssl_toolkit.pretext.rotation import Rotation
 from ssl_toolkit.schedules import cosine
@@ -221,6 +222,12 @@ def test_the_learning_rate_ends_where_the_authors_have_it() -> None:
         dino = 1e-6 + 0.5 * (0.002 - 1e-6) * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
         assert 0.002 * schedule_factor("cosine", step, steps, warm / steps, 0.0005) == pytest.approx(dino, rel=1e-12)
     assert schedule_factor("linear", steps, steps, 0, 0.001) == pytest.approx(0.001)
+    config = OptimizerConfig("sgd", lr=0.2, warmup=0.0, final_lr_share=0.001)
+    configured = scheduled(build_optimizer(network(), config, 256), config, total_steps=2)
+    for _ in range(2):
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert {group["lr"] for group in configured["optimizer"].param_groups} == {pytest.approx(0.0002)}
 
 
 class Rates(pl.Callback):
