@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.clipping import clip_gradients
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
+from ssl_toolkit.gradients import clip_gradients
 from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_weight_decay, scheduled
 from ssl_toolkit.pretext.decoder import Decoder, psnr

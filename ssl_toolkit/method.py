@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ssl_toolkit.augment import Views
-from ssl_toolkit.clipping import ClipMode, clip_gradients
 from ssl_toolkit.data.batch import Batch, as_batch
 from ssl_toolkit.encoders import Colours, Encoder
+from ssl_toolkit.gradients import ClipMode, clip_gradients
 from ssl_toolkit.logs import is_logged
 from ssl_toolkit.optim import (
     OptimizerConfig,

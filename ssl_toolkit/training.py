@@ -20,13 +20,13 @@ from pytorch_lightning.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
-from ssl_toolkit.clipping import ClipMode
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.statistics import MEASURED
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
+from ssl_toolkit.gradients import ClipMode
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device

@@ -102,9 +102,13 @@ def test_a_recipe_of_a_paper_has_its_figures(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PAPERS if name != "cpc_v2"])
 def test_a_recipe_of_a_paper_makes_a_step(name: str, tmp_path: Path) -> None:
     width = {"moco_v3": 384, "dino": 384, "masked_autoencoder": 768}.get(name, 2048)
-    few, given = 2 if width < 2048 else 4, ("--image-size", "64", *NARROWER.get(name, ()))
-    _, method = after_a_step(tmp_path, f"{name}_imagenet", 64, few, *given)
+    few, own = (2, ("--encoder.patch-size", "16")) if width < 2048 else (4, NARROWER.get(name, ()))
+    _, method = after_a_step(tmp_path, f"{name}_imagenet", 64, few, "--image-size", "64", *own)
     assert method.encoder.feature_dim == width
+    vit = method.encoder.backbone
+    if name in ("moco_v3", "masked_autoencoder"):
+        assert (vit.blocks[0].attn.num_heads, vit.pos_embed.requires_grad) == (12, False)
+        assert vit.patch_embed.proj.weight.requires_grad == (name == "masked_autoencoder")
 
 
 @pytest.mark.slow

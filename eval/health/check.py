@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_toolkit.clipping import ClipMode, clip_gradients
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.health.findings import examine
 from ssl_toolkit.eval.health.measures import measure, views_of, watching
+from ssl_toolkit.gradients import ClipMode, clip_gradients
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import build_optimizer, scaled_lr
 from ssl_toolkit.randomness import seed_device

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ssl_toolkit.clipping import clip_gradients
 from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.gradients import clip_gradients
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
 
