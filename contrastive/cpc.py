@@ -89,7 +89,8 @@ class CPC(Method):
             applied to whole images.
         views: Makes one view of a batch.
         optimizer: How the weights are moved.
-        patch_size: Side of a patch, pixels; if not given, a quarter of the view's, at least 8. They overlap by half.
+        patch_size: Side of a patch, pixels; if not given, a quarter of the view's, at least 8.
+        patch_stride: From patch to patch, pixels; if not given, half a patch.
         steps: The farthest row that is predicted, counted from the context's own.
         skip: Nearer rows that are left out: they overlap with what is known.
         context: ``gru`` over the rows, or causal ``conv`` over rows and columns (v2).
@@ -114,6 +115,7 @@ class CPC(Method):
         views: Views,
         optimizer: OptimizerConfig | None = None,
         patch_size: int | None = None,
+        patch_stride: int | None = None,
         steps: int = 3,
         skip: int = 1,
         context: Literal["gru", "conv"] = "gru",
@@ -125,8 +127,8 @@ class CPC(Method):
     ) -> None:
         super().__init__(encoder, views, optimizer)
         require_positive(steps=steps, context_dim=context_dim, negatives=negatives)
-        if patch_size is not None:
-            require_positive(patch_size=patch_size)
+        given = {"patch_size": patch_size, "patch_stride": patch_stride}
+        require_positive(**{name: value for name, value in given.items() if value is not None})
         if not 0 <= skip < steps:
             raise UsageError(f"--method.skip is {skip}: it must be from 0 to --method.steps - 1, {steps - 1}")
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.modules()):
@@ -142,7 +144,7 @@ class CPC(Method):
             nn.ModuleList(nn.Linear(context_dim, projection_dim, bias=False) for _ in range(skip, steps))
             for _ in range(directions)
         )
-        self.patch_size, self.steps, self.skip = patch_size, steps, skip
+        self.patch_size, self.patch_stride, self.steps, self.skip = patch_size, patch_stride, steps, skip
         self.negatives, self.augment_patches = negatives, augment_patches
         self.candidates = 0  # encodings among which a future was found in the last step
 
@@ -188,7 +190,8 @@ class CPC(Method):
             side = min(image.shape[-2:])
             size = self.patch_size or max(SMALLEST_PATCH, side // 4)
             # Half of an odd size is rounded up: patches two rows apart share no pixels.
-            patch = patches(image, size, (size + 1) // 2) if size <= side else image[:, None, None]
+            stride = self.patch_stride or (size + 1) // 2
+            patch = patches(image, size, stride) if size <= side else image[:, None, None]
         rows = min(patch.shape[1:3]) if len(self.contexts) > 1 else patch.shape[1]
         if self.steps >= rows:
             raise UsageError(

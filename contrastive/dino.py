@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ssl_toolkit.contrastive.momentum import momentum_copy, momentum_update
 from ssl_toolkit.contrastive.passes import GLOBAL, by_size
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
-from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders import Encoder, drop_paths
 from ssl_toolkit.errors import require_positive, require_share
 from ssl_toolkit.heads import CosinePrototypes, mlp
 from ssl_toolkit.method import Method
@@ -42,6 +42,10 @@ class DINO(Method):
         hidden_dim: Width of the head's two hidden layers (2,048 for ImageNet).
         head_norm: Whether these have a batch norm; the authors' networks have none.
         bottleneck_dim: Dimension in front of the last layer.
+        norm_last_layer: Whether the last layer's rows have length 1; else they learn it (better for small ViTs, less
+            stable for others, say the authors).
+        drop_path: Share of the student's residual branches that are dropped in the last block of a ViT, in [0, 1]; it
+            rises to that from 0 in the first. The teacher keeps all.
 
     Source: Caron et al. 2021, algorithm 1, section 3 and appendix C.
     """
@@ -66,6 +70,8 @@ class DINO(Method):
         hidden_dim: int = 1024,
         head_norm: bool = False,
         bottleneck_dim: int = 256,
+        norm_last_layer: bool = True,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__(encoder, views, optimizer)
         require_positive(
@@ -76,12 +82,15 @@ class DINO(Method):
             hidden_dim=hidden_dim,
             bottleneck_dim=bottleneck_dim,
         )
-        require_share(momentum=momentum, center_momentum=center_momentum, teacher_warmup=teacher_warmup)
+        require_share(momentum=momentum, center_momentum=center_momentum)
+        require_share(teacher_warmup=teacher_warmup, drop_path=drop_path)
         self.head = nn.Sequential(
             mlp(encoder.feature_dim, hidden_dim, hidden_dim, bottleneck_dim, norm=head_norm, activation=nn.GELU),
-            CosinePrototypes(bottleneck_dim, prototypes),
+            CosinePrototypes(bottleneck_dim, prototypes, unit=norm_last_layer),
         )
         self.teacher_encoder, self.teacher_head = momentum_copy(encoder), momentum_copy(self.head)
+        if drop_path:
+            drop_paths(encoder.backbone, drop_path, encoder.config.name)
         self.register_buffer("center", torch.zeros(prototypes))
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.first_teacher_temperature, self.teacher_warmup = first_teacher_temperature, teacher_warmup
@@ -112,7 +121,7 @@ class DINO(Method):
         self.center.lerp_(mean, 1 - self.center_momentum)
         return {"loss": loss, "teacher_entropy": entropy, "teacher_spread": spread}
 
-    def on_before_optimizer_step(self, *args: Any) -> None:
+    def before_update(self) -> None:
         """At first the last layer stays."""
         if self.current_epoch < self.freeze_last_layer:
             self.head[-1].zero_grad()

@@ -27,6 +27,7 @@ class SimSiam(Method):
         projection_dim: Width of the projector's three layers, and dimension in which views are compared.
         hidden_dim: Width of the predictor's hidden layer: a bottleneck, a quarter of `projection_dim`.
         joint_norm: Whether batch norms see both views as one batch; the authors' code passes one view after the other.
+        fix_predictor_lr: Whether the predictor's learning rate follows no schedule (section 4.2, table 1c).
 
     Source: Chen & He 2021, algorithm 1 and section 3; its views are MoCo v2's (appendix A).
     """
@@ -42,12 +43,18 @@ class SimSiam(Method):
         projection_dim: int = 2048,
         hidden_dim: int = 512,
         joint_norm: bool = False,
+        fix_predictor_lr: bool = False,
     ) -> None:
         super().__init__(encoder, views, optimizer)
         require_positive(projection_dim=projection_dim, hidden_dim=hidden_dim)
         self.projector = mlp(encoder.feature_dim, *[projection_dim] * 3, last_norm=True)
         self.predictor = mlp(projection_dim, hidden_dim, projection_dim)
         self.joint_norm = joint_norm
+        self.fix_predictor_lr = fix_predictor_lr
+
+    def constant_lr(self) -> set[str]:
+        """The predictor's parameters, if that is wanted."""
+        return {f"predictor.{name}" for name, _ in self.predictor.named_parameters() if self.fix_predictor_lr}
 
     def chance_loss(self, batch_size: int) -> float | None:
         """0: predictions that are orthogonal to their targets."""

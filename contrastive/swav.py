@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +108,7 @@ class SwAV(Method):
             scores = torch.cat([scores, self.prototypes(past)])
         return losses.sinkhorn(scores, self.epsilon, self.iterations)[:n]
 
-    def on_before_optimizer_step(self, *args: Any) -> None:
+    def before_update(self) -> None:
         """At first the prototypes stay."""
         if self.current_epoch < self.freeze_prototypes:
             self.prototypes.zero_grad()

@@ -18,6 +18,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
+from ssl_toolkit.gradients import clip_gradients
 from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_weight_decay, scheduled
 from ssl_toolkit.pretext.decoder import Decoder, psnr
@@ -268,8 +269,7 @@ class Inpainting(MapTask):
         for parameter in discriminator.parameters():
             assert parameter.grad is not None
             parameter.grad = all_mean(parameter.grad)
-        if self.clip_gradient:
-            nn.utils.clip_grad_norm_(discriminator.parameters(), self.clip_gradient)
+        clip_gradients(discriminator.parameters(), self.clip_gradient, self.clip_mode)
         # The bare optimiser: Lightning's would count a second step. It comes first, to leave no gradient that whoever
         # looks at the generator's would find.
         self.trainer.optimizers[1].step()
@@ -288,9 +288,9 @@ class Inpainting(MapTask):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the generator's gradient where Lightning does not; mixed precision has scaled it back by now."""
-        if not self.automatic_optimization and self.clip_gradient:
+        if not self.automatic_optimization:
             generator = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            nn.utils.clip_grad_norm_(generator, self.clip_gradient)
+            clip_gradients(generator, self.clip_gradient, self.clip_mode)
 
     def configure_optimizers(self) -> Any:
         """The generator's optimiser and, with an adversary, the discriminator's, each with its schedule."""

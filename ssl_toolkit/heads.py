@@ -45,15 +45,19 @@ class CosinePrototypes(nn.Module):
     Args:
         dim: Dimension of the vectors.
         count: Number of prototypes.
+        unit: Whether the directions have length 1; else each has one of its own, which is learned too and starts at 1.
 
     Source: Caron et al. 2021 (DINO), appendix C: an l2 bottleneck and a weight-normalised last layer.
     """
 
-    def __init__(self, dim: int, count: int) -> None:
+    def __init__(self, dim: int, count: int, unit: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
+        # A column, as torch's weight norm has it: it is decayed as weights are.
+        self.length = None if unit else nn.Parameter(torch.ones(count, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, dim) to cosines (N, count)."""
-        return F.linear(F.normalize(x, dim=1), F.normalize(self.weight, dim=1))
+        """(N, dim) to cosines (N, count), times the directions' lengths."""
+        directions = F.normalize(self.weight, dim=1)
+        return F.linear(F.normalize(x, dim=1), directions if self.length is None else self.length * directions)

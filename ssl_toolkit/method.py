@@ -14,6 +14,7 @@ from torch import Tensor
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch, as_batch
 from ssl_toolkit.encoders import Colours, Encoder
+from ssl_toolkit.gradients import ClipMode, clip_gradients
 from ssl_toolkit.logs import is_logged
 from ssl_toolkit.optim import (
     OptimizerConfig,
@@ -80,8 +81,10 @@ class Method(pl.LightningModule, ABC):
         self.seed, self.total_steps, self.images_per_step, self.own_trainer = 0, 0, 256, False
         # Makes the optimiser in the place of the configured one, whose schedule stays.
         self.optimizer_function: OptimizerFunction | None = None
-        # For methods that optimise by hand (`automatic_optimization` is false); for others, Lightning does both.
+        # `accumulate` is for methods that optimise by hand (`automatic_optimization` is false); for others, Lightning
+        # gathers gradients.
         self.accumulate, self.clip_gradient = 1, 0.0
+        self.clip_mode: ClipMode = "norm"
 
     @staticmethod
     @abstractmethod
@@ -121,9 +124,16 @@ class Method(pl.LightningModule, ABC):
         """Share of the learning rate that a parameter takes, by its name; 1 for those that are not named."""
         return {}
 
+    def constant_lr(self) -> set[str]:
+        """Names of parameters that keep the peak learning rate, whatever the schedule; none."""
+        return set()
+
     def chance_loss(self, batch_size: int) -> float | None:
         """The loss of a guess among the candidates of `batch_size` images; None where there is no such figure."""
         return None
+
+    def before_update(self) -> None:
+        """Runs before each optimiser step, when gradients are clipped: the place to leave some of them out."""
 
     def after_update(self) -> None:
         """Runs once after each optimiser step, and not in steps that only accumulate: the place of momentum updates."""
@@ -153,6 +163,12 @@ class Method(pl.LightningModule, ABC):
         size = batches_of_step(batch_idx, self.trainer.num_training_batches, usual)
         return scalars["loss"] if size == usual else scalars["loss"] * (usual / size)
 
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """What a Trainer of the user's own clips, then what `fit` was asked to, then `before_update`."""
+        super().configure_gradient_clipping(*args, **kwargs)
+        clip_gradients(self.parameters(), self.clip_gradient, self.clip_mode)
+        self.before_update()
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The weight decay of this step, Lightning's step, then `after_update`."""
         schedule_weight_decay(self.trainer.optimizers[0], self.optimizer_config, self.progress)
@@ -161,7 +177,9 @@ class Method(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """The configured optimiser or the user's own, with the configured schedule."""
-        config, function, scales = self.optimizer_config, self.optimizer_function, self.lr_scales()
-        if function is not None:
-            return scheduled(own_optimizer(self, function, scales), config, self.total_steps)
-        return scheduled(build_optimizer(self, config, self.images_per_step, scales), config, self.total_steps)
+        config, parts = self.optimizer_config, (self.lr_scales(), self.constant_lr())
+        if self.optimizer_function is None:
+            optimizer = build_optimizer(self, config, self.images_per_step, *parts)
+        else:
+            optimizer = own_optimizer(self, self.optimizer_function, *parts)
+        return scheduled(optimizer, config, self.total_steps)

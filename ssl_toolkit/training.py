@@ -26,6 +26,7 @@ from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.statistics import MEASURED
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
+from ssl_toolkit.gradients import ClipMode
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
@@ -57,6 +58,7 @@ def fit(
     precision: Precision = "32-true",
     accumulate: int = 1,
     clip_gradient: float = 0.0,
+    clip_mode: ClipMode = "norm",
     accelerator: str = "auto",
     devices: int = 1,
     sync_batch_norm: bool = True,
@@ -78,6 +80,7 @@ def fit(
         precision: Lightning's name of the arithmetic.
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        clip_mode: Whose norm that is, see `clip_gradients`.
         accelerator: Lightning's name of the device type.
         devices: Processes that train together, a device each; `loader` must be that of this process.
         sync_batch_norm: Whether batch norm is over the batches of all processes.
@@ -94,7 +97,8 @@ def fit(
     """
     cuda, first = on_cuda(accelerator), launched_rank() == 0
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
-    tell(method, loader, epochs, seed, accumulate, clip_gradient, devices)
+    tell(method, loader, epochs, seed, accumulate, devices)
+    method.clip_gradient, method.clip_mode = clip_gradient, clip_mode
     let_compile(method, compile)
     if checkpoint is None and type(method).prepare is not Method.prepare:
         prepare(method, loader, seed)
@@ -120,14 +124,13 @@ def tell(
     epochs: int,
     seed: int,
     accumulate: int,
-    clip_gradient: float,
     devices: int,
 ) -> None:
     """Let a method know how it will be trained; arguments as of `fit`."""
     method.seed = seed
     method.total_steps = math.ceil(len(loader) / accumulate) * epochs
     method.images_per_step = loader.batch_size * accumulate * devices
-    method.accumulate, method.clip_gradient = accumulate, clip_gradient
+    method.accumulate = accumulate
 
 
 def let_compile(method: Method, wanted: bool) -> None:
@@ -143,12 +146,11 @@ def save_kept_encoder(method: Method, run: RunFolder) -> None:
 
 
 def _trainer(method: Method, cuda: bool, **options: Any) -> pl.Trainer:
-    """Lightning's loop without what is done here: checkpoints, bar, order of the images, optimising by hand."""
+    """Lightning's loop without what is done here: checkpoints, bar, order of images, clipping, optimising by hand."""
     by_hand = not method.automatic_optimization
     return pl.Trainer(
         strategy=_together(cuda) if options["devices"] > 1 else "auto",
         accumulate_grad_batches=1 if by_hand else method.accumulate,
-        gradient_clip_val=None if by_hand else method.clip_gradient or None,
         # Short runs are logged more often, to have a curve; a GPU is waited for whenever one looks.
         log_every_n_steps=max(1, min(50 if cuda else 10, method.total_steps // 50)),
         benchmark=cuda or None,

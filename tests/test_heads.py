@@ -1,5 +1,7 @@
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from ssl_toolkit.heads import CosinePrototypes, mlp
 
@@ -45,3 +47,29 @@ def test_prototypes_count_by_their_direction_alone() -> None:
     with torch.no_grad():
         prototypes.weight *= torch.tensor([[0.1], [1.0], [3.0], [10.0], [50.0]])
     torch.testing.assert_close(prototypes(7 * x), before)
+
+
+def test_prototypes_that_learn_their_length_are_torchs_weight_norm() -> None:
+    """DINO's last layer without ``norm_last_layer``: a weight-normalised linear layer whose magnitude is trained."""
+    torch.manual_seed(0)
+    ours, theirs = CosinePrototypes(4, 6, unit=False).double(), nn.Linear(4, 6, bias=False).double()
+    theirs.weight.data.copy_(ours.weight.data)
+    weight_norm(theirs)  # by rows
+    theirs.parametrizations.weight.original0.data.fill_(1)
+    x = F.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
+    assert ours.length is not None
+    for _ in range(2):
+        torch.testing.assert_close(ours(x), theirs(x))
+        for head in (ours, theirs):
+            head.zero_grad()
+            head(x).square().sum().backward()
+        lengths, directions = theirs.parametrizations.weight.original0, theirs.parametrizations.weight.original1
+        torch.testing.assert_close(ours.length.grad, lengths.grad)
+        torch.testing.assert_close(ours.weight.grad, directions.grad)
+        for p in (ours.length, ours.weight, lengths, directions):
+            p.data -= 0.1 * p.grad
+    assert not torch.allclose(ours.length, torch.ones_like(ours.length))
+
+
+def test_prototypes_have_no_length_to_learn_by_themselves() -> None:
+    assert [name for name, _ in CosinePrototypes(4, 6).named_parameters()] == ["weight"]

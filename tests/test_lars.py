@@ -68,8 +68,9 @@ def test_steps_are_those_of_the_paper(momentum: float, weight_decay: float) -> N
 def test_steps_are_those_of_timm(weight_decay: float) -> None:
     """timm takes weight decay as the sign of a group that is adapted."""
     ours, theirs = network(), network()
-    found = moved(ours, LARS(parameter_groups(ours, weight_decay), 2.0, 0.9))
-    expected = moved(theirs, timm.optim.Lars(parameter_groups(theirs, weight_decay), 2.0, 0.9))
+    config = OptimizerConfig(weight_decay=weight_decay)
+    found = moved(ours, LARS(parameter_groups(ours, config), 2.0, 0.9))
+    expected = moved(theirs, timm.optim.Lars(parameter_groups(theirs, config), 2.0, 0.9))
     torch.testing.assert_close(found, expected)
 
 

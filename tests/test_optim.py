@@ -3,11 +3,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from ssl_toolkit.contrastive.simsiam import SimSiam
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.optim import (
     OptimizerConfig,
     build_optimizer,
@@ -15,6 +20,7 @@ from ssl_toolkit.optim import (
     scaled_lr,
     schedule_factor,
     schedule_weight_decay,
+    scheduled,
 )
 from ssl_toolkit.pretext.rotation import Rotation
 from ssl_toolkit.schedules import cosine
@@ -53,7 +59,7 @@ def test_lr_scaling(scaling: str, expected: float) -> None:
 
 def test_norms_and_biases_are_not_decayed() -> None:
     net = network()
-    decayed, plain = parameter_groups(net, 0.1)
+    decayed, plain = parameter_groups(net, OptimizerConfig(weight_decay=0.1))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert {id(p) for p in decayed["params"]} == {id(net[0].weight), id(net[3].weight)}
     assert {id(p) for p in plain["params"]} == {id(net[0].bias), id(net[1].weight), id(net[1].bias), id(net[3].bias)}
@@ -124,6 +130,165 @@ def test_weight_decay_stays_without_an_end() -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.04, 0]
 
 
+GRADIENTS = [
+    np.array([[0.3, -2.0], [1.5, 0.1]]),
+    np.array([[-1.0, 0.2], [0.4, 3.0]]),
+    np.array([[0.0, 0.5], [2.0, -1]]),
+]
+
+
+def stepped(config: OptimizerConfig, batch_size: int = 256) -> dict[int, NDArray[np.float64]]:
+    """A weight (2, 2) and a bias (2,), by their dimensions, after steps along `GRADIENTS`, or their first rows."""
+    net = nn.Linear(2, 2).double()
+    for p in net.parameters():
+        nn.init.constant_(p, 0.5)
+    optimizer = build_optimizer(net, config, batch_size)
+    for gradient in GRADIENTS:
+        net.weight.grad, net.bias.grad = torch.tensor(gradient), torch.tensor(gradient[0])
+        optimizer.step()
+    return {p.ndim: p.detach().numpy() for p in net.parameters()}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+@pytest.mark.parametrize("betas", [None, (0.9, 0.95), (0.8, 0.999)])
+def test_betas_are_those_of_the_moving_averages(name: str, betas: tuple[float, float] | None) -> None:
+    """Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2."""
+    found = stepped(OptimizerConfig(name, lr=0.1, weight_decay=0.2, betas=betas))[2]  # type: ignore[arg-type]
+    first, second = betas or (0.9, 0.999)
+    w, m, v = np.full((2, 2), 0.5), np.zeros((2, 2)), np.zeros((2, 2))
+    for t, gradient in enumerate(GRADIENTS, start=1):
+        g = gradient + (0.2 * w if name == "adam" else 0)
+        m, v = first * m + (1 - first) * g, second * v + (1 - second) * g**2
+        decay = 0.1 * 0.2 * w if name == "adamw" else 0
+        w = w - 0.1 * (m / (1 - first**t)) / (np.sqrt(v / (1 - second**t)) + 1e-8) - decay
+    np.testing.assert_allclose(found, w, rtol=1e-12)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_nesterov_looks_a_step_ahead(nesterov: bool) -> None:
+    """Sutskever et al. 2013, as deep-learning code writes it: the step is ``g + momentum v``."""
+    found = stepped(OptimizerConfig("sgd", lr=0.1, weight_decay=0.2, nesterov=nesterov))[2]
+    w, v = np.full((2, 2), 0.5), np.zeros((2, 2))
+    for gradient in GRADIENTS:
+        g = gradient + 0.2 * w
+        v = 0.9 * v + g
+        w = w - 0.1 * (g + 0.9 * v if nesterov else v)
+    np.testing.assert_allclose(found, w, rtol=1e-12)
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_norms_and_biases_are_decayed_where_that_is_wanted(every: bool) -> None:
+    """MoCo and SimSiam give torch's SGD all parameters."""
+    found = stepped(OptimizerConfig("sgd", lr=0.1, weight_decay=0.2, decay_norms_and_biases=every))[1]
+    b, v = np.full(2, 0.5), np.zeros(2)
+    for gradient in GRADIENTS:
+        v = 0.9 * v + gradient[0] + (0.2 * b if every else 0)
+        b = b - 0.1 * v
+    np.testing.assert_allclose(found, b, rtol=1e-12)
+
+
+def test_lars_on_everything_is_swavs() -> None:
+    """The step of apex' LARC around SGD, over all parameters as in the code of SwAV."""
+    found = stepped(OptimizerConfig("lars", lr=3.0, weight_decay=0.01, decay_norms_and_biases=True))
+    for ndim in (1, 2):
+        w, v = np.full((2,) * ndim, 0.5), np.zeros((2,) * ndim)
+        for gradient in GRADIENTS:
+            g = gradient[0] if ndim == 1 else gradient
+            norm, size = np.linalg.norm(w), np.linalg.norm(g)
+            v = 0.9 * v + 0.001 * norm / (size + 0.01 * norm + 1e-8) * (g + 0.01 * w)
+            w = w - 3.0 * v
+        np.testing.assert_allclose(found[ndim], w, rtol=1e-6)
+
+
+def test_norms_and_biases_take_their_share_of_the_learning_rate() -> None:
+    """Barlow Twins: 0.2 for weights, 0.0048 for the others, each times the batch size over 256."""
+    shared = {"lr": 0.2, "weight_decay": 1e-6, "lr_scaling": "linear"}
+    found = stepped(OptimizerConfig("lars", bias_lr_share=0.024, **shared), 2048)  # type: ignore[arg-type]
+    b, v = np.full(2, 0.5), np.zeros(2)
+    for gradient in GRADIENTS:
+        v = 0.9 * v + gradient[0]
+        b = b - 0.0048 * 2048 / 256 * v
+    np.testing.assert_allclose(found[1], b, rtol=1e-12)
+    assert np.array_equal(found[2], stepped(OptimizerConfig("lars", **shared), 2048)[2])  # type: ignore[arg-type]
+
+
+def test_the_learning_rate_ends_where_the_authors_have_it() -> None:
+    """Barlow Twins' and VICReg's ``adjust_learning_rate``, behind the warm-up; DINO's ends at ``min_lr``."""
+    steps, warm = 1000, 10
+    for step in (warm, 300, 999):
+        q = 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+        found = schedule_factor("cosine", step, steps, warm / steps, 0.001)
+        assert found == pytest.approx(q + 0.001 * (1 - q), rel=1e-12)
+        dino = 1e-6 + 0.5 * (0.002 - 1e-6) * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+        assert 0.002 * schedule_factor("cosine", step, steps, warm / steps, 0.0005) == pytest.approx(dino, rel=1e-12)
+    assert schedule_factor("linear", steps, steps, 0, 0.001) == pytest.approx(0.001)
+    config = OptimizerConfig("sgd", lr=0.2, warmup=0.0, final_lr_share=0.001)
+    configured = scheduled(build_optimizer(network(), config, 256), config, total_steps=2)
+    for _ in range(2):
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert {group["lr"] for group in configured["optimizer"].param_groups} == {pytest.approx(0.0002)}
+
+
+class Rates(pl.Callback):
+    """Learning rates of the groups in each step, by whether they are constant."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[bool, float]] = []
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.seen.append({group["constant"]: group["lr"] for group in optimizer.param_groups})
+
+
+SMALL_SIMSIAM = {"projection_dim": 16, "hidden_dim": 8, "fix_predictor_lr": True}
+
+
+def test_simsiams_predictor_keeps_its_learning_rate(train_quickly: Callable, noise_images: Callable) -> None:
+    """``adjust_learning_rate`` of the authors, whose predictor has ``fix_lr``; theirs goes by epochs."""
+    rates, config = Rates(), OptimizerConfig("sgd", lr=0.05, warmup=0.0)
+    method = train_quickly(
+        SimSiam, noise_images(16), epochs=2, optimizer=config, callbacks=[rates], method=SMALL_SIMSIAM
+    )
+    expected = [{False: 0.05 * 0.5 * (1 + math.cos(math.pi * step / 4)), True: 0.05} for step in range(4)]
+    assert rates.seen == [pytest.approx(each) for each in expected]
+    groups = method.configure_optimizers()["optimizer"].param_groups
+    constant = {id(p) for group in groups if group["constant"] for p in group["params"]}
+    assert constant == {id(p) for p in method.predictor.parameters()}
+
+
+def test_no_learning_rate_is_constant_by_itself(small_encoder: Encoder) -> None:
+    method = SimSiam(small_encoder, SimSiam.default_views(16), projection_dim=16, hidden_dim=8)
+    assert not any(group["constant"] for group in method.configure_optimizers()["optimizer"].param_groups)
+
+
+def test_an_optimiser_of_the_users_own_has_constant_rates_too(small_encoder: Encoder) -> None:
+    method = SimSiam(small_encoder, SimSiam.default_views(16), **SMALL_SIMSIAM)  # type: ignore[arg-type]
+    method.total_steps, method.optimizer_function = 4, lambda groups: torch.optim.SGD(groups, 0.3)
+    configured = method.configure_optimizers()
+    for _ in range(2):
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert {g["constant"]: g["lr"] for g in configured["optimizer"].param_groups} == {False: 0.15, True: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "sgd", "betas": (0.9, 0.95)}, "--optimizer.betas is for adamw and adam, sgd has none"),
+        ({"betas": (0.9, 1.0)}, r"--optimizer.betas is \(0.9, 1.0\): both must be"),
+        ({"name": "adam", "nesterov": True}, "--optimizer.nesterov is for sgd with a momentum"),
+        ({"name": "sgd", "nesterov": True, "momentum": 0.0}, "--optimizer.nesterov is for sgd with a momentum"),
+        (
+            {"schedule": "step", "final_lr_share": 0.1},
+            "--optimizer.final-lr-share is for the schedules cosine",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        OptimizerConfig(**options)
+
+
 class Decays(pl.Callback):
     """Weight decay of each group in each optimiser step."""
 
@@ -142,10 +307,19 @@ def test_weight_decay_follows_the_training(train_quickly: Callable, noise_images
     assert decays.seen == [[pytest.approx(each), 0] for each in due]
 
 
-def test_weight_decay_goes_on_after_a_kill(train_quickly: Callable, noise_images: Callable, tmp_path: Path) -> None:
-    config = OptimizerConfig(weight_decay=0.04, final_weight_decay=0.4)
-    common = {"epochs": 2, "checkpoint_every": 1, "optimizer": config}
-    whole = train_quickly(Rotation, noise_images(16), out="whole", **common)
+@pytest.mark.parametrize(
+    "config",
+    [
+        OptimizerConfig(weight_decay=0.04, final_weight_decay=0.4, betas=(0.8, 0.95), decay_norms_and_biases=True),
+        OptimizerConfig("sgd", lr=0.05, nesterov=True, bias_lr_share=0.5, final_lr_share=0.1),
+    ],
+    ids=["adamw", "sgd"],
+)
+def test_a_run_goes_on_after_a_kill(
+    config: OptimizerConfig, train_quickly: Callable, noise_images: Callable, tmp_path: Path
+) -> None:
+    common = {"epochs": 2, "checkpoint_every": 1, "clip_gradient": 0.5, "clip_mode": "parameter", "optimizer": config}
+    whole = train_quickly(SimSiam, noise_images(16), out="whole", method=SMALL_SIMSIAM, **common)
     (tmp_path / "whole" / "checkpoints" / "step-00000004.ckpt").unlink()
-    resumed = train_quickly(Rotation, noise_images(16), out="whole", resume=True, **common)
+    resumed = train_quickly(SimSiam, noise_images(16), out="whole", resume=True, method=SMALL_SIMSIAM, **common)
     assert resumed.encoder.sha256 == whole.encoder.sha256

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.health.findings import examine
 from ssl_toolkit.eval.health.measures import measure, views_of, watching
+from ssl_toolkit.gradients import ClipMode, clip_gradients
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import build_optimizer, scaled_lr
 from ssl_toolkit.randomness import seed_device
@@ -59,12 +60,19 @@ class Trial:
         images_per_step: Images an optimiser step, for the scaling of the learning rate.
         precision: Lightning's name of the arithmetic.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        clip_mode: Whose norm that is, see `clip_gradients`.
     """
 
     def __init__(
-        self, method: Method, images_per_step: int, precision: str = "32-true", clip_gradient: float = 0.0
+        self,
+        method: Method,
+        images_per_step: int,
+        precision: str = "32-true",
+        clip_gradient: float = 0.0,
+        clip_mode: ClipMode = "norm",
     ) -> None:
-        self.method, self.images_per_step, self.clip_gradient = method, images_per_step, clip_gradient
+        self.method, self.images_per_step = method, images_per_step
+        self.clip_gradient, self.clip_mode = clip_gradient, clip_mode
         self.device = next(method.parameters()).device
         self._dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
         self._first = {name: value.clone() for name, value in method.state_dict().items()}
@@ -95,8 +103,8 @@ class Trial:
         torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self.optimizer)
         self.method.on_before_optimizer_step(self.optimizer)
-        if self.clip_gradient:
-            nn.utils.clip_grad_norm_(self.method.parameters(), self.clip_gradient)
+        clip_gradients(self.method.parameters(), self.clip_gradient, self.clip_mode)
+        self.method.before_update()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.method.after_update()

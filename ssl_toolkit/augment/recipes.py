@@ -457,6 +457,7 @@ def masked_autoencoder_views(
     crop_scale: Range = (0.2, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
     flip_p: float = 0.5,
+    interpolation: Interpolation = "bicubic",
 ) -> Views:
     """The masked autoencoder's one view: crop and flip; colour changes do it no good.
 
@@ -466,10 +467,11 @@ def masked_autoencoder_views(
         crop_scale: Least and largest share of the image's area in a crop.
         crop_ratio: Least and largest width over height of a crop.
         flip_p: Probability of a horizontal flip.
+        interpolation: How crops are resized; both are antialiased.
 
-    Source: He et al. 2022, table 1e and appendix A.1.
+    Source: He et al. 2022, table 1e and appendix A.1; the authors' ``main_pretrain.py``.
     """
-    return pretext_views(**locals())
+    return _alike(**locals(), count=1)
 
 
 def finetune_views(

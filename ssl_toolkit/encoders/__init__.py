@@ -6,6 +6,7 @@ from ssl_toolkit.encoders.elsewhere import encoder_from_file
 from ssl_toolkit.encoders.encoder import Encoder
 from ssl_toolkit.encoders.pretrained import names_weights, timm_weights
 from ssl_toolkit.encoders.saving import check_weights, encoder_file, encoder_metadata, load_encoder, save_encoder
+from ssl_toolkit.encoders.vision_transformer import drop_paths
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -15,6 +16,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "check_weights",
+    "drop_paths",
     "encoder_file",
     "encoder_from_file",
     "encoder_metadata",

@@ -16,6 +16,7 @@ from ssl_toolkit.encoders.config import EncoderConfig
 from ssl_toolkit.encoders.convnet import ConvNet
 from ssl_toolkit.encoders.pretrained import TimmWeights, timm_weights
 from ssl_toolkit.encoders.split_network import SplitNetwork, half_width
+from ssl_toolkit.encoders.vision_transformer import adapt_vision_transformer
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.objects import is_object
 
@@ -85,6 +86,7 @@ def _build_network(
         network = OWN_ARCHITECTURES[config.name](in_chans=channels)
         if half:
             network = type(network)(in_chans=channels, widths=tuple(width // 2 for width in network.widths))
+        adapt_vision_transformer(network, config)
         return network, config
     name = config.name
     if not timm.is_model(name):
@@ -97,6 +99,7 @@ def _build_network(
         raise UsageError(
             f"timm cannot build '{name}' for {config.image_size} px images with {config.channels} channels: {error}"
         ) from error
+    adapt_vision_transformer(backbone, config)
     if config.stem == "small":
         if not isinstance(getattr(backbone, "conv1", None), nn.Conv2d) or not hasattr(backbone, "maxpool"):
             if asked.stem == "auto":  # a ResNet by name whose stem is another one
@@ -121,9 +124,9 @@ def timm_network(name: str, config: EncoderConfig, in_chans: int, **options: Any
     Returns:
         The network, and what ``timm.create_model`` was given besides the name.
     """
-    common: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, **options}
-    if config.patch_size:
-        common["patch_size"] = config.patch_size
+    asked = {"patch_size": config.patch_size, "num_heads": config.heads}
+    common: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0}
+    common |= {name: value for name, value in asked.items() if value} | options
     size = {"img_size": config.image_size}
     for extra in (size | {"dynamic_img_size": True}, size):
         try:

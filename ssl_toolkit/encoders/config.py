@@ -13,6 +13,8 @@ SMALL_STEM_BELOW = 64  # px: under this a 7x7 stride-2 stem with max-pool leaves
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Colours = Literal["rgb", "lightness", "split"]
+Positions = Literal["learned", "sincos"]
+Init = Literal["timm", "moco_v3", "mae"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class EncoderConfig:
             colours; or ``split``, two networks of half the width, one of which sees the lightness, the other a and b
             (see `SplitNetwork`; architectures other than ``convnet``, ResNets, ConvNeXts and ViTs keep their width).
         patch_size: Side of a ViT's patches, pixels; 0 leaves the architecture's own.
+        heads: A ViT's heads, which divide its width; 0 leaves the architecture's own.
+        positions: ``sincos``: a ViT's positions are sines and cosines and stay as they are, see `fix_positions`.
+        init: Whose first weights a ViT with random ones has, see `start_as`.
         mean: Mean of each channel, in [0, 1]; empty takes that of timm's weights, or ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty likewise, else 0.25.
     """
@@ -48,6 +53,9 @@ class EncoderConfig:
     norm: Literal["batch", "layer"] = "batch"
     colours: Colours = "rgb"
     patch_size: int = 0
+    heads: int = 0
+    positions: Positions = "learned"
+    init: Init = "timm"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

@@ -47,6 +47,8 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     check_numbers(config)
     check_accelerator(config["accelerator"], config["devices"])
     check_logger(config["logger"])
+    if config["clip_mode"] == "parameter" and not config["clip_gradient"]:
+        raise UsageError("--clip-mode parameter clips to --clip-gradient, which is 0: give that too, or leave it out")
     native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
         config["precision"] = "bf16-mixed" if native and on_cuda(config["accelerator"]) else "32-true"
@@ -158,7 +160,8 @@ def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
     if patch_size is None:
         has_weights = _names_weights(name) or config["weights"] is not None
         patch_size = 0 if has_weights else default_patch_size(name, size)
-    asked = replace(asked, stem=options["stem"], norm=norm, patch_size=patch_size)
+    vit = {"patch_size": patch_size, "heads": options["heads"] or 0} | {n: options[n] for n in ("positions", "init")}
+    asked = replace(asked, stem=options["stem"], norm=norm, **vit)
     return start_encoder(asked, config["weights"], config["weights_key"])
 
 

@@ -139,7 +139,7 @@ def _tried(
     endless = itertools.chain.from_iterable(itertools.repeat(loader))
     few = list(itertools.islice(endless, BATCHES))
     per_step = config["batch_size"] * config["accumulate"] * config["devices"]
-    trial = Trial(method, per_step, config["precision"], config["clip_gradient"])
+    trial = Trial(method, per_step, config["precision"], config["clip_gradient"], config["clip_mode"])
     with progress_bar(steps + overfit_steps, "checking", "step", config["progress"]) as bar:
         found = [first_loss(trial, few), overfit(trial, few, overfit_steps, bar.update)]
         return found, lr_range(trial, endless, steps, bar.update)

@@ -41,8 +41,8 @@ else:  # the command line does not offer these, and need not import what they ar
 
 NOT_STORED = ("resume", "overwrite", "progress")
 FIT = (
-    *("epochs", "seed", "precision", "accumulate", "clip_gradient", "accelerator", "devices", "sync_batch_norm"),
-    *("checkpoint_every", "resume", "progress", "logger"),
+    *("epochs", "seed", "precision", "accumulate", "clip_gradient", "clip_mode", "accelerator", "devices"),
+    *("sync_batch_norm", "checkpoint_every", "resume", "progress", "logger"),
 )  # fmt: skip
 
 
@@ -69,6 +69,7 @@ def pretrain(
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "auto",
     accumulate: int = 1,
     clip_gradient: float = 0.0,
+    clip_mode: Literal["norm", "parameter"] = "norm",
     compile: Literal["auto", "always", "never"] = "auto",
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     devices: int = 1,
@@ -94,10 +95,10 @@ def pretrain(
             array or tensor, a data set (see `open_images`).
         out: The run folder to make.
         encoder: Name of a timm architecture or ``convnet``, or of timm's weights (``resnet18.a1_in1k``,
-            ``hf-hub:...``), or a run folder or encoder file to start from, or a dictionary of that ``name``, ``stem``,
-            ``norm``, ``patch_size``, ``normalize``, ``mean`` and ``std``; if not given, resnet18, or what the method
-            needs. Or an `Encoder`, or any module from images (N, C, H, W) to (N, D), (N, D, h, w) or
-            (N, tokens, D), which gets images centred and scaled as `EncoderConfig` says; both are copied.
+            ``hf-hub:...``), or a run folder or encoder file to start from, or a dictionary of that ``name`` and the
+            options of `EncoderOptions`; if not given, resnet18, or what the method needs. Or an `Encoder`, or any
+            module from images (N, C, H, W) to (N, D), (N, D, h, w) or (N, tokens, D), which gets images centred and
+            scaled as `EncoderConfig` says; both are copied.
         views: Options of the method's recipe of views; or `Views`; or a function from float images in [0, 1]
             (N, C, H, W) to such images, applied once a view (see `OwnViews`).
         optimizer: How the weights are moved: its options, as an `OptimizerConfig` or a dictionary; or a function from
@@ -124,6 +125,7 @@ def pretrain(
             elsewhere.
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
+        clip_mode: Whose norm that is: of all gradients together, or of each parameter's own.
         compile: Whether torch.compile is applied to the encoder and the views; auto does so on a GPU for runs of at
             least 2,000 steps, which are worth the minute that it takes.
         accelerator: Type of device.

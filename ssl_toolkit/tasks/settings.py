@@ -65,6 +65,9 @@ class EncoderOptions:
         norm: layer: layer norms in the place of batch norms; auto: where the method needs it.
         patch_size: Side of a ViT's patches, pixels; if not given, its own, but of those named patch8, patch16 or
             patch32 at most an eighth of image_size.
+        heads: A ViT's heads, which divide its width; if not given, its own.
+        positions: sincos: a ViT's positions are sines and cosines, which are not trained.
+        init: Whose first weights a ViT with random ones has.
         normalize: Mean and standard deviation that images are normalised with. imagenet: its; data: those of the data,
             measured on up to 2,000 images; auto: those of timm's weights, else imagenet's.
         mean: Mean of each channel instead, in [0, 1].
@@ -74,6 +77,9 @@ class EncoderOptions:
     stem: Literal["auto", "small", "standard"] = "auto"
     norm: Literal["auto", "batch", "layer"] = "auto"
     patch_size: int | None = None
+    heads: int | None = None
+    positions: Literal["learned", "sincos"] = "learned"
+    init: Literal["timm", "moco_v3", "mae"] = "timm"
     normalize: Literal["auto", "imagenet", "data"] = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -85,6 +91,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "views.size": (8, 4096),
     "load_size": (8, 4096),
     "encoder.patch_size": (0, 4096),
+    "encoder.heads": (1, 1024),
     "channels": (1, 4096),
     "epochs": (1, 10**6),
     "batch_size": (2, 10**6),
@@ -101,6 +108,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "optimizer.final_weight_decay": (0, 10),
     "optimizer.momentum": (0, 1),
     "optimizer.warmup": (0, 0.99),
+    "optimizer.final_lr_share": (0, 1),
+    "optimizer.bias_lr_share": (0, 1),
 }
 
 

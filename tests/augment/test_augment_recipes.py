@@ -163,3 +163,9 @@ def test_randaugment_and_erasing_stay_in_range_and_repeat():
         assert ((view == 0).all(dim=1) & (cropped > 0).all(dim=1)).flatten(1).any(dim=1).all()  # a part is erased
     with pytest.raises(UsageError, match="--randaugment needs RGB images, these have 1 channels"):
         recipes.finetune_views(16, channels=1, randaugment=1)
+
+
+def test_the_masked_autoencoders_crops_are_bicubic() -> None:
+    for asked, name in (({}, "BICUBIC"), ({"interpolation": "bilinear"}, "BILINEAR")):
+        views = recipes.masked_autoencoder_views(32, **asked)
+        assert views.transforms[0].crop.flags["resample"].name == name

@@ -64,6 +64,14 @@ def test_the_papers_seven_by_seven_patches_overlap_by_half(side: int, size: int)
     assert torch.equal(grid[:, 2, 3], image[:, :, top : top + size, left : left + size])
 
 
+def test_the_grid_of_v2() -> None:
+    """Appendix A: 80 px patches with a stride of 36 px make 6 x 6 of 260 px; those three rows apart share no pixel."""
+    grid = make(patch_size=80, patch_stride=36)._patches(numbered(1, 3, 260, 260))
+    assert grid.shape == (1, 6, 6, 3, 80, 80)
+    rows = [set(grid[0, row, 0, 0, :, 0].tolist()) for row in range(4)]
+    assert [bool(rows[0] & rows[k]) for k in (1, 2, 3)] == [True, True, False]
+
+
 @pytest.mark.parametrize("size", [8, 9, 11])
 def test_patches_two_rows_apart_share_no_pixel(size: int) -> None:
     grid = make(patch_size=size)._patches(numbered(1, 3, 45, 45))
@@ -302,6 +310,7 @@ def test_augmented_patches_change_one_by_one_and_stay_images(channels: int) -> N
         ({"steps": 2, "skip": 2}, "--method.skip is 2: it must be from 0 to --method.steps - 1, 1"),
         ({"skip": -1}, "--method.skip is -1"),
         ({"patch_size": 0}, "--method.patch-size is 0"),
+        ({"patch_stride": 0}, "--method.patch-stride is 0"),
         ({"negatives": 0}, "--method.negatives is 0"),
     ],
     ids=str,

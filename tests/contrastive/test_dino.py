@@ -200,3 +200,37 @@ def test_options_that_must_be_above_zero(small_encoder: Encoder, option: str) ->
 def test_options_that_must_be_shares(small_encoder: Encoder, option: str) -> None:
     with pytest.raises(UsageError, match=rf"^--method.{option.replace('_', '-')} is 1.5: it must be from 0 to 1$"):
         dino(small_encoder, **{option: 1.5})
+
+
+def small_vit() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig("test_vit", image_size=32, load_size=32, patch_size=8))
+
+
+def test_paths_are_dropped_in_the_student_alone() -> None:
+    method = dino(small_vit(), 32, 16, drop_path=0.5).train()
+    image = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(method.teacher_encoder(image), method.teacher_encoder(image))
+        assert not torch.equal(method.encoder(image), method.encoder(image))
+        assert torch.equal(method.eval().encoder(image), method.teacher_encoder(image))
+    assert method.kept_encoder.config == method.encoder.config
+
+
+def test_paths_of_a_convnet_are_not_dropped(small_encoder: Encoder) -> None:
+    with pytest.raises(UsageError, match=r"--method\.drop-path is for vision transformers .*, convnet is none"):
+        dino(small_encoder, drop_path=0.1)
+
+
+def test_lengths_of_the_last_layer_are_learned_where_it_is_not_normalised(
+    train_quickly: Callable, noise_images: Callable
+) -> None:
+    common = {"views": {"local_count": 0}, "method": {"norm_last_layer": False}}
+    frozen = train_quickly(SmallDINO, noise_images(16), out="a", epochs=1, **common)
+    assert (frozen.head[-1].length == 1).all()  # in the first epoch it stays, as the directions do
+    method = train_quickly(SmallDINO, noise_images(16), out="b", epochs=2, **common)
+    assert (method.head[-1].length != 1).any()
+    assert (method.teacher_head[-1].length != 1).any()
+    decayed = [g for g in method.configure_optimizers()["optimizer"].param_groups if g["decayed"]]
+    assert any(p is method.head[-1].length for group in decayed for p in group["params"])
+    assert all(p.ndim > 1 for group in decayed for p in group["params"])

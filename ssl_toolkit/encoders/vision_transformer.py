@@ -1,0 +1,100 @@
+"""What papers change in timm's vision transformers: their first weights, fixed positions, dropped paths."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.layers import DropPath, build_sincos2d_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ssl_toolkit.encoders.config import EncoderConfig, Init
+from ssl_toolkit.errors import UsageError
+
+
+def adapt_vision_transformer(network: nn.Module, config: EncoderConfig) -> None:
+    """Give a new network the first weights and the positions that `config` asks for.
+
+    Raises:
+        UsageError: If it is no vision transformer of timm's, or has no positions to fix.
+    """
+    if isinstance(network, VisionTransformer):
+        if config.init != "timm":
+            start_as(network, config.init)
+        if config.positions == "sincos":
+            fix_positions(network, config.name)
+        return
+    for option, default in (("heads", 0), ("init", "timm"), ("positions", "learned")):
+        if (value := getattr(config, option)) != default:
+            raise UsageError(
+                f"--encoder.{option} {value} is for vision transformers of timm's, {config.name} is none: leave it out"
+            )
+
+
+@torch.no_grad()
+def start_as(network: VisionTransformer, init: Init) -> None:
+    """Draw first weights as the authors of a method do: linear layers, and that of the patches, by Glorot & Bengio.
+
+    Args:
+        network: Its norms stay as they are.
+        init: ``moco_v3``: queries, keys and values are three layers, a class token of standard deviation 1e-6; ``mae``:
+            they are one layer, and that deviation is 0.02.
+
+    Source: the authors' code of Chen et al. 2021 (``vits.py``) and He et al. 2022 (``models_mae.py``).
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            parts = 3 if init == "moco_v3" and name.endswith("qkv") else 1
+            _glorot(module.weight, module.in_features, module.out_features // parts)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    patches = network.patch_embed.proj
+    _glorot(patches.weight, patches.weight[0].numel(), len(patches.weight))
+    if patches.bias is not None:
+        nn.init.zeros_(patches.bias)
+    if network.cls_token is not None:
+        nn.init.normal_(network.cls_token, std=1e-6 if init == "moco_v3" else 0.02)
+
+
+def _glorot(weight: Tensor, fan_in: int, fan_out: int) -> None:
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    nn.init.uniform_(weight, -bound, bound)
+
+
+@torch.no_grad()
+def fix_positions(network: VisionTransformer, name: str) -> None:
+    """Sines and cosines of row and column in the place of learned positions; class and register tokens have zeros.
+
+    Raises:
+        UsageError: If `name`, the network, has no such positions, or a width that is no multiple of 4.
+
+    Source: Chen et al. 2021 (MoCo v3), section 4; He et al. 2022, appendix A.1. The channels' order is timm's.
+    """
+    if network.pos_embed is None or network.embed_dim % 4:
+        raise UsageError(f"--encoder.positions sincos does not fit {name}: leave it out")
+    positions = build_sincos2d_pos_embed(list(network.patch_embed.grid_size), network.embed_dim)  # (L, D)
+    network.pos_embed.zero_()
+    network.pos_embed[0, -len(positions) :] = positions
+    network.pos_embed.requires_grad_(False)
+
+
+def drop_paths(network: nn.Module, rate: float, name: str) -> None:
+    """Let residual branches be dropped in training, image by image (stochastic depth).
+
+    Args:
+        network: A vision transformer of timm's.
+        rate: Share that is dropped in the last block, in [0, 1]; it rises in a straight line from 0 in the first.
+        name: Of the network.
+
+    Raises:
+        UsageError: If it is none.
+
+    Source: Huang et al. 2016, section 3; as in the code of DINO.
+    """
+    blocks = list(network.blocks) if isinstance(network, VisionTransformer) else []
+    if not blocks or not all(hasattr(block, "drop_path1") for block in blocks):
+        raise UsageError(f"--method.drop-path is for vision transformers of timm's, {name} is none: leave it out")
+    for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
+        for branch in ("drop_path1", "drop_path2"):
+            setattr(block, branch, DropPath(share).train(block.training))
