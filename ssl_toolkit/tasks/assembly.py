@@ -30,7 +30,8 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import available_cores
-from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size, natural_size
+from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size
+from ssl_toolkit.tasks.defaults import fill_open
 from ssl_toolkit.tasks.settings import check_numbers
 from ssl_toolkit.tasks.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
 from ssl_toolkit.training import native_bf16, on_cuda
@@ -53,9 +54,10 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = training_images(config)
-    full_batches(images, config["batch_size"], config["devices"])
     torch.manual_seed(derive_seed(config["seed"], "init"))
-    method = build_method(config, build_encoder(config, images), images)
+    encoder = build_encoder(config, images)
+    full_batches(images, config["batch_size"], config["devices"])
+    method = build_method(config, encoder, images)
     # What can never be read or trained as asked is better said before the run has a folder.
     for image in read_some(images, [0], 1, config["load_size"]):
         try_step(method, image)
@@ -102,7 +104,7 @@ def check_accelerator(name: str, devices: int) -> None:
 
 
 def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
-    """A new encoder, or the one to start from that ``encoder`` is or points to; its sizes are filled in."""
+    """A new encoder, or the one to start from that ``encoder`` is or points to; what is open is filled in."""
     given = _given_encoder(config)
     _fill_sizes(config, images, given)
     if given is None:
@@ -112,7 +114,7 @@ def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
 
 
 def _fill_sizes(config: dict[str, Any], images: ImageSet, given: Encoder | None) -> None:
-    """Sizes of images and views: as asked, else those of the encoder to start from, of timm's weights, of the images.
+    """Sizes of images: as asked, of the encoder to start from, of timm's weights, or what fits; then all that is open.
 
     Raises:
         UsageError: If they do not fit together, or the encoder takes images with other channels.
@@ -126,15 +128,15 @@ def _fill_sizes(config: dict[str, Any], images: ImageSet, given: Encoder | None)
         )
     if given is not None and size is None:
         size, load_size = given.config.image_size, load_size or given.config.load_size
-    size = size or (timm_image_size(name) if _names_weights(name) else natural_size(images))
+    config["image_size"] = size or (timm_image_size(name) if _names_weights(name) else None)
+    fill_open(config, images, given)
+    size = config["image_size"]
     load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
             f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
         )
-    config |= {"image_size": size, "load_size": load_size}
-    if isinstance(config["views"], dict):
-        config["views"]["size"] = config["views"]["size"] or size
+    config["load_size"] = load_size
 
 
 def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
@@ -171,6 +173,8 @@ def _given_encoder(config: dict[str, Any]) -> Encoder | None:
     name, method = config["encoder"]["name"], config["method"]["name"]
     if isinstance(method, Method):
         return method.encoder
+    if name is None:
+        return None
     if isinstance(name, Encoder):
         return copy.deepcopy(name)
     if isinstance(name, str | os.PathLike):
