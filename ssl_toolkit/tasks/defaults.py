@@ -14,43 +14,44 @@ from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class, method_name
 from ssl_toolkit.objects import describe
-from ssl_toolkit.progress import duration, say
-from ssl_toolkit.runs import available_cores, launched_rank
+from ssl_toolkit.progress import duration
+from ssl_toolkit.runs import available_cores
 from ssl_toolkit.tasks.common import natural_size
-from ssl_toolkit.tasks.rules import DEFAULT_MINUTES, RULES, Case, Choice, choose
+from ssl_toolkit.tasks.rules import DEFAULT_MINUTES, Case, Choice, choose
 from ssl_toolkit.tasks.settings import with_defaults
 from ssl_toolkit.training import on_cuda
 
 NOT_VIEWS = ("size", "channels")  # of a recipe's arguments, those that are settings of their own
 
 
-def fill_open(config: dict[str, Any], images: ImageSet, start: Encoder | None) -> None:
-    """Decide what `config` leaves open, into it; says what, and how long the training will take.
+def fill_open(config: dict[str, Any], images: ImageSet, start: Encoder | None) -> str:
+    """Decide what `config` leaves open, into it.
 
     Args:
         config: The settings of a pretraining.
         images: What is trained on.
         start: The encoder to start from, if there is one.
+
+    Returns:
+        What was chosen, and how long the training will take, in a line or two; empty if nothing was.
     """
     found, encoder = method_class(config["method"]["name"]), config["encoder"]
     if encoder["name"] is None and (config["weights"] or encoder["stem"] != "auto" or encoder["patch_size"]):
         encoder["name"] = found.default_encoder  # what only fits that kind
     recipe = view_defaults(found) if isinstance(config["views"], dict) else {}
-    given = _given(config, start)
-    if not all(option in given for option in RULES if not option.startswith("views.")) or recipe:
-        gpu = gpu_name(config["accelerator"])
-        case = Case(
-            len(images), natural_size(images), available_cores(), gpu, DEFAULT_MINUTES if gpu is None else None,
-            found.default_encoder, images.frames, images.channels // images.frames, chosen=given,
-        )  # fmt: skip
-        case, choices = choose(case, recipe)
-        for choice in choices:
-            _put(config, choice)
-        if launched_rank() == 0:
-            tell(case, choices)
+    gpu = gpu_name(config["accelerator"])
+    case = Case(
+        len(images), natural_size(images), available_cores(), gpu, DEFAULT_MINUTES if gpu is None else None,
+        found.default_encoder, images.frames, images.channels // images.frames, chosen=_given(config, start),
+    )  # fmt: skip
+    case, choices = choose(case, recipe)
+    for choice in choices:
+        group, _, name = choice.option.rpartition(".")
+        (config[group] if group else config)[name] = choice.value
     if recipe:
         size = config["views"].pop("size")
         config["views"] = {"size": size, **with_defaults(found.default_views, config["views"], "views", NOT_VIEWS)}
+    return told(case, choices)
 
 
 def view_defaults(found: type[Method]) -> dict[str, Any]:
@@ -80,20 +81,17 @@ def _given(config: Mapping[str, Any], start: Encoder | None) -> dict[str, Any]:
     return asked if name is None else asked | {"encoder.patch_size": None}
 
 
-def _put(config: dict[str, Any], choice: Choice) -> None:
-    group, _, name = choice.option.rpartition(".")
-    (config[group] if group else config)[name] = choice.value
-
-
-def tell(case: Case, choices: Sequence[Choice]) -> None:
-    """Say what was chosen, in a line for the machine and one for the views."""
+def told(case: Case, choices: Sequence[Choice]) -> str:
+    """What was chosen, in a line for the machine and one for the views."""
     machine = [choice for choice in choices if not choice.option.startswith("views.")]
     views = [choice for choice in choices if choice.option.startswith("views.") and choice.value != case.size]
+    lines = []
     if machine:
         place = f"{case.cores} cores and no GPU" if case.gpu is None else f"the GPU ({case.gpu})"
-        say(f"chosen for {place}: {as_options(machine)}{_time(case, machine)}")
+        lines.append(f"chosen for {place}: {as_options(machine)}{_time(case, machine)}")
     if views:
-        say(f"chosen for images of {case.size} px: {as_options(views)}")
+        lines.append(f"chosen for images of {case.size} px: {as_options(views)}")
+    return "\n".join(lines)
 
 
 def _time(case: Case, machine: Sequence[Choice]) -> str:
@@ -109,12 +107,12 @@ def _time(case: Case, machine: Sequence[Choice]) -> str:
 
 def as_options(choices: Sequence[Choice]) -> str:
     """Choices as words of the command line."""
-    return " ".join(f"{option_of(choice)} {shlex.quote(str(choice.value))}" for choice in choices)
+    return " ".join(f"--{as_option(choice.option)} {shlex.quote(str(choice.value))}" for choice in choices)
 
 
-def option_of(choice: Choice) -> str:
-    """The option of a choice, as the command line spells it."""
-    return f"--{choice.option.removesuffix('.name').replace('_', '-')}"
+def as_option(option: str) -> str:
+    """An option as the command line spells it, without the hyphens before it."""
+    return option.removesuffix(".name").replace("_", "-")
 
 
 def as_begun(config: dict[str, Any], begun: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def doctor(
         config["data"] if data is None else data, root=data_root or config["data_root"], labels="none",
         channels=config["channels"],
     )  # fmt: skip
-    method = build_method(config, build_encoder(config, source), source)
+    method = build_method(config, build_encoder(config, source, config["encoder"]["name"]), source)
     heads = load_newest(method, folder.checkpoints)
     measures = examine_method(method.to(place), _drawn(source, images, method, workers), heads=heads)
     seen = {

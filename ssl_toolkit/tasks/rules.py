@@ -13,7 +13,7 @@ DEFAULT_EPOCHS = 100
 DEFAULT_MINUTES = 20.0  # that a training takes without an accelerator
 SMALL_SIDE = 64  # pixels: the small encoders were tried up to here, and views below it are not blurred
 
-# Views whose forward and backward one core does in a second, by encoder and side of a view in pixels, float32, batches of 128.
+# Views whose forward and backward one core does in a second, by encoder and side of a view, float32, batches of 128.
 #   python benchmarks/rates.py     (a core of an AMD EPYC, AVX2, other programs beside it; 2026-11-29)
 VIEWS_PER_SECOND: dict[str, dict[int, float]] = {
     "convnet": {16: 1290, 24: 628, 32: 428, 40: 218, 64: 84, 80: 54},
@@ -214,7 +214,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(lambda c: c.copies >= COPIES, lambda c, _: "vicreg",
              "{copies:.0%} have a near copy, which others would push away as a negative; it has none",
              f"Chuang et al. 2020; {_SMALL_IMAGES}: 61.7 % kNN beside SimCLR's 63.3"),
-        Rule(always, lambda c, _: "simclr", "the best of ten contrastive and eleven pretext methods in equal time",
+        Rule(always, lambda c, _: "simclr",
+             "the best of eleven contrastive methods and nine pretext tasks in some ten minutes",
              f"{_SMALL_IMAGES}, contrastive methods; pretext tasks"),
     ),
     "channels": (
@@ -234,14 +235,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "image_size": (
         Rule(lambda c: c.small and c.detail * c.side < min(c.side, SMALL_SIDE), lambda c, _: eights(c.detail * c.side),
              "images of {side} px hold no detail beyond this: half the size loses less than 1 % of their variance",
-             "measured on these images"),
+             "measured on these images; tasks/looking.py"),
         Rule(lambda c: c.small and c.side >= SMALL_SIDE, lambda c, _: SMALL_SIDE,
-             "the images have {side} px; the small encoder learns most in the time from 64", _LARGER_IMAGES),
+             "of {side} px; on larger ones, four times as slow, the small encoder was not tried", _LARGER_IMAGES),
         Rule(lambda c: c.chosen.get("encoder.name") == "test_vit", lambda c, _: max(16, c.side // 8 * 8),
              "what the images have, in whole patches", "no choice"),
         Rule(lambda c: c.detail < 1, lambda c, _: eights(c.detail * c.side),
              "images of {side} px hold no detail beyond this: half the size loses less than 1 % of their variance",
-             "measured on these images"),
+             "measured on these images; tasks/looking.py"),
         Rule(always, lambda c, _: c.side, "what the images have", "Touvron et al. 2019: train near the size of use"),
     ),
     "encoder.patch_size": (
@@ -249,7 +250,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
              f"{_MEASURED}, pretext tasks"),
     ),
     "views.size": (
-        Rule(lambda c: c.chosen.get("method") in OF_TILES and c.small, lambda c, _: eights(1.5 * c.size),
+        Rule(lambda c: c.chosen.get("method") in OF_TILES and c.small, lambda c, _: max(32, eights(1.5 * c.size)),
              "tiles of a third of the view must be large enough", f"{_MEASURED}, pretext tasks"),
         Rule(lambda c: c.chosen.get("method") in OF_CROPS and small_under_64(c),
              lambda c, _: min(c.size, eights(0.75 * c.size)), "crops that are not enlarged, in half the time",
@@ -286,7 +287,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(small_under_64, lambda c, default: zero(default), "mild colours for a small encoder", _SMALL_IMAGES),
     ),
     "batch_size": (
-        Rule(lambda c: c.gpu is None, batch(128), "0.7 points of kNN above 64 for the same time", _SMALL_IMAGES),
+        Rule(lambda c: c.gpu is None, batch(128), "0.7 points of kNN above 64 for the same images", _SMALL_IMAGES),
         Rule(always, batch(256), "4.9 GB at 512 images of 32 px; fits cards of 8 GB", "lightly's benchmarks"),
     ),
     "epochs": (
@@ -298,6 +299,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }  # fmt: skip
 
 
+# What is worth knowing beside the choices; the value is the advice.
+NOTES = (
+    Rule(lambda c: c.images < 1000,
+         lambda c, _: "start from weights that exist, --encoder resnet18.a1_in1k (a download)",
+         "{images} images are few", "docs/methods.md; not measured here"),
+    Rule(lambda c: c.copies >= 0.05, lambda c, _: "ssl-toolkit duplicates lists them, and what may go",
+         "{copies:.0%} look like the image before them", "docs/evaluation.md"),
+    Rule(lambda c: c.gpu is not None and c.seconds_per_epoch() is None,
+         lambda c, _: "ssl-toolkit check with these options measures it there",
+         "how long it takes on '{gpu}' is not known", "docs/performance.md has one H100"),
+)  # fmt: skip
+
+
 def decide(option: str, case: Case, default: Any = None) -> Choice | None:
     """What the first rule of an option that is for a case says; None where there is none.
 
@@ -306,10 +320,16 @@ def decide(option: str, case: Case, default: Any = None) -> Choice | None:
         case: What it depends on.
         default: Of the recipe of views.
     """
-    for rule in RULES[option]:
-        if rule.when(case):
-            return Choice(option, rule.value(case, default), rule.reason.format(**vars(case)), rule.source)
-    return None
+    return next((_said(option, rule, case, default) for rule in RULES[option] if rule.when(case)), None)
+
+
+def notes(case: Case) -> list[Choice]:
+    """What is worth knowing about a case for which all is chosen; the advice is the value."""
+    return [_said("note", rule, case) for rule in NOTES if rule.when(case)]
+
+
+def _said(option: str, rule: Rule, case: Case, default: Any = None) -> Choice:
+    return Choice(option, rule.value(case, default), rule.reason.format(**vars(case)), rule.source)
 
 
 def choose(case: Case, recipe: Mapping[str, Any]) -> tuple[Case, list[Choice]]:
