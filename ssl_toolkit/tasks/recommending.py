@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from ssl_toolkit.tasks.tables import Found, Table
 
 if TYPE_CHECKING:
     from ssl_toolkit.data.image_set import ImageSet
+    from ssl_toolkit.tasks.rules import Choice
 
 
 class Recommendation(Found, dict[str, Any]):
@@ -21,11 +23,10 @@ class Recommendation(Found, dict[str, Any]):
 
     def table(self) -> Table:
         """A row a choice; below, what was seen, how long it takes, and the command."""
-        rows = [
-            [each["option"], str(each["value"]), f"{each['reason']} ({each['source']})"] for each in self["choices"]
-        ]
+        rows = [[row["option"], str(row["value"]), f"{row['reason']} ({row['source']})"] for row in self["choices"]]
         if self["seconds"] is not None:
-            rows.append(["time", duration(self["seconds"]), f"{self['epochs']} epochs of {self['images']:,} images"])
+            about = f"{self['epochs']} epochs of {self['facts']['images']:,} images"
+            rows.append(["time", duration(self["seconds"]), about])
         width = max(len(row[1]) for row in rows) + 2
         notes = [f"{note['reason']}: {note['value']} ({note['source']})" for note in self["notes"]]
         return Table(
@@ -54,7 +55,7 @@ def recommend(
 
     Returns:
         ``choices`` and ``notes``: lists of option, value, reason, source; ``command``; ``seconds``, None where it is
-        not known; ``epochs``, ``images``; ``seen``: what the images are, in a line; ``facts``: the same as values. It
+        not known; ``epochs``; ``seen``: what the images are, in a line; ``facts``: the same as values. It
         prints as a table.
 
     Raises:
@@ -73,12 +74,11 @@ def recommend(
 
     images = open_images(data, root=data_root, labels=labels)
     place = gpu_name("auto") if gpu is None else None if gpu.lower() == "cpu" else gpu.lower()
+    side = natural_size(images)
     case = Case(
-        len(images), natural_size(images), available_cores(), place, minutes,
-        frames=images.frames, channels=images.channels // images.frames,
+        len(images), side, available_cores(), place, minutes, frames=images.frames,
+        channels=images.channels // images.frames, **asdict(look(images, side, progress)),
     )  # fmt: skip
-    seen = look(images, case.side, progress)
-    case = replace(case, copies=seen.copies, grey=seen.grey, detail=seen.detail)
     method = decide("method", case)
     assert method is not None  # the last rule is for all cases
     found = method_class(method.value)
@@ -89,23 +89,33 @@ def recommend(
     return Recommendation(
         choices=[asdict(choice) for choice in (method, *choices)],
         notes=[asdict(note) for note in notes(case)],
-        command=command_of(images.word, [method, *choices], method.value),
+        command=command_of(images.word, [method, *choices], labels=labels, data_root=data_root),
         seconds=None if each is None else epochs * each,
         epochs=epochs,
-        images=len(images),
         seen=_seen(images, facts),
         facts=facts,
     )
 
 
-def command_of(word: str, choices: "list[Any]", method: str) -> str:
-    """The command that trains so, in a run folder that is not there yet."""
-    from ssl_toolkit.tasks.defaults import as_options
+def command_of(word: str, choices: "Sequence[Choice]", **read: str) -> str:
+    """The command that trains so, in a run folder that is not there yet.
+
+    Args:
+        word: The images.
+        choices: The first is the method.
+        read: How the images are read, by the name of the option, where that is not as usual.
+    """
+    from ssl_toolkit.tasks.defaults import as_option, as_options
 
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(word).name).strip("-") or "images"
-    names = [f"runs/{name}-{method}", *(f"runs/{name}-{method}-{number}" for number in range(2, 1000))]
-    out = next(each for each in names if not os.path.exists(each))
-    return f"ssl-toolkit pretrain --data {shlex.quote(word)} {as_options(choices)} --out {out}"
+    out = base = f"runs/{name}-{choices[0].value}"
+    number = 1
+    while os.path.exists(out):
+        number += 1
+        out = f"{base}-{number}"
+    given = {"data": word} | {option: value for option, value in read.items() if value not in ("auto", "data")}
+    words = " ".join(f"--{as_option(option)} {shlex.quote(value)}" for option, value in given.items())
+    return f"ssl-toolkit pretrain {words} {as_options(choices)} --out {out}"
 
 
 def _seen(images: "ImageSet", facts: dict[str, Any]) -> str:

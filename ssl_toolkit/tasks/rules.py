@@ -22,11 +22,13 @@ VIEWS_PER_SECOND: dict[str, dict[int, float]] = {
 }
 MOST_CORES = 8  # that count: more were not tried
 
-# What an image costs a method, in such views; two where it was not measured. The same benchmark.
+# What an image costs a method, in such views; two where it is not said. Of contrastive methods twice the ratio in
+# docs/performance.md, "A step of each method"; of the masked autoencoder by its run in docs/results.md; others by
+# benchmarks/rates.py.
 VIEWS_PER_IMAGE: dict[str, float] = {
-    "autoencoder": 3.7, "barlow_twins": 3.9, "byol": 3.1, "colorization": 2.2, "cpc": 6.2, "dino": 3.2, "jigsaw": 1.6,
-    "masked_autoencoder": 2.0, "moco": 2.0, "moco_v3": 2.9, "nnclr": 2.3, "relative_patch": 1.5, "rotation": 3.7,
-    "simsiam": 3.0, "split_brain": 1.7, "vicreg": 3.5,
+    "autoencoder": 3.0, "barlow_twins": 2.9, "byol": 2.5, "colorization": 1.9, "cpc": 5.9, "dino": 3.0, "jigsaw": 1.3,
+    "masked_autoencoder": 2.0, "moco": 1.3, "moco_v3": 2.7, "nnclr": 2.3, "relative_patch": 1.3, "rotation": 3.8,
+    "simsiam": 2.9, "split_brain": 1.6, "vicreg": 3.7,
 }  # fmt: skip
 
 # Views of 32 px, forward and backward of a ResNet-18 with the small stem, in a second of SimCLR's loop on a GPU.

@@ -40,7 +40,9 @@ def test_the_command_works_as_it_is(photos: str, monkeypatch: pytest.MonkeyPatch
         for name in path:
             value = value[name]
         assert (value["name"] if choice["option"] == "method" else value) == choice["value"]
-    assert "--out runs/my-photos-simclr-2" in recommend(photos, progress=False)["command"]
+    again = recommend(photos, labels="none", progress=False)["command"]
+    assert again.endswith("--out runs/my-photos-simclr-2")
+    assert " --labels none " in again
 
 
 def test_each_choice_has_a_reason_and_a_source(photos: str, capsys: pytest.CaptureFixture[str]) -> None:

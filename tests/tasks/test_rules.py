@@ -41,19 +41,19 @@ def chosen(case: Case, method: str = "simclr", **given: Any) -> dict[str, Any]:
         (CIFAR, "byol", {
             "encoder.name": "convnet", "image_size": 32, "views.size": 24, "views.crop_scale": [0.3, 1.0],
             "views.jitter": MILD, "views.blur_p": [0.0, 0.0], "views.solarize_p": [0.0, 0.0], "batch_size": 128,
-            "epochs": 9,
+            "epochs": 12,
         }),
         (CIFAR, "dino", {
             "encoder.name": "convnet", "image_size": 32, "views.size": 24, "views.jitter": MILD,
             "views.global_blur_p": [0.0, 0.0], "views.local_blur_p": 0.0,
-            "views.solarize_p": 0.0, "views.local_count": 0, "batch_size": 128, "epochs": 9,
+            "views.solarize_p": 0.0, "views.local_count": 0, "batch_size": 128, "epochs": 10,
         }),
         (IMAGENETTE, "masked_autoencoder", {
             "encoder.name": "test_vit", "image_size": 64, "encoder.patch_size": 8, "views.size": 64, "batch_size": 128,
             "epochs": 37,
         }),
         (IMAGENETTE, "jigsaw", {
-            "encoder.name": "convnet", "image_size": 64, "views.size": 96, "batch_size": 128, "epochs": 5,
+            "encoder.name": "convnet", "image_size": 64, "views.size": 96, "batch_size": 128, "epochs": 7,
         }),
         (replace(CIFAR, **H100), "simclr", {
             "encoder.name": "resnet18", "image_size": 32, "views.size": 32, "views.blur_p": 0.0, "batch_size": 256,
