@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# pip says nothing for minutes.
+INSTALL = @echo 'Installing into $(VENV), torch with CUDA and all else: up to 5.6 GB, a minute or more by the network' && \
+	$(BIN)/pip install --quiet --editable
 
 .PHONY: demo test lint gpu clean
 
@@ -26,13 +29,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
-	touch $@
+	$(INSTALL) .
+	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $@ $(VENV)/installed
+	$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $@ $(VENV)/installed $(VENV)/installed-test
+	$(INSTALL) '.[dev]'
+	@touch $@ $(VENV)/installed $(VENV)/installed-test

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.tasks.plotting import plot
     from ssl_toolkit.tasks.pretraining import pretrain
     from ssl_toolkit.tasks.propagating import propagate
+    from ssl_toolkit.tasks.recommending import recommend
     from ssl_toolkit.tasks.reporting import report
     from ssl_toolkit.tasks.retrieving import retrieval
     from ssl_toolkit.tasks.run import Run
@@ -60,6 +61,7 @@ __all__ = [
     "plot",
     "pretrain",
     "propagate",
+    "recommend",
     "report",
     "retrieval",
     "search",
@@ -91,6 +93,7 @@ _HOMES = {
     "plot": "ssl_toolkit.tasks.plotting",
     "pretrain": "ssl_toolkit.tasks.pretraining",
     "propagate": "ssl_toolkit.tasks.propagating",
+    "recommend": "ssl_toolkit.tasks.recommending",
     "report": "ssl_toolkit.tasks.reporting",
     "retrieval": "ssl_toolkit.tasks.retrieving",
     "search": "ssl_toolkit.tasks.searching",

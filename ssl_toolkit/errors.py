@@ -31,14 +31,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}': known are {listed}")
 
 
-def missing_extra(what: str, extra: str) -> UsageError:
+def missing_extra(what: str, extra: str, library: str = "a library that is not installed") -> UsageError:
     """A `UsageError` for a library that only some users need, and that is not installed.
 
     Args:
         what: What needs it, as it should read in the sentence: ``"the UMAP map"``.
         extra: The extra of this package that brings it.
+        library: What it needs, where a name or version says more.
     """
-    return UsageError(f"{what} needs a library that is not installed: pip install 'ssl-toolkit[{extra}]'")
+    # The package is on no index: its extras come from where the toolkit was installed from.
+    return UsageError(f"{what} needs {library}: in the folder of ssl-toolkit, pip install '.[{extra}]'")
 
 
 def said_by(error: Exception) -> str:

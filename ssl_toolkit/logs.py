@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra, unknown_name
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe, is_object, missing_object
-from ssl_toolkit.progress import progress_bar
+from ssl_toolkit.progress import duration, progress_bar, say
 
 # Loggers by name, and the extra that each needs.
 EXTRAS = {"csv": None, "tensorboard": "tb", "wandb": "wandb", "mlflow": "mlflow"}
@@ -153,8 +153,13 @@ class CsvLog(Logger):
         write_atomic(self.path, lambda temporary: temporary.write_text(text))
 
 
+JUDGED_STEPS, JUDGED_SECONDS = 5, 15.0  # that tell how long the others take
+
+
 class Progress(pl.Callback):
     """One bar over the whole run, with loss, speed and time left; also logs the learning rate and images a second.
+
+    The time left is said in a line of its own too, once, when steps of some seconds tell it.
 
     Args:
         steps: Batches of the whole run.
@@ -165,6 +170,8 @@ class Progress(pl.Callback):
         self.steps, self.show = steps, show
         self._bar: Any = None
         self._images, self._since, self._logged = 0, 0.0, 0
+        self._judged: tuple[int, float] | None = None  # steps done when judging began, and when that was
+        self._told = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run stands."""
@@ -176,6 +183,8 @@ class Progress(pl.Callback):
         """Count, and measure at the steps that are logged."""
         batch = args[1]
         self._bar.update()
+        if not self._told and trainer.is_global_zero:
+            self._tell_time_left(trainer.fit_loop.epoch_loop.total_batch_idx + 1, len(batch.image) * trainer.world_size)
         self._images += len(batch.image) * trainer.world_size
         step = trainer.global_step
         if step == self._logged or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -186,6 +195,18 @@ class Progress(pl.Callback):
         pl_module.log_dict({"lr": trainer.optimizers[0].param_groups[0]["lr"], "images_per_second": rate})
         loss = float(trainer.callback_metrics["loss"])
         self._bar.set_postfix(loss=f"{loss:.3f}", images_s=f"{rate:.0f}", refresh=False)
+
+    def _tell_time_left(self, done: int, images: int) -> None:
+        now = time.perf_counter()
+        self._judged = self._judged or (done, now)  # behind the first step, which chooses kernels, and compiles
+        steps, seconds = done - self._judged[0], now - self._judged[1]
+        if steps >= JUDGED_STEPS and seconds >= JUDGED_SECONDS:
+            self._told, left = True, self.steps - done
+            self._bar.clear()
+            say(
+                f"{steps * images / seconds:.0f} images a second: the {left:,} steps that are left take some "
+                f"{duration(left * seconds / steps)}"
+            )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar."""

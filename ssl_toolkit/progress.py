@@ -40,3 +40,10 @@ def progress_bar(total: int | None, what: str, unit: str, show: bool = True, don
         leave=moves,
         dynamic_ncols=moves,
     )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

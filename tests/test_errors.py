@@ -30,5 +30,5 @@ def test_a_parameter_that_ends_in_an_underscore_is_named_as_it_is_typed() -> Non
 
 def test_missing_extra_says_what_to_type() -> None:
     assert str(missing_extra("the UMAP map", "umap")) == (
-        "the UMAP map needs a library that is not installed: pip install 'ssl-toolkit[umap]'"
+        "the UMAP map needs a library that is not installed: in the folder of ssl-toolkit, pip install '.[umap]'"
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra
 from ssl_toolkit.eval.explore.explorer import MAX_BYTES, Explorer
 from ssl_toolkit.eval.explore.gate import HOST, SIDES, Gate
 from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE
@@ -62,7 +62,7 @@ def require_gradio() -> Any:
 
         gradio.Server  # noqa: B018
     except (ImportError, AttributeError) as error:
-        raise UsageError("the page needs gradio, 6.31 or newer: pip install 'ssl-toolkit[app]'") from error
+        raise missing_extra("the page", "app", "gradio, 6.31 or newer") from error
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return gradio
 

@@ -14,6 +14,7 @@ from ssl_toolkit.eval.health.measures import MEASURES, measure, numbers
 from ssl_toolkit.eval.pictures.curves import SMOOTH_FROM, curve_columns, curve_svg
 from ssl_toolkit.eval.report.parts import Part
 from ssl_toolkit.logs import read_metrics
+from ssl_toolkit.progress import duration
 from ssl_toolkit.runs import RunFolder
 
 
@@ -81,10 +82,3 @@ def _seconds(rows: Sequence[Mapping[str, str]], config: dict[str, Any]) -> float
             seconds += (int(row["step"]) - before) * images_per_step / float(row["images_per_second"])
         before = int(row["step"])
     return seconds
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -18,6 +18,7 @@ from ssl_toolkit import __version__
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
 COMMANDS = {
+    "recommend": "images -> method, encoder, sizes and epochs that fit them and the machine, and the command",
     "check": "options of pretrain -> would it train, how fast, at which learning rate",
     "pretrain": "images -> a run folder with an encoder",
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",

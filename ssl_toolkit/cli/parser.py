@@ -53,6 +53,7 @@ class Parser(ArgumentParser):
             print_config=None,
         )
         self.groups_with_name: list[str] = []
+        self.left_open = ""  # a group of which only what is given is a setting: its defaults depend on the images
         self.flags = {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
         self.function = function
         about = "YAML file with settings, or the name of a recipe; options override it"
@@ -94,7 +95,7 @@ class Parser(ArgumentParser):
             if option.startswith("--") and option not in known:
                 raise _hyphenated(unknown_name("option", option, (k for k in known if k.startswith("--"))))
         try:
-            settings = None
+            settings, given = None, None
             config = config_file(argv)
             if config is not None:
                 keys = {action.dest for action in self._actions}
@@ -103,14 +104,18 @@ class Parser(ArgumentParser):
                     if not any(key == k or key.startswith(f"{k}.") for k in keys):
                         raise unknown_name(f"setting in {config}", key, keys - {"help", "config", "print_config"})
                 settings = self.parse_object(values, defaults=True, _skip_validation=True)
+                given = self.parse_object(values, defaults=False, _skip_validation=True)
             look = "--print_config" in argv
-            parsed = self.parse_args(argv, namespace=settings, **({"_skip_validation": True} if look else {}))
+            parsed = plain(self.parse_args(argv, namespace=settings, **({"_skip_validation": True} if look else {})))
+            if self.left_open:
+                told = plain(self.parse_args(argv, namespace=given, defaults=False, _skip_validation=True))
+                parsed[self.left_open] = told.get(self.left_open, {})
         except argparse.ArgumentError as error:
             raise UsageError(_shorten(str(error))) from error
         if look:
-            print(yaml.safe_dump(_without_ours(plain(parsed)), sort_keys=False), end="")
+            print(yaml.safe_dump(_without_ours(parsed), sort_keys=False), end="")
             return None
-        return _without_ours(plain(parsed))
+        return _without_ours(parsed)
 
     def format_help(self, *args: Any) -> str:
         """The help text, with options as users write them."""

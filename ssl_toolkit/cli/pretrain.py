@@ -41,11 +41,12 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
     parser.add_argument("--method.name", type=str, required=True, metavar="NAME", help=about)
     parser.add_argument(
         "--encoder.name",
-        type=str,
-        default=found.default_encoder if found else "resnet18",
+        type=str | None,
+        default=None,
         metavar="NAME",
         help="a timm architecture, its weights by their tag (resnet18.a1_in1k) or from the hub (hf-hub:...), convnet "
-        "(small, for CPUs), or a run folder or encoder file to start from",
+        "(small, for CPUs), or a run folder or encoder file to start from; if not given, on a CPU a small one, else "
+        f"{found.default_encoder if found else 'resnet18'}",
     )
     parser.add_class_arguments(EncoderOptions, "encoder")
     parser.add_class_arguments(OptimizerConfig, "optimizer")
@@ -54,6 +55,7 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         about = "Height and width of a view, pixels; if not given, image_size"
         parser.add_argument("--views.size", type=int | None, default=None, help=about)
         parser.add_function_arguments(found.default_views, "views", skip={"size", "channels"})
+        parser.left_open = "views"
     for group in GROUPS:
         parser.add_named_group(group)
     return parser

@@ -29,7 +29,7 @@ from ssl_toolkit.data.images import (
     read_image,
     resize,
 )
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.errors import UsageError, missing_extra
 
 FRAMES, STRIDE = 8, 2
 SUFFIXES = (
@@ -288,7 +288,7 @@ def _open(path: str) -> tuple[Any, Any]:
     try:
         av = importlib.import_module("av")
     except ImportError as error:
-        raise UsageError("reading videos needs PyAV: pip install 'ssl-toolkit[video]'") from error
+        raise missing_extra("reading videos", "video", "PyAV") from error
     if not os.path.isfile(path):
         raise ValueError("not a regular file")
     container = av.open(path, container_options={"protocol_whitelist": "file"})  # a playlist could name any address

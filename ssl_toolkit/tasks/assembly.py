@@ -29,15 +29,16 @@ from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
-from ssl_toolkit.runs import available_cores
-from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size, natural_size
+from ssl_toolkit.runs import available_cores, launched_rank
+from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size
+from ssl_toolkit.tasks.defaults import fill_open
 from ssl_toolkit.tasks.settings import check_numbers
 from ssl_toolkit.tasks.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
 from ssl_toolkit.training import native_bf16, on_cuda
 
 
 def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
-    """The images and the method that `config` says; what it leaves open is filled in.
+    """The images and the method that `config` says; what it leaves open is filled in, and said.
 
     Raises:
         UsageError: If something asked for does not exist or does not fit.
@@ -55,12 +56,16 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = training_images(config)
+    start = _given_encoder(config)
+    chosen = _fill_sizes(config, images, start)
     full_batches(images, config["batch_size"], config["devices"])
     torch.manual_seed(derive_seed(config["seed"], "init"))
-    method = build_method(config, build_encoder(config, images), images)
+    method = build_method(config, build_encoder(config, images, start), images)
     # What can never be read or trained as asked is better said before the run has a folder.
     for image in read_some(images, [0], 1, config["load_size"]):
         try_step(method, image)
+    if chosen and launched_rank() == 0:
+        say(chosen)
     return images, method
 
 
@@ -103,40 +108,46 @@ def check_accelerator(name: str, devices: int) -> None:
         raise UsageError(f"--devices is {devices}: --accelerator mps has one")
 
 
-def build_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
-    """A new encoder, or the one to start from that ``encoder`` is or points to; its sizes are filled in."""
-    given = _given_encoder(config)
-    _fill_sizes(config, images, given)
-    if given is None:
-        return _new_encoder(config, images).train()
-    refuse_options_of_a_start(config)
-    return _sized(given, config["image_size"], config["load_size"], config).train()
-
-
-def _fill_sizes(config: dict[str, Any], images: ImageSet, given: Encoder | None) -> None:
-    """Sizes of images and views: as asked, else those of the encoder to start from, of timm's weights, of the images.
+def build_encoder(config: dict[str, Any], images: ImageSet, start: Encoder | None) -> Encoder:
+    """A new encoder, or that to start from, for images of the sizes that are settled.
 
     Raises:
-        UsageError: If they do not fit together, or the encoder takes images with other channels.
+        UsageError: If the encoder to start from takes images with other channels, or is given options of a new one.
+    """
+    if start is None:
+        return _new_encoder(config, images).train()
+    channels = images.channels // images.frames
+    if start.config.channels != channels:
+        raise UsageError(
+            f"the encoder {_called(config['encoder']['name'])} takes {start.config.channels} channels, the images have "
+            f"{channels}: give --channels {start.config.channels}"
+        )
+    refuse_options_of_a_start(config)
+    return _sized(start, config["image_size"], config["load_size"], config).train()
+
+
+def _fill_sizes(config: dict[str, Any], images: ImageSet, start: Encoder | None) -> str:
+    """Sizes of images: as asked, of the encoder to start from, of timm's weights, or what fits; then all that is open.
+
+    Returns:
+        What was chosen, in a line or two.
+
+    Raises:
+        UsageError: If they do not fit together.
     """
     name, size, load_size = config["encoder"]["name"], config["image_size"], config["load_size"]
-    channels = images.channels // images.frames
-    if given is not None and given.config.channels != channels:
-        raise UsageError(
-            f"the encoder {_called(name)} takes {given.config.channels} channels, the images have {channels}: "
-            f"give --channels {given.config.channels}"
-        )
-    if given is not None and size is None:
-        size, load_size = given.config.image_size, load_size or given.config.load_size
-    size = size or (timm_image_size(name) if _names_weights(name) else natural_size(images))
+    if start is not None and size is None:
+        size, load_size = start.config.image_size, load_size or start.config.load_size
+    config["image_size"] = size or (timm_image_size(name) if _names_weights(name) else None)
+    chosen = fill_open(config, images, start)
+    size = config["image_size"]
     load_size = load_size or default_load_size(size)
     if load_size < size:
         raise UsageError(
             f"--load-size {load_size} is smaller than --image-size {size}: views are cut from what is read"
         )
-    config |= {"image_size": size, "load_size": load_size}
-    if isinstance(config["views"], dict):
-        config["views"]["size"] = config["views"]["size"] or size
+    config["load_size"] = load_size
+    return chosen
 
 
 def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
@@ -174,6 +185,8 @@ def _given_encoder(config: dict[str, Any]) -> Encoder | None:
     name, method = config["encoder"]["name"], config["method"]["name"]
     if isinstance(method, Method):
         return method.encoder
+    if name is None:
+        return None
     if isinstance(name, Encoder):
         return copy.deepcopy(name)
     if isinstance(name, str | os.PathLike):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import duration
 from ssl_toolkit.tasks.settings import AnyData
 from ssl_toolkit.tasks.tables import Found, Table
 
@@ -31,8 +32,6 @@ class Checks(Found, dict[str, Any]):
 
     def table(self) -> Table:
         """A row a check."""
-        from ssl_toolkit.eval.report.training_parts import duration
-
         verdicts = {True: "passed", False: "FAILED", None: "no figure"}
         rows = []
         for each in self["checks"]:

@@ -103,7 +103,7 @@ def doctor(
         config["data"] if data is None else data, root=data_root or config["data_root"], labels="none",
         channels=config["channels"],
     )  # fmt: skip
-    method = build_method(config, build_encoder(config, source), source)
+    method = build_method(config, build_encoder(config, source, config["encoder"]["name"]), source)
     heads = load_newest(method, folder.checkpoints)
     measures = examine_method(method.to(place), _drawn(source, images, method, workers), heads=heads)
     seen = {
@@ -120,12 +120,13 @@ def doctor(
 
 def _settings(run: AnyPath, folder: "RunFolder") -> dict[str, Any]:
     """The settings that the run was made with, around the encoder that came out of it."""
+    from ssl_toolkit.tasks.defaults import as_begun
     from ssl_toolkit.tasks.pretraining import settings_of
     from ssl_toolkit.tasks.run import Run
 
     found = run if isinstance(run, Run) else Run(run)
     objects = {name: value for name, value in found.given.items() if name != "method" or not hasattr(value, "encoder")}
-    config = settings_of({**found.config, **objects, "out": folder.path})
+    config = as_begun(settings_of({**found.config, **objects, "out": folder.path}), found.config)
     if not folder.encoder_file.is_file():
         raise UsageError(f"{folder.path} has no encoder yet: it is written with the first checkpoint")
     config["encoder"] |= {"name": found.encoder, "normalize": "auto", "mean": None, "std": None}

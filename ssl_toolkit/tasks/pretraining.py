@@ -59,8 +59,8 @@ def pretrain(
     load_size: int | None = None,
     channels: int | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
-    epochs: int = 100,
-    batch_size: int = 256,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     seed: int = 0,
     workers: int | Literal["auto"] = "auto",
     cache: Literal["auto", "device", "memory", "none"] = "auto",
@@ -96,24 +96,25 @@ def pretrain(
         out: The run folder to make.
         encoder: Name of a timm architecture or ``convnet``, or of timm's weights (``resnet18.a1_in1k``,
             ``hf-hub:...``), or a run folder or encoder file to start from, or a dictionary of that ``name`` and the
-            options of `EncoderOptions`; if not given, resnet18, or what the method needs. Or an `Encoder`, or any
-            module from images (N, C, H, W) to (N, D), (N, D, h, w) or (N, tokens, D), which gets images centred and
-            scaled as `EncoderConfig` says; both are copied.
-        views: Options of the method's recipe of views; or `Views`; or a function from float images in [0, 1]
-            (N, C, H, W) to such images, applied once a view (see `OwnViews`).
+            options of `EncoderOptions`; if not given, without an accelerator the small convnet, with one resnet18, or
+            what the method needs. Or an `Encoder`, or any module from images (N, C, H, W) to (N, D), (N, D, h, w) or
+            (N, tokens, D), which gets images centred and scaled as `EncoderConfig` says; both are copied.
+        views: Options of the method's recipe of views, of which those that are not given fit images and encoder; or
+            `Views`; or a function from float images in [0, 1] (N, C, H, W) to such images, applied once a view (see
+            `OwnViews`).
         optimizer: How the weights are moved: its options, as an `OptimizerConfig` or a dictionary; or a function from
             parameter groups to an optimiser of torch, whose learning rate then follows the default schedule.
         weights: File of weights of another project to start from, of the architecture that `encoder` names: a
             safetensors file, or what torch.save wrote (.pth, .pt).
         weights_key: Which of several networks in that file, such as student; if not given, the teacher or the only one.
         image_size: Side of the images that the encoder is for, and of the views, in pixels; if not given, what the
-            images have, at most 224.
+            images have, at most 224, for the small encoder at most 64.
         load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
             above.
         channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
         labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
-        epochs: Passes over the images.
-        batch_size: Images a batch, on each device.
+        epochs: Passes over the images; if not given, 100, without an accelerator what ends in some 20 minutes.
+        batch_size: Images a batch, on each device; if not given, 256, without an accelerator 128, of few images less.
         seed: Decides everything that is random.
         workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
             16.
@@ -161,6 +162,8 @@ def pretrain(
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of `pretrain`: what is given, objects as they are, and the defaults for the rest.
 
+    What fits images and machine stays open: None, and views that are left out.
+
     Args:
         given: Arguments of `pretrain` by name; or a run's configuration.
 
@@ -182,8 +185,9 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
         skip = ("encoder", "views", "optimizer")
         settings["method"] = {"name": method["name"], **with_defaults(found, options, "method", skip)}
         settings |= {"views": _view_settings(found, views), "optimizer": _optimizer_settings(optimizer)}
-        encoder = {"name": found.default_encoder} | ({} if encoder is None else _named(encoder))
-        settings["encoder"] = {"name": encoder.pop("name"), **with_defaults(EncoderOptions, encoder, "encoder")}
+        encoder = {} if encoder is None else _named(encoder)
+        name = encoder.pop("name", None)
+        settings["encoder"] = {"name": name, **with_defaults(EncoderOptions, encoder, "encoder")}
     return settings | {"callbacks": _callback_list(settings["callbacks"])}
 
 
@@ -199,7 +203,8 @@ def _view_settings(found: "type[Method]", views: Any) -> Any:
         return check_views(views)
     options = dict(views or {})
     size = options.pop("size", None)
-    return {"size": size, **with_defaults(found.default_views, options, "views", skip=("size", "channels"))}
+    checked = with_defaults(found.default_views, options, "views", skip=("size", "channels"))
+    return {"size": size, **{name: checked[name] for name in options}}
 
 
 def _optimizer_settings(optimizer: Any) -> Any:
@@ -251,11 +256,14 @@ def run(config: dict[str, Any], began: float) -> Path:
     """
     from ssl_toolkit.recalibration import batch_norms
     from ssl_toolkit.tasks.assembly import assemble
+    from ssl_toolkit.tasks.defaults import as_begun
     from ssl_toolkit.training import fit
 
     start = time.perf_counter()
-    images, method = assemble(config)
     folder, first = RunFolder(config["out"]), launched_rank() == 0
+    if config["resume"] and folder.config_file.is_file():
+        config = as_begun(config, folder.config())
+    images, method = assemble(config)
     if first:
         if config["recalibrate"]:
             batch_norms(method.kept_encoder)  # refuses an encoder without

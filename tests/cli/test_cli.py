@@ -413,7 +413,10 @@ BAD = [
     (["pretrain", "--method", "simclar", "--data", "shapes:train", "--out", "x"], ["simclar", "simclr"]),
     (["pretrain", "--data", "shapes:train", "--out", "x"], ["--method", "simclr"]),
     (["pretrain", *TINY], ["out"]),
-    (["pretrain", *TINY, "--out", "x", "--method", "jigsaw"], ["views of 16 px", "--views.size 27"]),
+    (
+        ["pretrain", *TINY, "--out", "x", "--method", "jigsaw", "--views.size", "16"],
+        ["views of 16 px", "--views.size 27"],
+    ),
     (["pretrain", *TINY, "--out", "x", "--method", "masked_autoencoder"], ["convnet", "vit_tiny_patch16_224"]),
     (["pretrain", *TINY, "--out", "x", "--method", "colorization", "--channels", "1"], ["RGB", "--channels 3"]),
     (["pretrain", *TINY, "--out", "x", "--epocs", "3"], ["--epocs", "--epochs"]),

@@ -403,5 +403,5 @@ def test_damage_inside_a_video_costs_the_clips_it_meets(tmp_path):
 def test_without_pyav_one_line_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"video")
     monkeypatch.setitem(sys.modules, "av", None)
-    assert "pip install 'ssl-toolkit[video]'" in refusal(f"clips:{tmp_path / 'a.mp4'}")
-    assert "pip install 'ssl-toolkit[video]'" in refusal(f"clips:{tmp_path}")
+    assert "needs PyAV: in the folder of ssl-toolkit, pip install '.[video]'" in refusal(f"clips:{tmp_path / 'a.mp4'}")
+    assert "needs PyAV: in the folder of ssl-toolkit, pip install '.[video]'" in refusal(f"clips:{tmp_path}")

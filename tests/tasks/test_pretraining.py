@@ -271,7 +271,7 @@ def test_a_logger_that_is_not_installed_names_its_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, extra: str
 ) -> None:
     monkeypatch.setattr("ssl_toolkit.logs.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=rf"logger {name} needs .* pip install 'ssl-toolkit\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"logger {name} needs .* pip install '\.\[{extra}\]'"):
         trained(tmp_path / "run", logger=name)
 
 

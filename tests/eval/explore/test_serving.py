@@ -38,7 +38,7 @@ def made(folder: Path) -> Explorer:
 
 def test_without_gradio_the_answer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UsageError, match=r"pip install 'ssl-toolkit\[app\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[app\]'"):
         require_gradio()
 
 

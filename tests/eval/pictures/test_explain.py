@@ -174,6 +174,6 @@ def test_probed_encoder_is_the_probe_on_the_features(name: str) -> None:
 
 def test_library_that_is_missing_is_named(image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(UsageError, match=r"pip install 'ssl-toolkit\[explain\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[explain\]'"):
         saliency(Linear(), image, TARGET)
     assert explain.has_relu(nn.Sequential(nn.ReLU()))

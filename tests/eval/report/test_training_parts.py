@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from ssl_toolkit.eval.report.training_parts import _seconds, _summary, duration
+from ssl_toolkit.eval.report.training_parts import _seconds, _summary
 
 
 def rows(steps: list[int], steps_per_epoch: int) -> list[dict[str, str]]:
@@ -22,8 +20,3 @@ def test_only_runs_that_stopped_early_are_called_so() -> None:
     assert "not finished" not in _summary(rows(list(range(10, 61, 10)), 7), config)  # 63 steps, the last logged is 60
     assert "not finished: epoch 6 of 9" in _summary(rows(list(range(10, 41, 10)), 7), config)
     assert "not finished" not in _summary(rows([63], 7), config)
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")])
-def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
