@@ -6,7 +6,6 @@ import errno
 import math
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.rotation import Rotation
 from ssl_toolkit.training import native_bf16
 from tests.conftest import frames_of, tiny_heads
+from tests.killing import killed
 
 
 class StopAt(pl.Callback):
@@ -136,19 +136,6 @@ class KillAt(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(run: Callable[[], Any]) -> bool:
-    """Run something in a child process; whether it died of kill -9."""
-    child = os.fork()
-    if not child:
-        try:
-            run()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,6 +30,24 @@ def full_batches(images: ImageSet, batch_size: int, world_size: int = 1) -> int:
             f"give --batch-size {max(1, len(images) // world_size)} or less, or more images"
         )
     return batches
+
+
+@contextlib.contextmanager
+def readers_watched() -> Iterator[None]:
+    """Tells in one line that a process which reads images has died; torch raises that wherever the program is.
+
+    Raises:
+        ToolkitError: One has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
+            raise
+        raise ToolkitError(
+            "a process that reads images has died, as when the system kills what takes too much memory: give fewer "
+            "--workers, or more memory; a run goes on with --resume"
+        ) from error
 
 
 class ImageLoader:

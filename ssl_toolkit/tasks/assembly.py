@@ -30,6 +30,7 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import available_cores
+from ssl_toolkit.slurm import nodes
 from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size, natural_size
 from ssl_toolkit.tasks.settings import check_numbers
 from ssl_toolkit.tasks.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
@@ -53,7 +54,7 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     elif config["precision"] == "bf16-mixed" and not native:
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = training_images(config)
-    full_batches(images, config["batch_size"], config["devices"])
+    full_batches(images, config["batch_size"], config["devices"] * nodes())
     torch.manual_seed(derive_seed(config["seed"], "init"))
     method = build_method(config, build_encoder(config, images), images)
     # What can never be read or trained as asked is better said before the run has a folder.
