@@ -51,6 +51,7 @@ class RunFolder:
         self.bad_images_file = self.bad_images(0)
         self.results_file = self.path / "results.json"
         self.report_file = self.path / "report.html"
+        self.bad_batches = self.path / "bad_batches"
         self.job_file = self.path / "slurm_job"
 
     def bad_images(self, rank: int) -> Path:

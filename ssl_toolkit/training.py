@@ -26,6 +26,7 @@ from ssl_toolkit.data.loader import ImageLoader, readers_watched
 from ssl_toolkit.data.statistics import MEASURED
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
+from ssl_toolkit.finite import OnlyFinite
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
@@ -94,7 +95,7 @@ def fit(
 
     Raises:
         Interrupted: If a signal asked the run to stop; everything is saved.
-        ToolkitError: If the loss is not finite, or too many images cannot be read.
+        ToolkitError: If the loss is not finite in many steps in a row, or too many images cannot be read.
     """
     cuda, first = on_cuda(accelerator), launched_rank() == 0
     together = devices * nodes()
@@ -111,7 +112,10 @@ def fit(
         trainer = _trainer(
             method, cuda, max_epochs=epochs, accelerator=accelerator, devices=devices, num_nodes=nodes(),
             precision=precision, logger=_loggers(logger, run, checkpoint) if first else False,
-            callbacks=[Progress(len(loader) * epochs, show=progress and first), *callbacks, checkpoints],
+            callbacks=[
+                Progress(len(loader) * epochs, show=progress and first), OnlyFinite(run.bad_batches), *callbacks,
+                checkpoints,
+            ],
         )  # fmt: skip
         checkpoints.listen()
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
