@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint gpu clean
+.PHONY: demo test lint gpu reliability clean
 
 demo: $(VENV)/installed
 	$(BIN)/ssl-toolkit demo --overwrite
@@ -18,6 +18,9 @@ lint: $(VENV)/installed-dev
 
 gpu: $(VENV)/installed-test
 	$(BIN)/python benchmarks/gpu.py --out gpu.md
+
+reliability: $(VENV)/installed-test
+	$(BIN)/python benchmarks/reliability.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

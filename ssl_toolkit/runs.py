@@ -105,6 +105,8 @@ def start_run(
             raise UsageError(f"--out {path} is not empty and not a run: name a new folder")
         if resume:
             _check_same(run.config(), config, run.path)
+            for left in run.path.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
+                left.unlink()
             return run
         if not overwrite:
             raise UsageError(f"--out {path} holds a run already: name another folder, or give --resume or --overwrite")
