@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL = @echo 'Installing into $(VENV), torch with CUDA and all else: up to 5.6 GB, a minute or more by the network' && \
 	$(BIN)/pip install --quiet --editable
 
-.PHONY: demo test lint gpu clean
+.PHONY: demo test lint gpu reliability clean
 
 demo: $(VENV)/installed
 	$(BIN)/ssl-toolkit demo --overwrite
@@ -21,6 +21,9 @@ lint: $(VENV)/installed-dev
 
 gpu: $(VENV)/installed-test
 	$(BIN)/python benchmarks/gpu.py --out gpu.md
+
+reliability: $(VENV)/installed-test
+	$(BIN)/python benchmarks/reliability.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

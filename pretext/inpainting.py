@@ -266,13 +266,16 @@ class Inpainting(MapTask):
         """One step of both optimisers, of which Lightning counts the generator's."""
         for optimizer in self.trainer.optimizers:
             schedule_weight_decay(optimizer, self.optimizer_config, self.progress)
+        gradients = []
         for parameter in discriminator.parameters():
             assert parameter.grad is not None
             parameter.grad = all_mean(parameter.grad)
+            gradients.append(parameter.grad)
         clip_gradients(discriminator.parameters(), self.clip_gradient, self.clip_mode)
         # The bare optimiser: Lightning's would count a second step. It comes first, to leave no gradient that whoever
         # looks at the generator's would find.
-        self.trainer.optimizers[1].step()
+        if nn.utils.get_total_norm(gradients).isfinite():
+            self.trainer.optimizers[1].step()  # else what was painted is not finite, and the generator's step goes too
         self.trainer.optimizers[1].zero_grad()
         generator: Any = self.optimizers()[0]  # type: ignore[index]
         generator.step()

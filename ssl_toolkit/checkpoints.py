@@ -21,6 +21,7 @@ from ssl_toolkit.distributed import agree
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import say
+from ssl_toolkit.slurm import requeue
 
 # What asks a run to stop: Ctrl-C, a scheduler's end, a closed terminal, a scheduler's warning before the end.
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
@@ -146,14 +147,21 @@ class Checkpoints(pl.Callback):
         folder: Where they go, as ``step-00000120.ckpt``.
         every: Optimiser steps between checkpoints; None takes one every five minutes.
         also: Called after each checkpoint, to bring what is derived from the run up to date.
+        requeue: Whether SIGUSR1, a scheduler's warning, also puts a SLURM job back into the queue.
     """
 
     KEEP = 2
     SECONDS = 300.0
     AGREE_EVERY = 8  # steps: asking the other processes makes a GPU wait
 
-    def __init__(self, folder: Path, every: int | None = None, also: Callable[[], object] = lambda: None) -> None:
-        self.folder, self.every, self.also = folder, every, also
+    def __init__(
+        self,
+        folder: Path,
+        every: int | None = None,
+        also: Callable[[], object] = lambda: None,
+        requeue: bool = False,
+    ) -> None:
+        self.folder, self.every, self.also, self.requeue = folder, every, also, requeue
         self._signum = self._own_threads = 0
         self._step = -1  # the last one that was looked at
         self._saved_step, self._saved_at = -1, time.monotonic()
@@ -204,7 +212,8 @@ class Checkpoints(pl.Callback):
         if signum:
             self.save(trainer)
             name = signal.Signals(signum).name
-            raise Interrupted(f"stopped by {name} at step {step}; go on with --resume", signum)
+            back = requeue() if self.requeue and name == "SIGUSR1" and trainer.is_global_zero else None
+            raise Interrupted(f"stopped by {name} at step {step}; {back or 'go on with --resume'}", signum)
         if late or (self.every and step % self.every == 0):
             self.save(trainer)
 

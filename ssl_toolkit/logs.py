@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import math
 import os
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra, unknown_name
+from ssl_toolkit.errors import UsageError, missing_extra, unknown_name
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe, is_object, missing_object
 from ssl_toolkit.progress import duration, progress_bar, say
@@ -122,9 +121,6 @@ class CsvLog(Logger):
         Args:
             metrics: Name to value.
             step: Lightning's, which counts from 0; the file says how many steps have been done.
-
-        Raises:
-            ToolkitError: If the loss is not finite.
         """
         step = (step or 0) + 1
         row = {"step": str(step), **{k: f"{v:.6g}" for k, v in metrics.items()}}
@@ -141,11 +137,6 @@ class CsvLog(Logger):
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
-        if not math.isfinite(metrics.get("loss", 0.0)):
-            raise ToolkitError(
-                f"the loss is {metrics['loss']} at step {step}: lower --optimizer.lr, lengthen --optimizer.warmup, "
-                "or set --clip-gradient 1"
-            )
 
     def _write_all(self) -> None:
         lines = [self._columns, *([row.get(name, "") for name in self._columns] for row in self._rows)]

@@ -11,16 +11,23 @@ import yaml
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.slurm import requeued_job, started_by_srun
 
 # What may differ between a run and its resumption: these change how it is done, never what comes out.
 FREE_ON_RESUME = {
     *("out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate", "doctor", "logger"),
+    "requeue",
 }
 
 
 def launched_rank() -> int:
-    """Number of this process among those that train the run together, as its launcher (Lightning, torchrun) says."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    """Number of this process among all that train the run together, as Lightning, torchrun or srun has told it."""
+    return int(os.environ["SLURM_PROCID"]) if started_by_srun() else local_rank()
+
+
+def local_rank() -> int:
+    """Number of this process among those of them that run on this machine."""
+    return int(os.environ["SLURM_LOCALID"] if started_by_srun() else os.environ.get("LOCAL_RANK", "0"))
 
 
 def available_cores() -> int:
@@ -44,6 +51,8 @@ class RunFolder:
         self.bad_images_file = self.bad_images(0)
         self.results_file = self.path / "results.json"
         self.report_file = self.path / "report.html"
+        self.bad_batches = self.path / "bad_batches"
+        self.job_file = self.path / "slurm_job"
 
     def bad_images(self, rank: int) -> Path:
         """Where process `rank` lists the images that it could not read."""
@@ -59,6 +68,10 @@ class RunFolder:
             raise UsageError(f"{self.path} is not a run folder: it has no config.yaml")
         loaded: dict[str, Any] = yaml.safe_load(self.config_file.read_text())
         return loaded
+
+    def is_of_this_job(self) -> bool:
+        """Whether the run was begun by the very SLURM job that is running, before it went back into the queue."""
+        return self.job_file.is_file() and self.job_file.read_text() == requeued_job()
 
     def empty(self) -> None:
         """Delete all that lies in the folder. The folder itself stays: it may be a link to somewhere."""
@@ -92,6 +105,8 @@ def start_run(
             raise UsageError(f"--out {path} is not empty and not a run: name a new folder")
         if resume:
             _check_same(run.config(), config, run.path)
+            for left in run.path.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
+                left.unlink()
             return run
         if not overwrite:
             raise UsageError(f"--out {path} holds a run already: name another folder, or give --resume or --overwrite")
@@ -99,6 +114,8 @@ def start_run(
         if run.path.is_dir():
             run.empty()
         run.checkpoints.mkdir(parents=True)
+        if job := os.environ.get("SLURM_JOB_ID"):
+            run.job_file.write_text(job)
         write_atomic(run.config_file, lambda temporary: temporary.write_text(yaml.safe_dump(config, sort_keys=False)))
     except OSError as error:
         raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error

@@ -16,21 +16,23 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
+from ssl_toolkit.companions import Together, environment
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import Subset
-from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.loader import ImageLoader, readers_watched
 from ssl_toolkit.data.statistics import MEASURED
 from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder
+from ssl_toolkit.finite import OnlyFinite
 from ssl_toolkit.gradients import ClipMode
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
 from ssl_toolkit.runs import RunFolder, launched_rank
+from ssl_toolkit.slurm import nodes
 
 BEFORE_TRAINING = -1  # the step of these draws
 
@@ -48,6 +50,7 @@ def native_bf16(accelerator: str = "auto") -> bool:
     return accelerator in ("auto", "cpu") and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
+@readers_watched()
 def fit(
     method: Method,
     loader: ImageLoader,
@@ -64,6 +67,7 @@ def fit(
     sync_batch_norm: bool = True,
     compile: bool = False,
     checkpoint_every: int | None = None,
+    requeue: bool = True,
     resume: bool = False,
     progress: bool = True,
     callbacks: Sequence[pl.Callback] = (),
@@ -82,10 +86,11 @@ def fit(
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         clip_mode: Whose norm that is, see `clip_gradients`.
         accelerator: Lightning's name of the device type.
-        devices: Processes that train together, a device each; `loader` must be that of this process.
+        devices: Processes that train together on each machine, a device each; `loader` must be that of this process.
         sync_batch_norm: Whether batch norm is over the batches of all processes.
         compile: Whether ``torch.compile`` is applied to the encoder, and on CUDA to the views.
         checkpoint_every: Optimiser steps between checkpoints; None takes one every five minutes.
+        requeue: Whether SIGUSR1 also puts a SLURM job back into the queue.
         resume: Whether to go on from the newest checkpoint that loads.
         progress: Whether a progress bar is shown.
         callbacks: More Lightning callbacks.
@@ -93,24 +98,28 @@ def fit(
 
     Raises:
         Interrupted: If a signal asked the run to stop; everything is saved.
-        ToolkitError: If the loss is not finite, or too many images cannot be read.
+        ToolkitError: If the loss is not finite in many steps in a row, or too many images cannot be read.
     """
     cuda, first = on_cuda(accelerator), launched_rank() == 0
+    together = devices * nodes()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
-    tell(method, loader, epochs, seed, accumulate, devices)
+    tell(method, loader, epochs, seed, accumulate, together)
     method.clip_gradient, method.clip_mode = clip_gradient, clip_mode
     let_compile(method, compile)
     if checkpoint is None and type(method).prepare is not Method.prepare:
         prepare(method, loader, seed)
-    if devices > 1 and sync_batch_norm:
+    if together > 1 and sync_batch_norm:
         (convert_sync_batchnorm if cuda else synchronize_batch_norm)(method)
     save = functools.partial(save_kept_encoder, method, run)
-    checkpoints = Checkpoints(run.checkpoints, checkpoint_every, also=save)
+    checkpoints = Checkpoints(run.checkpoints, checkpoint_every, also=save, requeue=requeue)
     with _quiet(), signals_given_back(), fast_arithmetic(cuda), collector_spared():
         trainer = _trainer(
-            method, cuda, max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision,
-            logger=_loggers(logger, run, checkpoint) if first else False,
-            callbacks=[Progress(len(loader) * epochs, show=progress and first), *callbacks, checkpoints],
+            method, cuda, max_epochs=epochs, accelerator=accelerator, devices=devices, num_nodes=nodes(),
+            precision=precision, logger=_loggers(logger, run, checkpoint) if first else False,
+            callbacks=[
+                Progress(len(loader) * epochs, show=progress and first), OnlyFinite(run.bad_batches), *callbacks,
+                checkpoints,
+            ],
         )  # fmt: skip
         checkpoints.listen()
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
@@ -149,14 +158,14 @@ def _trainer(method: Method, cuda: bool, **options: Any) -> pl.Trainer:
     """Lightning's loop without what is done here: checkpoints, bar, order of images, clipping, optimising by hand."""
     by_hand = not method.automatic_optimization
     return pl.Trainer(
-        strategy=_together(cuda) if options["devices"] > 1 else "auto",
+        strategy=_together(cuda) if options["devices"] * options["num_nodes"] > 1 else "auto",
         accumulate_grad_batches=1 if by_hand else method.accumulate,
         # Short runs are logged more often, to have a curve; a GPU is waited for whenever one looks.
         log_every_n_steps=max(1, min(50 if cuda else 10, method.total_steps // 50)),
         benchmark=cuda or None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), environment()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -213,10 +222,10 @@ def on_cuda(accelerator: str) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def _together(cuda: bool) -> DDPStrategy:
+def _together(cuda: bool) -> Together:
     # Buffers need not be sent: queues and centres gather what they are made of, batch norm is synchronised or, where
     # that is not wanted, the first process's is kept.
-    return DDPStrategy(process_group_backend="nccl" if cuda else "gloo", broadcast_buffers=False)
+    return Together(process_group_backend="nccl" if cuda else "gloo", broadcast_buffers=False)
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb

@@ -128,19 +128,17 @@ def small_shapes(size: int, train: int, test: int) -> tuple[ImageSet, ImageSet]:
     return first, second
 
 
+def some_noise(count: int = 20, broken: tuple[int, ...] = (), frames: int = 1) -> Arrays:
+    """Labelled 16 px images of noise; image i has i in its first pixel. With `frames` they are clips."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 3 * frames, 16, 16), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(count)
+    return Arrays(pixels, np.arange(count) % 4, broken)
+
+
 @pytest.fixture
 def noise_images() -> Callable[..., Arrays]:
-    """``noise_images(count, broken=(...))``: labelled 16 px images of noise; image i has i in its first pixel.
-
-    With ``frames`` they are clips.
-    """
-
-    def make(count: int = 20, broken: tuple[int, ...] = (), frames: int = 1) -> Arrays:
-        pixels = np.random.default_rng(0).integers(0, 256, (count, 3 * frames, 16, 16), dtype=np.uint8)
-        pixels[:, 0, 0, 0] = np.arange(count)
-        return Arrays(pixels, np.arange(count) % 4, broken)
-
-    return make
+    """``noise_images(count, broken=(...))``: see `some_noise`."""
+    return some_noise
 
 
 BuildIndex = Callable[..., Any]
@@ -180,28 +178,29 @@ def small_encoder() -> Encoder:
     return Encoder(EncoderConfig("convnet", image_size=16, load_size=16))
 
 
+def train_in(
+    folder: Path, found: Any, images: ImageSet, *, size: int = 16, out: str = "run", epochs: int = 2, **options: Any
+) -> Any:
+    """The trained method, in a run folder of its own below `folder`."""
+    from ssl_toolkit.optim import OptimizerConfig
+    from ssl_toolkit.runs import start_run
+    from ssl_toolkit.training import fit
+
+    batch_size, seed = options.pop("batch_size", 8), options.pop("seed", 0)
+    torch.manual_seed(seed)
+    method = found(
+        Encoder(small_config(found, size)),
+        found.default_views(**{"size": size, "channels": images.channels, **options.pop("views", {})}),
+        options.pop("optimizer", OptimizerConfig()),
+        **options.pop("method", {}),
+    )
+    run = start_run(folder / out, {}, resume=options.get("resume", False))
+    loader = ImageLoader(images, size, batch_size=batch_size, shuffle=True, workers=options.pop("workers", 0))
+    fit(method, loader, run, epochs=epochs, seed=seed, progress=False, accelerator="cpu", **options)
+    return method
+
+
 @pytest.fixture
 def train_quickly(tmp_path: Path) -> Callable[..., Any]:
-    """``train_quickly(method_class, images, epochs=...)``: the trained method, in a run folder of its own."""
-
-    def train(
-        found: Any, images: ImageSet, *, size: int = 16, out: str = "run", epochs: int = 2, **options: Any
-    ) -> Any:
-        from ssl_toolkit.optim import OptimizerConfig
-        from ssl_toolkit.runs import start_run
-        from ssl_toolkit.training import fit
-
-        batch_size, seed = options.pop("batch_size", 8), options.pop("seed", 0)
-        torch.manual_seed(seed)
-        method = found(
-            Encoder(small_config(found, size)),
-            found.default_views(**{"size": size, "channels": images.channels, **options.pop("views", {})}),
-            options.pop("optimizer", OptimizerConfig()),
-            **options.pop("method", {}),
-        )
-        run = start_run(tmp_path / out, {}, resume=options.get("resume", False))
-        loader = ImageLoader(images, size, batch_size=batch_size, shuffle=True, workers=options.pop("workers", 0))
-        fit(method, loader, run, epochs=epochs, seed=seed, progress=False, accelerator="cpu", **options)
-        return method
-
-    return train
+    """``train_quickly(method_class, images, epochs=...)``: see `train_in`."""
+    return functools.partial(train_in, tmp_path)

@@ -43,6 +43,16 @@ def test_resuming_refuses_another_configuration(tmp_path: Path) -> None:
         start_run(tmp_path / "run", {**config, "max_steps": 5}, resume=True)
 
 
+def test_resuming_deletes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", {})
+    left = run.checkpoints / ".step-00000003.tmp-0123456789abcdef.ckpt"
+    left.write_text("half")
+    whole = run.checkpoints / "step-00000002.ckpt"
+    whole.write_text("whole")
+    start_run(tmp_path / "run", {}, resume=True)
+    assert list(run.checkpoints.iterdir()) == [whole]
+
+
 def test_resuming_nothing_starts_a_run(tmp_path: Path) -> None:
     assert start_run(tmp_path / "run", {"seed": 0}, resume=True).config() == {"seed": 0}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.loader import readers_watched
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import progress_bar
@@ -54,6 +55,7 @@ class Features:
         return Features(self.x[rows], self.label[rows], self.index[rows], paths)
 
 
+@readers_watched()
 def extract(
     encode: Encode,
     loader: Iterable[Batch],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +17,8 @@ from ssl_toolkit.data.cache import InMemory, OnDevice
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.reading import MAX_ASPECT, Fetch, Order, Transform, reader
 from ssl_toolkit.errors import ToolkitError, UsageError
+
+NAMED = 64  # images whose names a checkpoint keeps
 
 
 def full_batches(images: ImageSet, batch_size: int, world_size: int = 1) -> int:
@@ -28,6 +34,24 @@ def full_batches(images: ImageSet, batch_size: int, world_size: int = 1) -> int:
             f"give --batch-size {max(1, len(images) // world_size)} or less, or more images"
         )
     return batches
+
+
+@contextlib.contextmanager
+def readers_watched() -> Iterator[None]:
+    """Tells in one line that a process which reads images has died; torch raises that wherever the program is.
+
+    Raises:
+        ToolkitError: One has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error)):
+            raise
+        raise ToolkitError(
+            "a process that reads images has died, as when the system kills what takes too much memory: give fewer "
+            "--workers, or more memory; a run goes on with --resume"
+        ) from error
 
 
 class ImageLoader:
@@ -129,21 +153,32 @@ class ImageLoader:
                 else None
             )
 
-    def state_dict(self) -> dict[str, int]:
-        """The position, for a checkpoint."""
-        return {"position": self.position, "images": self.total}
+    def state_dict(self) -> dict[str, Any]:
+        """The position, for a checkpoint, with what tells whether the images are the same."""
+        return {"position": self.position, "images": self.total, "names": self._names()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def _names(self) -> list[str]:
+        """Some of the images, all over the set, without the folder, which may lie elsewhere tomorrow."""
+        rows = np.linspace(0, self.total - 1, min(self.total, NAMED), dtype=np.int64)
+        return [os.path.basename(self.images.path(int(row))) for row in rows]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position that `state_dict` gave.
 
         Raises:
-            ToolkitError: If there are more or fewer images than then: their order would be another one.
+            ToolkitError: If there are more or fewer images than then, or others, or in another order.
         """
         if state["images"] != self.total:
             raise ToolkitError(
                 f"'{self.images.word}' has {self.total} images, the run to resume was trained on {state['images']}: "
                 "bring the images back as they were, or start a new run from its encoder"
             )
+        for now, before in zip(self._names(), state.get("names", []), strict=False):
+            if now != before:
+                raise ToolkitError(
+                    f"'{self.images.word}' has the image {now} where the run to resume had {before}: bring the images "
+                    "back as they were, or start a new run from its encoder"
+                )
         self.position = state["position"]
 
 

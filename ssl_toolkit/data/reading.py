@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -128,8 +132,23 @@ def reader(fetch: Fetch, order: Order, workers: int) -> DataLoader[Any]:
         sampler=order,
         num_workers=workers,
         collate_fn=_as_is,
+        worker_init_fn=_follow,
         persistent_workers=workers > 0,
     )
+
+
+def _follow(worker: int) -> None:
+    """End this worker soon after the process that it reads for, for whom it would wait with a full pipe for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    number = parent.pid
+
+    def watch() -> None:
+        while os.getppid() == number:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="follow", daemon=True).start()
 
 
 def _as_is(fetched: Any) -> Any:

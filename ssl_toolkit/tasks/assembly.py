@@ -30,6 +30,7 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import available_cores, launched_rank
+from ssl_toolkit.slurm import nodes
 from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size
 from ssl_toolkit.tasks.defaults import fill_open
 from ssl_toolkit.tasks.settings import check_numbers
@@ -58,7 +59,7 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     images = training_images(config)
     start = _given_encoder(config)
     chosen = _fill_sizes(config, images, start)
-    full_batches(images, config["batch_size"], config["devices"])
+    full_batches(images, config["batch_size"], config["devices"] * nodes())
     torch.manual_seed(derive_seed(config["seed"], "init"))
     method = build_method(config, build_encoder(config, images, start), images)
     # What can never be read or trained as asked is better said before the run has a folder.

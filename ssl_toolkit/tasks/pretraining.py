@@ -13,7 +13,8 @@ from ssl_toolkit.methods import method_class, method_name
 from ssl_toolkit.objects import describe, is_object, missing_object, plain
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
-from ssl_toolkit.runs import RunFolder, launched_rank, start_run
+from ssl_toolkit.runs import RunFolder, launched_rank, local_rank, start_run
+from ssl_toolkit.slurm import check_tasks, nodes
 from ssl_toolkit.tasks.run import Run
 from ssl_toolkit.tasks.settings import EncoderOptions, with_defaults
 
@@ -42,7 +43,7 @@ else:  # the command line does not offer these, and need not import what they ar
 NOT_STORED = ("resume", "overwrite", "progress")
 FIT = (
     *("epochs", "seed", "precision", "accumulate", "clip_gradient", "clip_mode", "accelerator", "devices"),
-    *("sync_batch_norm", "checkpoint_every", "resume", "progress", "logger"),
+    *("sync_batch_norm", "checkpoint_every", "requeue", "resume", "progress", "logger"),
 )  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def pretrain(
     sync_batch_norm: bool = True,
     recalibrate: int = 0,
     checkpoint_every: int | None = None,
+    requeue: bool = True,
     knn_every: int = 0,
     doctor: bool = True,
     callbacks: AnyCallbacks | None = None,
@@ -130,11 +132,13 @@ def pretrain(
         compile: Whether torch.compile is applied to the encoder and the views; auto does so on a GPU for runs of at
             least 2,000 steps, which are worth the minute that it takes.
         accelerator: Type of device.
-        devices: Devices that train together, a process and a batch each; on the CPU, processes.
+        devices: Devices of each machine that train together, a process and a batch each; on the CPU, processes.
         sync_batch_norm: Whether batch norm is over the batches of all devices.
         recalibrate: Images on which the kept encoder's batch norms measure their statistics anew when training has
             ended; 0 keeps those of the training.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
+        requeue: Whether a SLURM job that a signal warns of its end (sbatch --signal=USR1@120) goes back into the queue
+            when it has saved; it then goes on by itself.
         knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
         doctor: Whether embeddings are watched for a collapse, with a warning and advice when one is found.
         callbacks: More callbacks of Lightning.
@@ -260,7 +264,12 @@ def run(config: dict[str, Any], began: float) -> Path:
     from ssl_toolkit.training import fit
 
     start = time.perf_counter()
+    check_tasks(config["devices"])
     folder, first = RunFolder(config["out"]), launched_rank() == 0
+    if folder.is_of_this_job():
+        config |= {"resume": True, "overwrite": False}
+        if first:
+            say(f"this job has begun the run in {folder.path}, and goes on with it")
     if config["resume"] and folder.config_file.is_file():
         config = as_begun(config, folder.config())
     images, method = assemble(config)
@@ -340,7 +349,7 @@ def training_loader(config: dict[str, Any], images: "ImageSet", size: int, folde
         workers=config["workers"],
         bad=bad,
         rank=rank,
-        world_size=config["devices"],
+        world_size=config["devices"] * nodes(),
         device=device,
     )
 
@@ -364,7 +373,7 @@ def own_device(accelerator: str) -> "torch.device":
 
     from ssl_toolkit.training import on_cuda
 
-    return torch.device("cuda", launched_rank()) if on_cuda(accelerator) else torch.device("cpu")
+    return torch.device("cuda", local_rank()) if on_cuda(accelerator) else torch.device("cpu")
 
 
 def first_step(since: float) -> "pl.Callback":

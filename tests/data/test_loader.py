@@ -10,7 +10,9 @@ from ssl_toolkit.data.cache import InMemory
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.reading import MAX_ASPECT
+from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.errors import ToolkitError, UsageError
+from tests.data.small_files import paint
 
 
 def flat(batches: list[list[int]]) -> list[int]:
@@ -120,6 +122,21 @@ def test_resuming_on_more_or_fewer_images_is_refused(noise_images: Callable) -> 
     state = ImageLoader(noise_images(12), 16, batch_size=4, shuffle=True).state_dict()
     with pytest.raises(ToolkitError, match="has 13 images, the run to resume was trained on 12"):
         ImageLoader(noise_images(13), 16, batch_size=4, shuffle=True).load_state_dict(state)
+
+
+def test_other_images_or_another_order_are_refused(noise_images: Callable, tmp_path: Path) -> None:
+    def loader(*names: str) -> ImageLoader:
+        folder = tmp_path / "-".join(names)
+        for name in names:
+            paint(folder / f"{name}.png")
+        return ImageLoader(open_images(str(folder)), 16, batch_size=2, shuffle=True)
+
+    state = loader("a", "b", "c").state_dict()
+    again = loader("a", "b", "c")
+    again.load_state_dict({**state, "position": 1})
+    assert again.position == 1
+    with pytest.raises(ToolkitError, match=r"has the image d\.png where the run to resume had c\.png"):
+        loader("a", "b", "d").load_state_dict(state)
 
 
 def test_a_whole_batch_of_bad_images_is_skipped(noise_images: Callable) -> None:

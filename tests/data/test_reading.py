@@ -1,6 +1,15 @@
-import numpy as np
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
 
+import numpy as np
+import pytest
+
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.reading import center_crop, pad
+from tests.killing import ended
 
 
 def test_center_crop() -> None:
@@ -21,3 +30,22 @@ def test_pad() -> None:
     padded, box = pad([one, one])
     assert padded.shape == (2, 2, 3, 5)
     assert box is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_readers_end_with_the_process_that_they_read_for(noise_images: Callable) -> None:
+    """More batches are waiting than a pipe holds: who writes them would not notice that nobody reads."""
+    images = noise_images(400)
+    images.pixels = np.zeros((400, 3, 64, 64), np.uint8)
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        batches = iter(ImageLoader(images, 64, batch_size=16, shuffle=True, workers=2))
+        next(batches)
+        time.sleep(0.5)
+        os.write(theirs, " ".join(str(each.pid) for each in multiprocessing.active_children()).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    readers = list(map(int, os.read(ours, 100).split()))
+    os.waitpid(child, 0)
+    assert len(readers) == 2
+    assert ended(readers, 20)

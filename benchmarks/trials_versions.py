@@ -1,0 +1,69 @@
+"""Trial of `reliability.py` with the oldest and the newest versions that can be installed; minutes, and 6 GB each."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from importlib.metadata import requires
+from pathlib import Path
+
+from trial import ROOT, Seen
+
+# Environments are kept here, and made only where they are not there yet.
+FOLDER = Path(os.environ.get("RELIABILITY_ENVIRONMENTS", ROOT / ".venv-versions"))
+ENDS = {"oldest": ("3.10", "=="), "newest": ("3.13", "")}
+PARTS = [
+    "tests/test_training.py", "tests/contrastive", "tests/encoders", "tests/data/test_images.py",
+    "tests/data/test_loader.py", "tests/eval/search", "tests/cli/test_cli.py",
+]  # fmt: skip
+
+
+def versions(share: float) -> Seen:
+    """Row 16."""
+    told, kept = [], True
+    for end in ENDS:
+        python = environment(end)
+        if python is None:
+            told.append(f"{end} (Python {ENDS[end][0]}): not tried, that Python is not installed")
+            kept = False
+            continue
+        passed, failed = _tested(python)
+        told.append(f"{end} ({_described(python)}): {passed} of {passed + failed} tests")
+        kept &= not failed
+    return Seen("; ".join(PARTS), "; ".join(told), kept)
+
+
+def environment(end: str) -> Path | None:
+    """The interpreter of one end of what is allowed, with everything that the project needs; None without one."""
+    version, pin = ENDS[end]
+    python, found = FOLDER / end / "bin" / "python", shutil.which(f"python{version}")
+    if python.exists():
+        return python
+    if found is None:
+        return None
+    needed = [each for each in requires("ssl-toolkit") or [] if "extra ==" not in each]
+    if pin:
+        needed = [re.sub(r">=([\d.]+).*", rf"{pin}\1", each) for each in needed]
+    subprocess.run([found, "-m", "venv", FOLDER / end], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", *needed, "pytest", "pytest-xdist", "setuptools"]
+    subprocess.run(install, check=True)
+    return python
+
+
+def _tested(python: Path) -> tuple[int, int]:
+    command = [python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *PARTS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+    if not counts:
+        raise RuntimeError(done.stdout[-300:] + done.stderr[-300:])
+    return counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0)
+
+
+def _described(python: Path) -> str:
+    names = "torch", "pytorch_lightning", "kornia", "faiss-cpu", "timm"
+    code = f"from importlib.metadata import version as v; print(*(f'{{n}} {{v(n)}}' for n in {names}), sep=', ')"
+    listed = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    number = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{number}, {listed}"

@@ -1,0 +1,59 @@
+"""SLURM, a cluster's scheduler: which of its processes this one is, and a job that goes back into the queue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from ssl_toolkit.errors import UsageError, said_by
+
+
+def started_by_srun() -> bool:
+    """Whether srun has started this process beside others; torchrun, under srun, numbers its processes itself."""
+    several = int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return several and "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+
+
+def nodes() -> int:
+    """Machines that train together."""
+    return int(os.environ.get("SLURM_NNODES", "1")) if started_by_srun() else 1
+
+
+def check_tasks(devices: int) -> None:
+    """Refuse another number of processes than `devices` on each machine: they would wait for each other for ever.
+
+    Raises:
+        UsageError: Naming both numbers.
+    """
+    if not started_by_srun():
+        return
+    tasks = int(os.environ["SLURM_NTASKS"])
+    each = os.environ.get("SLURM_NTASKS_PER_NODE")
+    if tasks != devices * nodes() or each != str(devices):
+        raise UsageError(
+            f"srun has started {tasks} processes on {nodes()} machines, and --devices is {devices}: give sbatch "
+            f"--ntasks-per-node={devices} (not --ntasks), or --devices {each or max(1, tasks // nodes())}"
+        )
+
+
+def requeue() -> str | None:
+    """Ask for this job to be put back into the queue, as the same job.
+
+    Returns:
+        What came of it, to be told; None where this is no job of SLURM's.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or shutil.which("scontrol") is None:
+        return None
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        why = getattr(error, "stderr", "") or said_by(error)
+        return f"scontrol requeue {job} failed ({str(why).strip()[:160]}): go on with --resume"
+    return f"job {job} is back in the queue, and goes on from here"
+
+
+def requeued_job() -> str | None:
+    """The job's number where it has been in the queue before."""
+    return os.environ.get("SLURM_JOB_ID") if int(os.environ.get("SLURM_RESTART_COUNT", "0")) else None
