@@ -15,7 +15,7 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, launched_rank, start_run
 from ssl_toolkit.tasks.run import Run
-from ssl_toolkit.tasks.settings import EncoderOptions, with_defaults
+from ssl_toolkit.tasks.settings import AnyRange, EncoderOptions, with_defaults
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -58,6 +58,7 @@ def pretrain(
     image_size: int | None = None,
     load_size: int | None = None,
     channels: int | None = None,
+    range: AnyRange | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     epochs: int = 100,
     batch_size: int = 256,
@@ -109,7 +110,11 @@ def pretrain(
             images have, at most 224.
         load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
             above.
-        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
+        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays. Other than 1 and
+            3 are read of TIFF and DICOM files.
+        range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095, all others clamped; auto
+            measures them. If not given, 0 to 65535 of 16 bits, 0 to 1 of floats, of DICOM files what their window
+            shows. Kept with the encoder.
         labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
         epochs: Passes over the images.
         batch_size: Images a batch, on each device.
