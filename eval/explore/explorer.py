@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ssl_toolkit.data.depth import Range
 from ssl_toolkit.data.images import decode_image
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.reading import center_crop
@@ -51,6 +52,8 @@ class Explorer:
         map: Where the items are drawn.
         channels: Channels of the images.
         root: Folder of torchvision's data sets.
+        range: Of the images, see `open_images`.
+        picture_channels: Which are shown, see `Look`.
     """
 
     def __init__(
@@ -60,9 +63,12 @@ class Explorer:
         map: EmbeddingMap,
         channels: int = 3,
         root: str | os.PathLike[str] | None = None,
+        range: Range | None = None,
+        picture_channels: tuple[int, ...] = (),
     ) -> None:
         self.index, self.map = index, map
         self._encode, self._channels, self._root = encode, channels, root
+        self._range, self._shown = range, picture_channels
         self._common = _shared_folder(min(index.paths), max(index.paths))
         self._on_map = {int(position): row for row, position in enumerate(map.position)}
         present = [] if index.labels is None else [int(label) for label in np.unique(index.labels) if label >= 0]
@@ -80,19 +86,24 @@ class Explorer:
         projection: ProjectionName = "pca",
         device: str | torch.device = "cpu",
         root: str | os.PathLike[str] | None = None,
+        picture_channels: tuple[int, ...] = (),
     ) -> Explorer:
         """The explorer of an index, with its own encoder; `points` and `projection` as in `EmbeddingMap.draw`."""
         encoder = load_encoder(index.encoder_file).to(device).eval()
-        size, view = encoder.config.load_size, encoder.eval_view()
+        config, view = encoder.config, encoder.eval_view()
+        size = config.load_size
 
         def encode(content: bytes) -> NDArray[np.float32]:
-            pixels = decode_image(content, size=size, channels=encoder.config.channels, max_pixels=MAX_PIXELS)
+            pixels = decode_image(
+                content, size=size, channels=config.channels, range=config.range, max_pixels=MAX_PIXELS
+            )
             batch = torch.from_numpy(center_crop(pixels, size)[None].copy()).to(device)
             with torch.inference_mode():
                 features: NDArray[np.float32] = encoder(view(batch))[0].float().cpu().numpy()
             return features
 
-        return cls(index, encode, EmbeddingMap.draw(index, points, projection), encoder.config.channels, root)
+        drawn = EmbeddingMap.draw(index, points, projection)
+        return cls(index, encode, drawn, config.channels, root, config.range, picture_channels)
 
     def overview(self) -> dict[str, Any]:
         """The index in words and numbers, and the map: for each of its n points position, class, x and y."""
@@ -170,8 +181,8 @@ class Explorer:
             BadImageError: It cannot be read.
         """
         self._check(position)
-        pixels = open_item(self.index.paths[position], self._channels, root=self._root, size=side)
-        return picture_png(tile(pixels, side))
+        pixels = open_item(self.index.paths[position], self._channels, root=self._root, size=side, range=self._range)
+        return picture_png(tile(pixels, side, self._shown))
 
     def _check(self, position: int) -> None:
         if not 0 <= position < len(self.index):

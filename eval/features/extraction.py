@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ssl_toolkit.augment.base import in_unit_range
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import readers_watched
 from ssl_toolkit.errors import ToolkitError, UsageError
@@ -71,14 +72,14 @@ def extract(
     Args:
         encode: Images in [0, 1], (N, C, H, W) float32, to features (N, D). A module, or a method of one, is in eval
             mode meanwhile and each of its submodules back in its own mode afterwards. It has to be on `device`.
-        loader: Gives batches of uint8 images; where it has a `total`, the progress bar counts up to it.
+        loader: Gives batches of images; where it has a `total`, the progress bar counts up to it.
         out: Folder for ``features.npy``, ``labels.npy``, ``index.npy`` and, with `paths`, ``paths.jsonl``. The
             features pass through memory batch by batch and come back memory-mapped. What the folder held before stays
             as it was until the last image is encoded. None: everything stays in memory.
         device: Where images are encoded.
         progress: Show a progress bar on stderr.
-        view: uint8 (N, C, H, W) to float in [0, 1] (N, C, h, w), such as `ssl_toolkit.augment.eval_view(size)`. None
-            scales the bytes and does no more.
+        view: Images (N, C, H, W) to float in [0, 1] (N, C, h, w), such as `ssl_toolkit.augment.eval_view(size)`. None
+            scales their integers and does no more.
         paths: Name of the image at a position of the data set, such as `ImageSet.path`.
 
     Raises:
@@ -92,7 +93,7 @@ def extract(
         total = getattr(loader, "total", None)
         with evaluating(encode), progress_bar(total, "encoding", "image", progress) as bar:
             for batch in loader:
-                keep(_encode(encode, view or _scale, batch, device, paths))
+                keep(_encode(encode, view or in_unit_range, batch, device, paths))
                 labels.append(batch.label.numpy())
                 indices.append(batch.index.numpy())
                 bar.update(len(batch.index))
@@ -186,10 +187,6 @@ def check_labelled(train: Features, test: Features) -> None:
         raise UsageError(f"{len(unknown)} classes are in the test set but not in the training set: labels {listed}")
     if train.x.shape[1] != test.x.shape[1]:
         raise UsageError(f"training features have {train.x.shape[1]} columns, test features {test.x.shape[1]}")
-
-
-def _scale(image: Tensor) -> Tensor:
-    return image.float() / 255
 
 
 def _encode(

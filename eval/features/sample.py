@@ -14,6 +14,7 @@ from torch import Tensor
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import ImageSet, Labels, Subset
 from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.shown import Look
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.data.video import ClipSet
 from ssl_toolkit.encoders import Encoder
@@ -23,14 +24,16 @@ from ssl_toolkit.randomness import numpy_generator
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """The images at some places of an image set, read when they are looked at."""
+    """The images at some places of an image set, read when they are looked at: (3, H, W), ready to be shown."""
 
     images: ImageSet
     places: NDArray[np.int64]
     size: int
+    channels: tuple[int, ...] = ()
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        return self.images.load(int(self.places[row]), self.size)
+        image = self.images.load(int(self.places[row]), self.size)
+        return Look.of([image], self.channels)(image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +43,12 @@ class Sample:
     Attributes:
         images: The part of an image set that was drawn, in the order drawn.
         features: Of those that can be read; `Features.index` counts in `images`.
+        picture_channels: Which are shown, see `Look`.
     """
 
     images: ImageSet
     features: Features
+    picture_channels: tuple[int, ...] = ()
 
     @classmethod
     def take(
@@ -52,6 +57,7 @@ class Sample:
         images: ImageSet,
         count: int,
         *,
+        picture_channels: tuple[int, ...] = (),
         seed: int = 0,
         device: str | torch.device = "cpu",
         workers: int = 0,
@@ -63,6 +69,7 @@ class Sample:
             encoder: Comes back on the CPU.
             images: Where they are drawn from.
             count: How many, at least 2.
+            picture_channels: Which are shown, see `Look`.
             seed: Of the draw.
             device: Where they are encoded.
             workers: Processes that read them.
@@ -80,7 +87,7 @@ class Sample:
             view=encoder.eval_view(),
         )
         encoder.to("cpu")
-        return cls(part, features)
+        return cls(part, features, picture_channels)
 
     @property
     def labels(self) -> list[str | None]:
@@ -90,12 +97,21 @@ class Sample:
 
     def pictures(self, size: int) -> Pictures:
         """The image of each row, with `size` for its short side, read when it is looked at."""
-        return Pictures(self.images, self.features.index, size)
+        return Pictures(self.images, self.features.index, size, self.picture_channels)
+
+    def shown(self, views: Tensor) -> list[NDArray[np.uint8]]:
+        """What `views` gave, ready to be shown, (3, H, W) each."""
+        images = list(views.numpy())
+        look = Look(self.picture_channels)
+        if self.images.dtype != np.uint8:
+            look = Look.of(images, self.picture_channels)
+        return list(map(look, images))
 
     def views(self, encoder: Encoder, rows: Sequence[int]) -> Tensor:
         """The images of some rows as the encoder is shown them, (n, C, H, W) float32 in [0, 1], on the CPU."""
-        pictures, view = self.pictures(encoder.config.load_size), encoder.eval_view()
-        made: list[Tensor] = [view(torch.from_numpy(pictures[row])[None]) for row in rows]
+        size, view = encoder.config.load_size, encoder.eval_view()
+        read = (self.images.load(int(self.features.index[row]), size) for row in rows)
+        made: list[Tensor] = [view(torch.from_numpy(image)[None]) for image in read]
         return torch.cat(made)
 
 
@@ -103,7 +119,7 @@ def draw_from(
     word: str, encoder: Encoder, *, root: str | None = None, labels: Labels = "auto", whole_clips: bool = False
 ) -> ImageSet:
     """The images that a word stands for, with the encoder's channels; of clips, unless asked, their first frames."""
-    images = open_images(word, root=root, labels=labels, channels=encoder.config.channels)
+    images = open_images(word, root=root, labels=labels, channels=encoder.config.channels, range=encoder.config.range)
     return images.first_frames() if isinstance(images, ClipSet) and not whole_clips else images
 
 

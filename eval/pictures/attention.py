@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import evaluating
-from ssl_toolkit.eval.pictures.pixels import Pixels
 from ssl_toolkit.eval.pictures.sheets import Heat, Scale, Tile, sheet
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 

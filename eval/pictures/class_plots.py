@@ -60,7 +60,8 @@ def draw_explanation(name: str, subject: Subject, theme: Theme = LIGHT) -> Figur
     value = EXPLANATIONS[name](model, image, target).numpy()
     signed = name in SIGNED
     heats: list[Tile] = []
-    for one, each in zip(image.numpy(), value, strict=True):
+    pictures = sample.shown(image)
+    for one, each in zip(pictures, value, strict=True):
         # A few pixels with huge gradients would leave the rest dark (Smilkov et al. 2017, section 3.1).
         high = float(np.abs(each).max() if signed else np.quantile(each, 0.99)) or 1.0
         heats.append(Heat(each, one.shape[1:], -high if signed else 0, high, signed, one if signed else None))
@@ -73,7 +74,7 @@ def draw_explanation(name: str, subject: Subject, theme: Theme = LIGHT) -> Figur
         else Scale("no change", "the picture's strongest pixels")
     )
     return sheet(
-        [list(image.numpy()), heats], theme, row_names=["image", _TITLES.get(name, name)], apart="row",
+        [pictures, heats], theme, row_names=["image", _TITLES.get(name, name)], apart="row",
         captions=[[f"is {labels[row]}" for row in rows],
                   [f"{word}: {100 * p:.0f} %" for word, p in zip(said, sure, strict=True)]],
         scale=scale,

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.video import Movie
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.marks import PALETTE
-from ssl_toolkit.eval.pictures.pixels import Pixels
 from ssl_toolkit.eval.pictures.png import picture_png
 from ssl_toolkit.eval.pictures.sheets import sheet
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme

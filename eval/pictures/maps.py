@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.errors import UsageError, missing_extra
 from ssl_toolkit.eval.pictures.charts import DPI
 from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE, mark
-from ssl_toolkit.eval.pictures.pixels import Pixels, tile
+from ssl_toolkit.eval.pictures.pixels import tile
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 from ssl_toolkit.eval.pictures.words import shown
 

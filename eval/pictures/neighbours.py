@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ssl_toolkit.data.depth import Range
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.errors import ToolkitError
@@ -21,6 +22,9 @@ from ssl_toolkit.eval.pictures.words import fitted, shown
 
 Hit: TypeAlias = Mapping[str, Any]
 """A neighbour: its ``path``, ``score`` and ``label``."""
+
+SIDE = 128
+"""Side of a picture, pixels."""
 
 HEADS = ("query", "nearest neighbours, best first")
 """What stands above a neighbour grid."""
@@ -36,13 +40,15 @@ def neighbour_grid(
     *,
     channels: int = 3,
     root: str | os.PathLike[str] | None = None,
+    range: Range | None = None,
+    picture_channels: tuple[int, ...] = (),
     query_labels: Sequence[str | int | None] | None = None,
     heads: tuple[str, str] = HEADS,
 ) -> None:
     """Write a PNG of queries and their neighbours, read again from where they lie.
 
-    Neighbours with the query's own label are marked apart from the others, where that label is known. Of images with
-    more than three channels the first three are shown. What cannot be read any more is an empty tile.
+    Neighbours with the query's own label are marked apart from the others, where that label is known. What cannot be
+    read any more is an empty tile.
 
     Args:
         queries: Files, or items of a set like ``shapes:test#17``.
@@ -50,6 +56,8 @@ def neighbour_grid(
         out: The PNG file; its folder is made.
         channels: Channels of the images.
         root: Folder of torchvision's data sets.
+        range: Of the images, see `open_images`.
+        picture_channels: Which are shown, see `Look`.
         query_labels: Labels of the queries as hits name them, None where unknown. If not given, those of items of a
             labelled set, and of queries that are among their own hits.
         heads: What stands above the queries and above their neighbours.
@@ -63,7 +71,12 @@ def neighbour_grid(
 
     def read(path: str) -> NDArray[np.uint8] | None:
         if path not in seen:
-            seen[path] = _read_tile(path, channels, root)
+            try:
+                image = open_item(path, channels, root=root, size=SIDE, range=range)
+            except (ToolkitError, OSError):
+                seen[path] = None
+            else:
+                seen[path] = tile(image, SIDE, picture_channels)
         return seen[path]
 
     figure = neighbours_figure(
@@ -195,12 +208,3 @@ def known_label(query: str, hits: Sequence[Hit], root: str | os.PathLike[str] | 
         return None
     number = int(images.labels[int(place[2])]) if int(place[2]) < len(images) else -1
     return images.classes[number] if images.classes is not None and number >= 0 else None
-
-
-def _read_tile(
-    path: str, channels: int, root: str | os.PathLike[str] | None, side: int = 128
-) -> NDArray[np.uint8] | None:
-    try:
-        return tile(open_item(path, channels, root=root, size=side), side)
-    except (ToolkitError, OSError):
-        return None

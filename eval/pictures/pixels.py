@@ -1,39 +1,31 @@
-"""Images made ready to be shown.
-
-Images are (C, H, W), uint8 or float in [0, 1]. One channel is shown as grey, two as grey by the first, more than three
-by the first three as red, green and blue.
-"""
+"""Images made ready to be shown: upright in rows, as `ssl_toolkit.data.shown` says."""
 
 from __future__ import annotations
-
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit.data.images import resize, to_uint8
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.reading import center_crop
-
-Pixels: TypeAlias = NDArray[Any]
-"""An image (C, H, W), uint8 or float in [0, 1]."""
+from ssl_toolkit.data.resizing import resize
+from ssl_toolkit.data.shown import Look
 
 
 def displayed(image: Pixels) -> NDArray[np.uint8]:
-    """An image (C, H, W), uint8 or float in [0, 1], ready to be shown: (H, W, 3) uint8."""
-    shown = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
-    if shown.dtype.kind == "f":
-        shown = shown.clip(0, 1)  # arithmetic on views may leave the range by a rounding error
-    return np.ascontiguousarray(to_uint8(shown).transpose(1, 2, 0))
+    """An image (C, H, W), uint8, uint16 or float in [0, 1], ready to be shown as it is: (H, W, 3) uint8."""
+    shown: NDArray[np.uint8] = np.ascontiguousarray(Look()(image).transpose(1, 2, 0))
+    return shown
 
 
-def tile(image: Pixels, side: int) -> NDArray[np.uint8]:
-    """The square middle of an image, ready to be shown.
+def tile(image: Pixels, side: int, channels: tuple[int, ...] = ()) -> NDArray[np.uint8]:
+    """The square middle of an image, ready to be shown; deeper than 8 bits, it is stretched.
 
     Args:
-        image: (C, H, W), uint8 or float in [0, 1].
+        image: (C, H, W), uint8, uint16 or float in [0, 1].
         side: Height and width of the result, pixels.
+        channels: See `Look`.
 
     Returns:
         (side, side, 3) uint8.
     """
-    return displayed(center_crop(resize(displayed(image).transpose(2, 0, 1), side), side))
+    return displayed(center_crop(resize(Look.of([image], channels)(image), side), side))

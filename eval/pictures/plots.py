@@ -56,7 +56,7 @@ def draw_neighbours(subject: Subject, theme: Theme = LIGHT) -> Figure:
 def draw_attention(subject: Subject, theme: Theme = LIGHT) -> Figure:
     """Where the heads of the last block look."""
     image = subject.data.views(subject.encoder, subject.rows)
-    return attention_figure(list(image.numpy()), attention_maps(subject.encoder, image).numpy(), theme)
+    return attention_figure(subject.data.shown(image), attention_maps(subject.encoder, image).numpy(), theme)
 
 
 @dataclasses.dataclass(frozen=True)

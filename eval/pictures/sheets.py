@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_toolkit.eval.pictures.pixels import Pixels, displayed
+from ssl_toolkit.data.depth import Pixels
+from ssl_toolkit.eval.pictures.pixels import displayed
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 from ssl_toolkit.eval.pictures.words import fitted, shown, width_of
 

@@ -54,7 +54,7 @@ def draw_feature_maps(subject: Subject, theme: Theme = LIGHT) -> Figure:
     low, high = maps.min(axis=(0, 2, 3)), maps.max(axis=(0, 2, 3))
     rows: list[list[Tile]] = [
         [one, *(Heat(maps[row, unit], one.shape[1:], low[unit], high[unit]) for unit in wanted)]
-        for row, one in enumerate(image.numpy())
+        for row, one in enumerate(subject.data.shown(image))
     ]
     return sheet(
         rows, theme, column_names=["image", *(f"unit {unit}" for unit in wanted)], apart="column",
@@ -76,7 +76,7 @@ def draw_patches(subject: Subject, theme: Theme = LIGHT) -> Figure:
     shape = (max(lower - upper for upper, lower, *_ in boxes), max(right - left for *_, left, right in boxes))
     rows: list[list[Tile]] = []
     for each in patches.values():
-        images = sample.views(encoder, [patch.image for patch in each]).numpy()
+        images = sample.shown(sample.views(encoder, [patch.image for patch in each]))
         rows.append([_cut(image, patch.box, shape, theme) for image, patch in zip(images, each, strict=True)])
     captions = [[f"{patch.value:.3g}" for patch in each] for each in patches.values()]
     picked = "" if subject.unit is not None else ", those whose strongest images stand out most"
@@ -88,11 +88,11 @@ def draw_patches(subject: Subject, theme: Theme = LIGHT) -> Figure:
 
 
 def _cut(
-    image: NDArray[np.float32], box: tuple[int, int, int, int], shape: tuple[int, int], theme: Theme
-) -> NDArray[np.float32]:
+    image: NDArray[np.uint8], box: tuple[int, int, int, int], shape: tuple[int, int], theme: Theme
+) -> NDArray[np.uint8]:
     """A part of an image; where it is cut short by the image's edge, what lies beyond is pale."""
     upper, lower, left, right = box
-    whole = np.full((len(image), *shape), np.mean(to_rgb(theme.faint)), dtype=np.float32)
+    whole = np.full((len(image), *shape), round(255 * np.mean(to_rgb(theme.faint))), dtype=np.uint8)
     down = shape[0] - (lower - upper) if upper == 0 else 0
     across = shape[1] - (right - left) if left == 0 else 0
     whole[:, down : down + lower - upper, across : across + right - left] = image[:, upper:lower, left:right]

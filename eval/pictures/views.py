@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_toolkit.augment import Views
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.reading import pad
-from ssl_toolkit.eval.pictures.pixels import Pixels
 from ssl_toolkit.eval.pictures.sheets import sheet
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 

@@ -56,6 +56,7 @@ def make_report(
     images: int = 1000,
     projection: str = "pca",
     pictures: Sequence[str] = (),
+    picture_channels: tuple[int, ...] = (),
     device: str | torch.device = "cpu",
     workers: int = 0,
     progress: bool = False,
@@ -72,6 +73,7 @@ def make_report(
         images: How many images, drawn at random, are encoded for the map and the neighbours; at least 2.
         projection: The map: a key of `ssl_toolkit.eval.pictures.maps.PROJECTIONS`.
         pictures: More pictures, which take longer: keys of `ssl_toolkit.eval.pictures.plots.PLOTS`.
+        picture_channels: Which are shown, see `Look`.
         device: Where they are encoded.
         workers: Processes that read them.
         progress: Shows a progress bar.
@@ -95,9 +97,12 @@ def make_report(
     def take() -> Sample:
         trained = encoder.needed().encoder
         shown_images = _images(config, results.content, trained)
-        return Sample.take(trained, shown_images, images, device=device, workers=workers, progress=progress)
+        return Sample.take(
+            trained, shown_images, images, picture_channels=picture_channels, device=device, workers=workers,
+            progress=progress,
+        )  # fmt: skip
 
-    parts = _parts(folder, config, encoder, results, attempt(take), pictures, projection)
+    parts = _parts(folder, config, encoder, results, attempt(take), pictures, projection, picture_channels)
     page = _template().render(
         parts,
         **_contents(parts),
@@ -138,6 +143,7 @@ def _parts(
     sample: Part[Sample],
     pictures: Sequence[str],
     projection: str,
+    channels: tuple[int, ...],
 ) -> dict[str, Part[Any]]:
     """What the page shows, each part by its name in the template, or why it is not there."""
     parts: dict[str, Callable[[], Any]] = {
@@ -145,9 +151,9 @@ def _parts(
         "scores": lambda: score_parts.scores_part(results.needed(), encoder.content, str(folder.path)),
         "training": lambda: training_parts.training_part(folder, config),
         "doctor": lambda: training_parts.doctor_part(folder, sample),
-        "views": lambda: picture_parts.views_part(config, encoder.needed()),
+        "views": lambda: picture_parts.views_part(config, encoder.needed(), channels),
         "attention": lambda: picture_parts.attention_part(sample, encoder.content),
-        "task": lambda: picture_parts.task_part(folder, config, encoder.content),
+        "task": lambda: picture_parts.task_part(folder, config, encoder.content, channels),
         "units": lambda: picture_parts.units_part(encoder.needed(), sample.needed()),
         "explained": lambda: picture_parts.explained_part(encoder.content, sample, results.content),
         "more": lambda: picture_parts.more_part(pictures, encoder.needed(), sample.needed()) if pictures else [],

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from ssl_toolkit.checkpoints import load_newest
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet, read_some
+from ssl_toolkit.data.shown import Look
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.features.sample import Sample, draw_from, one_a_class, shuffled
@@ -27,7 +28,7 @@ from ssl_toolkit.eval.pictures.attention import (
 )
 from ssl_toolkit.eval.pictures.class_plots import draw_explanation
 from ssl_toolkit.eval.pictures.maps import PROJECTIONS, map_figure
-from ssl_toolkit.eval.pictures.pixels import Pixels, tile
+from ssl_toolkit.eval.pictures.pixels import tile
 from ssl_toolkit.eval.pictures.plots import PLOTS
 from ssl_toolkit.eval.pictures.png import picture_png
 from ssl_toolkit.eval.pictures.sheets import sheet
@@ -68,7 +69,7 @@ def _as_configured(make: Callable[[], T]) -> T:
         raise ToolkitError(f"config.yaml does not fit the method: {error}") from error
 
 
-def _some(config: dict[str, Any], trained: Trained, count: int, clips: bool = False) -> list[NDArray[np.uint8]]:
+def _some(config: dict[str, Any], trained: Trained, count: int, clips: bool = False) -> list[Pixels]:
     """Some of the images that were trained on, or clips."""
     images = images_of(config, trained.encoder, clips)
     read = read_some(images, shuffled(images)[: 4 * count], count, trained.encoder.config.load_size)
@@ -77,16 +78,19 @@ def _some(config: dict[str, Any], trained: Trained, count: int, clips: bool = Fa
     return read
 
 
-def views_part(config: dict[str, Any], trained: Trained) -> dict[str, Any]:
+def views_part(config: dict[str, Any], trained: Trained, channels: tuple[int, ...] = ()) -> dict[str, Any]:
     """Some of the images that were trained on, and views of them as the method makes them."""
     views = _as_configured(lambda: configured_views(config, trained.encoder.config.channels))
     read = _some(config, trained, min(8, max(3, VIEW_TILES // (len(views) + 1))))
     made = views_of(read, views, derive_seed(config.get("seed", 0), "report"))
-    alt = f"{len(read)} images in the top row, {len(made)} views of each below"
-    return {"count": len(made), "chart": chart_of(partial(views_figure, read, made), alt, [EITHER])}
+    look, alt = Look.of(read, channels), f"{len(read)} images in the top row, {len(made)} views of each below"
+    draw = partial(views_figure, [look(image) for image in read], [[look(view) for view in each] for each in made])
+    return {"count": len(made), "chart": chart_of(draw, alt, [EITHER])}
 
 
-def task_part(folder: RunFolder, config: dict[str, Any], trained: Trained | None) -> dict[str, Any] | None:
+def task_part(
+    folder: RunFolder, config: dict[str, Any], trained: Trained | None, channels: tuple[int, ...] = ()
+) -> dict[str, Any] | None:
     """The picture of the method's own task, on views of some images; None for methods without one.
 
     The newest checkpoint holds what the saved encoder leaves out: the heads.
@@ -103,9 +107,10 @@ def task_part(folder: RunFolder, config: dict[str, Any], trained: Trained | None
     with torch.no_grad():
         picture = method.task_picture([torch.from_numpy(view) for view in made])
     assert picture is not None
-    draw = partial(
-        _task_figure, {name: list(images.numpy()) for name, images in picture.rows.items()}, picture.captions
-    )
+    look = Look.of(read, channels)
+    rows = {name: [look(image) if len(image) == len(read[0]) else image for image in images.numpy()]
+            for name, images in picture.rows.items()}  # fmt: skip
+    draw = partial(_task_figure, rows, picture.captions)
     return {"about": picture.about, "chart": chart_of(draw, picture.about, [EITHER])}
 
 
@@ -157,7 +162,7 @@ def attention_part(part: Part[Sample], trained: Trained | None) -> dict[str, Any
     rows = one_a_class(sample.labels, LOOKED_AT)
     image = sample.views(encoder, rows)
     maps = attention_maps(encoder, image).numpy()
-    draw = partial(attention_figure, list(image.numpy()), maps)
+    draw = partial(attention_figure, sample.shown(image), maps)
     alt = f"{len(rows)} images at the left, maps of attention to the right of each"
     return {
         "chart": chart_of(draw, alt, [EITHER]),

@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         self.encoder, self.head, self.classes = encoder, head, list(classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W), uint8 or float in [0, 1], to logits (N, K)."""
+        """Images (N, C, H, W), uint8, uint16 or float in [0, 1], to logits (N, K)."""
         logits: Tensor = self.head(self.encoder(image))
         return logits
 
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
         """Probabilities of the classes, (N, K), of images as they are read.
 
         Args:
-            image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W) of any size.
+            image: uint8, uint16 or float in [0, 1], (N, C, H, W) of any size.
             augment: Test-time augmentation: the mean over the centre, the four corners and their mirror images. Where
                 the encoder sees the whole image, and crops would not differ, over the image and its mirror image.
 
@@ -75,7 +75,7 @@ def ten_crop(image: Tensor, encoder: Encoder) -> list[Tensor]:
     """Views for test-time augmentation.
 
     Args:
-        image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W).
+        image: uint8, uint16 or float in [0, 1], (N, C, H, W).
         encoder: What sees them.
 
     Returns:

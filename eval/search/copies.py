@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_toolkit.data.depth import FULL, Range
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.search.index import EmbeddingIndex
@@ -47,6 +48,7 @@ def duplicates(
     *,
     channels: int = 3,
     root: str | os.PathLike[str] | None = None,
+    range: Range | None = None,
     progress: bool = False,
 ) -> Copies:
     """Groups of copies: resized, compressed again, flipped, turned, cut by some percent, brighter or darker.
@@ -62,12 +64,13 @@ def duplicates(
             judged by a sample of pairs, most of which are no copies; within `LIMITS`.
         channels: Channels of the images.
         root: Folder of torchvision's data sets.
+        range: Of the images, see `open_images`.
         progress: Whether a progress bar is shown.
 
     Raises:
         UsageError: None of the images can be read any more.
     """
-    small, there = thumbnails(index.paths, channels, root, progress)
+    small, there = thumbnails(index.paths, channels, root, progress, range)
     if not there.any():
         raise UsageError(f"none of the {len(index)} images of the index can be read any more, such as {index.paths[0]}")
     pairs = candidate_pairs(index)
@@ -78,7 +81,7 @@ def duplicates(
     near = coarse >= ALIKE
     pairs, alike = pairs[near], likeness(small, pairs[near], orientation[near])
     pairs, alike = pairs[alike >= threshold], alike[alike >= threshold]
-    value = {int(place): worth(index.paths[place], channels, root) for place in np.unique(pairs)}
+    value = {int(place): worth(index.paths[place], channels, root, range) for place in np.unique(pairs)}
     known = {(int(one), int(two)): float(score) for (one, two), score in zip(pairs, alike, strict=True)}
     groups = stars(known, value, small, threshold)
     return Copies(
@@ -112,15 +115,18 @@ def chance_level(small: NDArray[np.uint8], pairs: NDArray[np.int64], orientation
     return min(max(reached, LIMITS[0]), LIMITS[1])
 
 
-def worth(path: str, channels: int, root: str | os.PathLike[str] | None) -> tuple[float, int, int]:
+def worth(
+    path: str, channels: int, root: str | os.PathLike[str] | None, range: Range | None = None
+) -> tuple[float, int, int]:
     """What decides whether an image is kept: its detail, its pixels and the bytes of its file.
 
     Detail is the number of pixels times the variance of the Laplacian, in units of the image's own variance.
     """
     try:
-        image = open_item(path, channels, root=root).mean(axis=0, dtype=np.float32)
+        pixels = open_item(path, channels, root=root, range=range)
     except (ToolkitError, OSError):  # gone since its thumbnail was made
         return 0.0, 0, 0
+    image = pixels.mean(axis=0, dtype=np.float32) * np.float32(255 / FULL[pixels.dtype])  # in grey levels
     x = np.pad(image, 1, mode="edge")
     edges = 4 * image - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]
     return image.size * float(edges.var()) / (float(image.var()) + 1), image.size, file_bytes(path)

@@ -175,12 +175,12 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         return file
 
     def _opened(self, images: Images, labels: Labels) -> ImageSet:
-        channels = self.encoder_.config.channels
+        channels, range = self.encoder_.config.channels, self.encoder_.config.range
         if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
             images = images.tolist()
         if isinstance(images, list | tuple) and all(isinstance(item, str | os.PathLike) for item in images):
-            return Items([os.fspath(item) for item in images], channels)
-        return open_images(images, labels=labels, channels=channels)
+            return Items([os.fspath(item) for item in images], channels, range=range)
+        return open_images(images, labels=labels, channels=channels, range=range)
 
     def _encoded(self, images: ImageSet) -> NDArray[np.float32]:
         size = self.encoder_.config.load_size

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ssl_toolkit.data.depth import Range
 from ssl_toolkit.data.items import open_item
+from ssl_toolkit.data.shown import Look
 from ssl_toolkit.errors import ToolkitError
-from ssl_toolkit.eval.pictures.pixels import displayed
 from ssl_toolkit.progress import progress_bar
 from ssl_toolkit.runs import available_cores
 
@@ -40,7 +41,11 @@ _PAIRS = 1 << 11  # at once
 
 
 def thumbnails(
-    paths: Sequence[str], channels: int = 3, root: str | os.PathLike[str] | None = None, progress: bool = False
+    paths: Sequence[str],
+    channels: int = 3,
+    root: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    range: Range | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Small pictures of images, read again from where they lie.
 
@@ -49,6 +54,7 @@ def thumbnails(
         channels: Channels of the images.
         root: Folder of torchvision's data sets.
         progress: Whether a progress bar is shown.
+        range: Of the images, see `open_images`.
 
     Returns:
         Thumbnails, (N, 3, SIDE, SIDE), and for each image whether it could be read; black where it could not.
@@ -56,9 +62,10 @@ def thumbnails(
 
     def read(path: str) -> NDArray[np.uint8] | None:
         try:
-            picture = Image.fromarray(displayed(open_item(path, channels, root=root, size=2 * SIDE)))
+            image = open_item(path, channels, root=root, size=2 * SIDE, range=range)
         except (ToolkitError, OSError):
             return None
+        picture = Image.fromarray(Look.of([image])(image).transpose(1, 2, 0).copy())
         pixels: NDArray[np.uint8] = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).transpose(
             2, 0, 1
         )

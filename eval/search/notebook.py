@@ -77,7 +77,7 @@ def _picture(path: str) -> str | None:
     if not os.path.lexists(path) and not os.path.lexists(path.rpartition("#")[0]) and not path.startswith("shapes:"):
         return None
     try:
-        return base64.b64encode(picture_png(tile(open_item(path, size=SIDE), SIDE))).decode()
+        return base64.b64encode(picture_png(tile(open_item(path, None, size=SIDE), SIDE))).decode()
     except (ToolkitError, OSError):
         return None
 

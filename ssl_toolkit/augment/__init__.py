@@ -1,4 +1,4 @@
-"""Augmentations: views made on the device, from the uint8 batch, as Kornia augmentations."""
+"""Augmentations: views made on the device, from the batch, as Kornia augmentations."""
 
 from ssl_toolkit.augment.blur import GaussianBlur
 from ssl_toolkit.augment.colour import ColourJitter

@@ -1,4 +1,4 @@
-"""What all augmentations of the toolkit share: float32 draws, uint8 or float input, replay, nothing differentiated.
+"""What all augmentations of the toolkit share: float32 draws, integer or float input, replay, nothing differentiated.
 
 They are Kornia augmentations, so they stand beside any other in `AugmentationSequential`, and differ in this:
 
@@ -7,8 +7,9 @@ They are Kornia augmentations, so they stand beside any other in `AugmentationSe
 - What an operation does to an image is a pure function of planes and of per-image tensors, without a branch that
   depends on them: a compiler makes one function of a whole view, and `engine` runs it in pieces on a CPU.
 - `generator` draws from a generator of your own; without it the global one is used, as everywhere in Kornia.
-- uint8 is taken as [0, 255]; floats outside [0, 1] are refused where the arithmetic would be wrong: in every batch on
-  the CPU, in the first one on an accelerator, which would have to be waited for.
+- uint8 and uint16 are taken as [0, 1] by their type. uint16 becomes float at once, for torch computes hardly anything
+  in it. Floats outside [0, 1] are refused where the arithmetic would be wrong: in every batch on the CPU, in the first
+  one on an accelerator, which would have to be waited for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Params = dict[str, Tensor]
 Flags = dict[str, Any]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FULL = {torch.uint8: 255, torch.uint16: 65535}
 _RANGE_SLACK = 1e-3  # what resampling and blur may overshoot
 
 
@@ -116,13 +118,13 @@ class DeviceAugmentation:
         """Augment a batch.
 
         Args:
-            input: uint8 in [0, 255] or float in [0, 1]; (N, C, H, W), (C, H, W) or (H, W).
+            input: uint8, uint16 or float in [0, 1]; (N, C, H, W), (C, H, W) or (H, W).
             params: Parameters of an earlier call, to repeat it (``augmentation._params``).
             generator: CPU generator to draw the parameters from; the global one when None.
             kwargs: Overrides of parameters and flags, as Kornia's containers pass them.
 
         Returns:
-            (N, C, h, w), or the rank of the input with `keepdim`; the input's dtype, float32 for uint8 input.
+            (N, C, h, w), or the rank of the input with `keepdim`; the input's dtype, float32 for integers.
 
         Raises:
             ValueError: `params` without ``batch_prob``: it does not come from a draw of this augmentation.
@@ -144,8 +146,9 @@ class DeviceAugmentation:
             input = input.to(output_dtype(input))  # labels; the container gives masks the image's type
             placed: Tensor = super().transform_tensor(input, shape=shape, match_channel=match_channel)  # type: ignore[misc]
             return placed
+        input = widened(input)
         if input.dtype != torch.uint8 and input.dtype not in _FLOATS:
-            raise TypeError(f"{type(self).__name__} takes uint8 or floating images, not {input.dtype}")
+            raise TypeError(f"{type(self).__name__} takes uint8, uint16 or floating images, not {input.dtype}")
         if not 2 <= input.dim() <= 4:
             raise ValueError(f"{type(self).__name__} takes (N, C, H, W), (C, H, W) or (H, W), not {tuple(input.shape)}")
         return input[(None,) * (4 - input.dim())]
@@ -207,6 +210,24 @@ def first_that_fits(candidates: Tensor, fits: Tensor, otherwise: Tensor) -> Tens
     return torch.where(fits.any(0), chosen, otherwise)
 
 
+def in_unit_range(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Images of any depth in [0, 1]: integers by their type, as `dtype`, floats as they are.
+
+    Raises:
+        TypeError: They are of a type that says nothing of 0 and 1.
+    """
+    if image.is_floating_point():
+        return image
+    if image.dtype not in _FULL:
+        raise TypeError(f"images are uint8, uint16 or floats in [0, 1], not {image.dtype}")
+    return image.to(dtype) / _FULL[image.dtype]
+
+
+def widened(image: Tensor) -> Tensor:
+    """uint16 as float32 in [0, 1], all else as it is: what operations work on."""
+    return in_unit_range(image) if image.dtype == torch.uint16 else image
+
+
 def output_dtype(image: Tensor) -> torch.dtype:
     """Floats keep their type, uint8 becomes float32."""
     return image.dtype if image.is_floating_point() else torch.float32
@@ -229,7 +250,7 @@ def unit_range_error(image: Tensor, name: str, normalised: str = _NORMALISED) ->
     if low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK:
         return None
     return ValueError(
-        f"{name} takes uint8 images or floats in [0, 1]; these range over [{low:.4g}, {high:.4g}]. "
+        f"{name} takes uint8 or uint16 images or floats in [0, 1]; these range over [{low:.4g}, {high:.4g}]. "
         f"Pass uint8, divide by 255, or {normalised}"
     )
 

@@ -148,7 +148,7 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
         """Crop and flip a batch.
 
         Args:
-            input: uint8 in [0, 255] or float; (N, C, H, W), (C, H, W) or (H, W).
+            input: uint8, uint16 or float; (N, C, H, W), (C, H, W) or (H, W).
             params: Parameters of an earlier call, to repeat it.
             generator: CPU generator to draw from; the global one when None.
             box: (N, 2) heights and widths of the valid top left part of each image of a padded batch: crops are drawn
@@ -156,7 +156,7 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
             kwargs: Overrides of flags, as Kornia's containers pass them.
 
         Returns:
-            (N, C, h, w); the input's dtype, float32 in [0, 1] for uint8 input.
+            (N, C, h, w); the input's dtype, float32 in [0, 1] for integers.
         """
         if params is None:
             params = self.forward_parameters(tuple(self.transform_tensor(input).shape), generator, box=box)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_toolkit.augment.base import output_dtype
+from ssl_toolkit.augment.base import in_unit_range
 from ssl_toolkit.errors import UsageError
 
 
@@ -47,7 +47,7 @@ class Mixup(_Mix):
         """Mix a batch.
 
         Args:
-            image: Float or uint8 (N, C, H, W); uint8 becomes float [0, 1].
+            image: uint8, uint16 or float (N, C, H, W); integers become float in [0, 1].
             label: (N,) class numbers or (N, K) probabilities.
 
         Returns:
@@ -56,7 +56,7 @@ class Mixup(_Mix):
         share, partner = self.draw(len(image))
         keep = float(share)  # drawn on the CPU: nothing waits for the device
         partner = partner.to(image.device, non_blocking=True)
-        image = _as_float(image)
+        image = in_unit_range(image)
         target = self.soft(label)
         return torch.lerp(image[partner], image, keep), torch.lerp(target[partner], target, keep)
 
@@ -84,11 +84,7 @@ class CutMix(_Mix):
         left, right = max(x - half_width, 0), min(x + half_width, width)
         keep = 1 - (bottom - top) * (right - left) / (height * width)  # the part that lies in the image counts
         partner = partner.to(image.device, non_blocking=True)
-        mixed = _as_float(image).clone()
+        mixed = in_unit_range(image).clone()
         mixed[..., top:bottom, left:right] = mixed[partner][..., top:bottom, left:right]
         target = self.soft(label)
         return mixed, torch.lerp(target[partner], target, keep)
-
-
-def _as_float(image: Tensor) -> Tensor:
-    return image if image.is_floating_point() else image.to(output_dtype(image)).div_(255)

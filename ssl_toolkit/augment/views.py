@@ -1,4 +1,4 @@
-"""Views: the float images that a method compares, made from a uint8 batch on its device."""
+"""Views: the float images that a method compares, made from a batch on its device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_toolkit.augment.base import DeviceAugmentation, Params, RangeGuard, uniform_block
+from ssl_toolkit.augment.base import DeviceAugmentation, Params, RangeGuard, uniform_block, widened
 from ssl_toolkit.augment.crop import ResizedCropFlip
 from ssl_toolkit.augment.engine import Step, run_steps
 from ssl_toolkit.augment.resample import Boxes, boxes_of, resample
@@ -85,19 +85,20 @@ class View(nn.Module):
         """Make the view.
 
         Args:
-            image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W).
+            image: uint8, uint16 or float in [0, 1], (N, C, H, W).
             params: From `from_uniforms`, to repeat a view; None: from `uniforms`.
             box: (N, 2) heights and widths of the valid top left part of each image of a padded batch.
             uniforms: (draws, N) that decide everything; drawn from the global CPU generator when None.
             compiled: Whether a compiler may make one function of it on CUDA.
 
         Returns:
-            (N, C, h, w): float32 for uint8, else the input's dtype.
+            (N, C, h, w): float32 for integers, else the input's dtype.
 
         Raises:
             ValueError: Float images that leave [0, 1] (on an accelerator, only the first batch is looked at).
         """
         self._guard(image, "View")
+        image = widened(image)
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             if params is not None:
                 view = self.make(image, params)
@@ -184,7 +185,7 @@ class Views(nn.Module):
     precision of the training.
 
     Args:
-        transforms: One module a view, each uint8 or float [0, 1] (N, C, H, W) -> float (N, C, h, w).
+        transforms: One module a view, each uint8 or float in [0, 1] (N, C, H, W) -> float (N, C, h, w).
 
     Attributes:
         compiled: Whether each `View` is compiled into one function on CUDA; the first batch then takes seconds.
@@ -203,7 +204,7 @@ class Views(nn.Module):
         """Views of a batch.
 
         Args:
-            image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W).
+            image: uint8, uint16 or float in [0, 1], (N, C, H, W).
             box: (N, 2) integer heights and widths: the valid top left part of each image of a padded batch. Crops are
                 drawn inside it, and no pixel beyond it is read. None: all of every image.
 
@@ -215,6 +216,7 @@ class Views(nn.Module):
             UsageError: `box`, and a transform that is no `View`.
         """
         self._guard(image, "Views")
+        image = widened(image)
         strangers = [type(each).__name__ for each in self.transforms if not isinstance(each, View)]
         if box is not None and strangers:
             raise UsageError(
@@ -322,7 +324,7 @@ class EvalView(nn.Module):
         """The evaluation's view.
 
         Args:
-            image: uint8 in [0, 255] or float in [0, 1], (N, C, H, W).
+            image: uint8, uint16 or float in [0, 1], (N, C, H, W).
             box: (N, 2) valid heights and widths of a padded batch; each image is then cut before it is resized, at
                 whole pixels.
 
@@ -330,6 +332,7 @@ class EvalView(nn.Module):
             float32 in [0, 1], (N, C, size, size).
         """
         with torch.autocast(image.device.type, enabled=False):
+            image = widened(image)
             if box is not None:
                 return self._from_boxes(image, box)
             unit = 1.0 if image.is_floating_point() else 1 / 255

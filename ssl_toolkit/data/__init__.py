@@ -1,4 +1,4 @@
-"""Images in, uint8 batches out: sources of every kind, what cannot be read, and the loader."""
+"""Images in, batches out: sources of every kind, what cannot be read, and the loader."""
 
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.batch import Batch, as_batch

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from ssl_toolkit.data.depth import Pixels, depth_of, measured_range, to_pixels
 from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
-from ssl_toolkit.data.images import BadImageError, Pixels, convert_channels, resize, to_uint8
+from ssl_toolkit.data.images import BadImageError
+from ssl_toolkit.data.resizing import convert_channels, resize
 from ssl_toolkit.errors import UsageError
 
 
@@ -19,10 +21,11 @@ class ArraySet(ImageSet):
 
     Args:
         name: What `path` puts before the ``#``: a file's path or a word.
-        pixels: (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or float in [0, 1].
+        pixels: (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16, float in [0, 1], with a range other
+            numbers.
         labels: (N,) int64, -1 unlabelled.
         classes: Names of the classes.
-        channels: Channels wanted; None for what the array has.
+        wanted: Channels, None for what the array has; and the range.
         mapped: `pixels` is mapped from the file `name`: a worker maps it itself instead of being sent its contents.
     """
 
@@ -32,7 +35,7 @@ class ArraySet(ImageSet):
         pixels: NDArray[np.generic],
         labels: NDArray[np.int64],
         classes: list[str] | None,
-        channels: int | None,
+        wanted: Wanted,
         mapped: bool = False,
     ) -> None:
         self._name = name
@@ -43,11 +46,16 @@ class ArraySet(ImageSet):
         self.labels = labels
         self.classes = classes
         native = 1 if self._channel_axis is None else pixels.shape[self._channel_axis]
-        self.channels = native if channels is None else channels
+        self.channels = native if wanted.channels is None else wanted.channels
+        self.dtype = depth_of(pixels.dtype)
         if self.channels != native and {self.channels, native} != {1, 3}:
             raise UsageError(f"{name}: images have {native} channels, {self.channels} are wanted")
+        if wanted.range == "auto":
+            self.range = measured_range(self._values, len(pixels), name)
+        elif self.dtype != np.uint8:
+            self.range = wanted.range
         try:
-            to_uint8(pixels[0])
+            to_pixels(pixels[0], self.range)
         except ValueError as error:
             raise UsageError(f"{name}: {error}") from error
 
@@ -56,20 +64,24 @@ class ArraySet(ImageSet):
 
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`."""
-        if self._pixels is None:
-            self._pixels = open_memmap(self._name, mode="r")
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        pixels = np.array(self._pixels[index])  # a copy: the caller may write to it
-        pixels = pixels[None] if self._channel_axis is None else np.moveaxis(pixels, self._channel_axis - 1, 0)
         try:
-            return convert_channels(resize(to_uint8(pixels), size), self.channels)
+            pixels = to_pixels(self._values(index), self.range)
+            return convert_channels(resize(pixels, size), self.channels)
         except ValueError as error:
             raise BadImageError(self.path(index), str(error)) from error
 
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""
         return f"{self._name}#{index}"
+
+    def _values(self, index: int) -> NDArray[Any]:
+        """(C, H, W), as they are stored."""
+        if self._pixels is None:
+            self._pixels = open_memmap(self._name, mode="r")
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        pixels = np.array(self._pixels[index])  # a copy: the caller may write to it
+        return pixels[None] if self._channel_axis is None else np.moveaxis(pixels, self._channel_axis - 1, 0)
 
 
 def _channel_axis(name: str, shape: tuple[int, ...]) -> int | None:
@@ -107,7 +119,7 @@ def open_array_file(path: str, wanted: Wanted) -> ArraySet:
         raise UsageError(f"{path}: cannot be read as an array: {error}") from error
     _channel_axis(path, pixels.shape)
     numbers, classes = numbered_labels(path, labels, len(pixels))
-    return ArraySet(path, pixels, numbers, classes, wanted.channels, mapped)
+    return ArraySet(path, pixels, numbers, classes, wanted, mapped)
 
 
 def _key(path: str, found: list[str], wanted: tuple[str, ...]) -> str:

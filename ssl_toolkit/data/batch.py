@@ -15,11 +15,10 @@ LABEL_KEYS = ("label", "labels", "target", "y", "fine_label")
 
 
 class Batch(NamedTuple):
-    """A batch of images as they leave the loader: bytes, not yet augmented, not yet normalised.
+    """A batch of images as they leave the loader: as deep as their source, not yet augmented, not yet normalised.
 
     Attributes:
-        image: (N, C, H, W) uint8; smaller images lie in the top left, zeros around them. From a loader that is not
-            ours, also float in [0, 1].
+        image: (N, C, H, W) uint8, uint16 or float in [0, 1]; smaller images lie in the top left, zeros around them.
         label: (N,) int64, -1 where there is no label.
         index: (N,) int64, position of each image in its data set; -1 where the loader does not say.
         box: (N, 2) int64, height and width of each image in the batch; None where all of them fill it.
@@ -79,7 +78,7 @@ def as_batch(given: Any) -> Batch:
     if not isinstance(image, Tensor) or image.ndim != 4:
         form = tuple(image.shape) if isinstance(image, Tensor) else f"a {type(image).__name__}"
         raise UsageError(
-            f"the loader's images are {form}: they must be a tensor (N, C, H, W), uint8 or float in [0, 1]"
+            f"the loader's images are {form}: they must be a tensor (N, C, H, W), uint8, uint16 or float in [0, 1]"
         )
     unknown = torch.full((len(image),), -1, device=image.device)
     whole = isinstance(label, Tensor) and label.shape == (len(image),) and not label.is_floating_point()

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet
-from ssl_toolkit.data.images import BadImageError, Pixels
+from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.reading import MAX_ASPECT, Fetch, Order, reader
 from ssl_toolkit.progress import progress_bar
 
@@ -33,7 +35,7 @@ class InMemory(ImageSet):
 
     def __init__(self, images: ImageSet, size: int, bad: BadImages, workers: int = 0, progress: bool = False) -> None:
         self.word, self.classes, self.labels = images.word, images.classes, images.labels
-        self.channels, self.frames = images.channels, images.frames
+        self.channels, self.frames, self.dtype, self.range = images.channels, images.frames, images.dtype, images.range
         self.images, self.size = images, size
         self._pixels: list[Pixels | None] = [None] * len(images)
         self._reasons: dict[int, str] = {}
@@ -65,7 +67,7 @@ class InMemory(ImageSet):
 
 
 class OnDevice(InMemory):
-    """An image set in memory that also lies on a device, as bytes: a batch is an index.
+    """An image set in memory that also lies on a device, as deep as they are: a batch is an index.
 
     Args:
         images: What to read.
@@ -86,7 +88,7 @@ class OnDevice(InMemory):
         progress: bool = False,
     ) -> None:
         super().__init__(images, size, bad, workers, progress)
-        empty = np.zeros((self.channels, 0, 0), np.uint8)
+        empty = np.zeros((self.channels, 0, 0), self.dtype)
         whole = [empty if pixels is None else pixels for pixels in self._pixels]
         self.sizes = np.array([pixels.shape[1:] for pixels in whole], np.int64).reshape(-1, 2)
         self._readable = np.array([pixels is not None for pixels in self._pixels])
@@ -97,7 +99,8 @@ class OnDevice(InMemory):
             stored = np.stack(whole)  # (N, C, H, W)
         else:  # one pixel after the other, whatever the sizes: (pixels of all, C)
             stored = np.concatenate([pixels.reshape(self.channels, -1).T for pixels in whole])
-        self.pixels = torch.from_numpy(stored).to(device)
+        # Of 16 bits without a sign a device can do little: they lie there, and are picked out, as such with one.
+        self.pixels = torch.from_numpy(stored.view(np.int16) if stored.dtype == np.uint16 else stored).to(device)
 
     def readable(self, rows: NDArray[np.int64], tries: int) -> NDArray[np.int64]:
         """In the place of an image that cannot be read, the next one that can; left out if `tries` find none."""
@@ -114,7 +117,7 @@ class OnDevice(InMemory):
         index = index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
         label = self._device_labels.index_select(0, index)
         if self.pixels.dim() == 4:
-            return Batch(self.pixels.index_select(0, index), label, index)
+            return Batch(self._given(self.pixels.index_select(0, index)), label, index)
         sizes = self.sizes[rows]
         height, width = sizes.max(axis=0).tolist()
         box = self._device_sizes.index_select(0, index)
@@ -124,7 +127,11 @@ class OnDevice(InMemory):
         inside = (y < own_height) & (x < own_width)
         image = self.pixels[place.where(inside, torch.zeros_like(place))] * inside[..., None]
         equal = bool((sizes == sizes[0]).all())
-        return Batch(image.permute(0, 3, 1, 2).contiguous(), label, index, None if equal else box)
+        return Batch(self._given(image.permute(0, 3, 1, 2).contiguous()), label, index, None if equal else box)
+
+    def _given(self, image: Tensor) -> Tensor:
+        """Stored pixels as the loader gives them."""
+        return image.view(torch.uint16) if image.dtype == torch.int16 else image
 
 
 def fits_in_memory(images: ImageSet, size: int, cache: str = "auto") -> bool:
@@ -134,7 +141,7 @@ def fits_in_memory(images: ImageSet, size: int, cache: str = "auto") -> bool:
 
 def _bytes(images: ImageSet, size: int) -> float:
     # Photographs are 3:2 at the longest, most of them.
-    return len(images) * images.channels * size * size * 1.5
+    return len(images) * images.channels * size * size * 1.5 * images.dtype.itemsize
 
 
 def fits_on_device(images: ImageSet, size: int, cache: str, device: torch.device) -> bool:

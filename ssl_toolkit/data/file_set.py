@@ -9,8 +9,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit.data.image_set import ImageSet
-from ssl_toolkit.data.images import Pixels, check_channels, check_image, read_image
+from ssl_toolkit.data.depth import Pixels, at_depth, measured_range
+from ssl_toolkit.data.image_set import ImageSet, Wanted
+from ssl_toolkit.data.images import check_channels, check_image, depth_of_file, read_image, read_values
+
+LOOKED_AT = 8  # files, of a set
 
 
 class PathList:
@@ -44,25 +47,34 @@ class PathList:
 
 
 class FileSet(ImageSet):
-    """Image files, read when they are asked for."""
+    """Image files, read when they are asked for.
 
-    def __init__(
-        self, paths: PathList, labels: NDArray[np.int64], classes: list[str] | None, channels: int | None
-    ) -> None:
+    Of files of several depths all are read at the greatest that is found among `LOOKED_AT` from all over the set.
+    """
+
+    def __init__(self, paths: PathList, labels: NDArray[np.int64], classes: list[str] | None, wanted: Wanted) -> None:
         self._paths = paths
         self.word = ""
         self.labels = labels
         self.classes = classes
-        self.channels = 3 if channels is None else channels
-        check_channels(self.channels)
+        self.channels = 3 if wanted.channels is None else wanted.channels
+        rows = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), LOOKED_AT)).astype(int)).tolist()
+        found = [dtype for row in rows if (dtype := depth_of_file(paths[row], self.channels)) is not None]
+        if not found:
+            check_channels(self.channels)
+        self.dtype = max(found, key=lambda dtype: dtype.itemsize, default=self.dtype)
+        if wanted.range == "auto":
+            self.range = measured_range(lambda row: read_values(paths[row], self.channels), len(paths), paths[0])
+        else:
+            self.range = wanted.range
 
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`."""
-        return read_image(self._paths[index], size=size, channels=self.channels)
+        return at_depth(read_image(self._paths[index], size=size, channels=self.channels, range=self.range), self.dtype)
 
     def check(self, index: int) -> None:
         """As `ImageSet.check`."""
-        check_image(self._paths[index])
+        check_image(self._paths[index], channels=self.channels, range=self.range)
 
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""

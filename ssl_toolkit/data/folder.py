@@ -97,5 +97,5 @@ def open_folder(folder: str, wanted: Wanted) -> FileSet:
         raise UsageError(f"labels by folder: '{paths[int(loose[0])]}' lies in no subfolder of '{folder}'")
     is_split = any(name.lower() in SPLIT_NAMES for name in classes)
     if wanted.labels == "none" or (wanted.labels == "auto" and (len(loose) or len(classes) < 2 or is_split)):
-        return FileSet(paths, unlabelled(len(paths)), None, wanted.channels)
-    return FileSet(paths, numbers, classes, wanted.channels)
+        return FileSet(paths, unlabelled(len(paths)), None, wanted)
+    return FileSet(paths, numbers, classes, wanted)

@@ -13,9 +13,11 @@ from PIL import Image
 
 from ssl_toolkit.data.arrays import ArraySet, numbered_labels
 from ssl_toolkit.data.batch import image_and_label
+from ssl_toolkit.data.depth import Pixels, Range, at_depth, measured_range, to_pixels
 from ssl_toolkit.data.file_set import FileSet, PathList
 from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
-from ssl_toolkit.data.images import BadImageError, Pixels, convert_channels, in_brief, resize, to_array, to_uint8
+from ssl_toolkit.data.images import BadImageError, in_brief, to_array
+from ssl_toolkit.data.resizing import convert_channels, resize
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.objects import describe
 from ssl_toolkit.progress import progress_bar
@@ -35,6 +37,11 @@ def open_given(given: Any, wanted: Wanted) -> ImageSet:
     if isinstance(given, ImageSet):
         if wanted.channels not in (None, given.channels):
             raise UsageError(f"data: '{given.word}' has {given.channels} channels, {wanted.channels} are wanted")
+        if given.dtype != np.uint8 and wanted.range not in (None, given.range):
+            raise UsageError(
+                f"data: '{given.word}' was opened with the range {given.range}, {wanted.range} is wanted: give that to "
+                "open_images"
+            )
         return copy(given)
     word = describe(given)
     if not hasattr(given, "__len__") or not hasattr(given, "__getitem__") or isinstance(given, dict):
@@ -47,9 +54,9 @@ def open_given(given: Any, wanted: Wanted) -> ImageSet:
     values = _numpy(given)
     images: ImageSet
     if values is not None and values.dtype.kind not in "OUS":
-        images = ArraySet(f"data {word}", values, unlabelled(len(given)), None, wanted.channels)
+        images = ArraySet(f"data {word}", values, unlabelled(len(given)), None, wanted)
     elif (paths := _paths(given if values is None else values.tolist())) is not None:
-        images = FileSet(paths, unlabelled(len(given)), None, wanted.channels)
+        images = FileSet(paths, unlabelled(len(given)), None, wanted)
     else:
         images = DataSet(given, word, wanted)
     images.word = word
@@ -72,7 +79,9 @@ class DataSet(ImageSet):
         self.word, self._items = word, items
         try:
             image, label = image_and_label(items[0])
-            pixels = pixels_of(image)
+            self.range = self._range(wanted)
+            pixels = pixels_of(image, self.range)
+            self.dtype = pixels.dtype
             self.channels = len(pixels) if wanted.channels is None else wanted.channels
             convert_channels(pixels, self.channels)
         except Exception as error:  # whatever a stranger's data set may raise
@@ -88,13 +97,25 @@ class DataSet(ImageSet):
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
-            return convert_channels(resize(pixels_of(image_and_label(self._items[index])[0]), size), self.channels)
+            pixels = pixels_of(image_and_label(self._items[index])[0], self.range)
+            return convert_channels(resize(at_depth(pixels, self.dtype), size), self.channels)
         except Exception as error:
             raise BadImageError(self.path(index), in_brief(error)) from error
 
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""
         return f"{self.word}#{index}"
+
+    def _range(self, wanted: Wanted) -> Range | None:
+        """What is wanted, measured if it is ``auto``."""
+
+        def values(row: int) -> NDArray[Any]:
+            try:
+                return values_of(image_and_label(self._items[row])[0])
+            except Exception as error:  # it is reported when its pixels are asked for
+                raise BadImageError(self.path(row), in_brief(error)) from error
+
+        return measured_range(values, len(self._items), self.word) if wanted.range == "auto" else wanted.range
 
     def _labels(self, in_items: bool) -> NDArray[Any] | None:
         """The labels that the data set names or, if its items have some, those of each; -1 where one cannot be read."""
@@ -116,16 +137,22 @@ class DataSet(ImageSet):
         return np.asarray([none if label is None else label for label in found])
 
 
-def pixels_of(image: Any) -> Pixels:
+def pixels_of(image: Any, range: Range | None = None) -> Pixels:
     """Pixels (C, H, W) of a PIL image, or of an array or tensor (H, W), (C, H, W) or (H, W, C).
 
     Args:
         image: The values of arrays are uint8, uint16 or floats in [0, 1]. The channels are the shorter of the first and
             the last axis, the first if they are equal.
+        range: Values that become 0 and 1 of what is deeper than 8 bits; other numbers are taken with it too.
 
     Raises:
         ValueError: It is none of these.
     """
+    return to_pixels(values_of(image), range)
+
+
+def values_of(image: Any) -> NDArray[Any]:
+    """What `pixels_of` scales: values (C, H, W), as they are given."""
     if isinstance(image, Image.Image):
         return to_array(image, channels=1 if image.mode in ("1", "L") else 3)
     values = _numpy(image)
@@ -134,8 +161,8 @@ def pixels_of(image: Any) -> Pixels:
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ValueError(f"its shape is {values.shape}, and must be (H, W), (C, H, W) or (H, W, C)")
     if values.ndim == 2:
-        return to_uint8(values[None])
-    return to_uint8(values if values.shape[0] <= values.shape[2] else values.transpose(2, 0, 1))
+        return values[None]
+    return values if values.shape[0] <= values.shape[2] else values.transpose(2, 0, 1)
 
 
 def _numpy(given: Any) -> NDArray[Any] | None:

@@ -9,13 +9,15 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ssl_toolkit.data.images import BadImageError, Pixels, convert_channels
+from ssl_toolkit.data.depth import Pixels, Range
+from ssl_toolkit.data.images import BadImageError
+from ssl_toolkit.data.shown import Look
 
 Labels = Literal["auto", "folder", "none"]
 
@@ -31,11 +33,13 @@ class Wanted:
         root: Folder that data sets are downloaded to, an absolute path.
         labels: Where labels come from.
         channels: What `ImageSet.load` is to give; None: what the source has.
+        range: Values that become 0 and 1 of images deeper than 8 bits; ``auto`` measures them.
     """
 
     root: str
     labels: Labels = "auto"
     channels: int | None = None
+    range: Range | Literal["auto"] | None = None
 
 
 def unlabelled(count: int) -> NDArray[np.int64]:
@@ -52,6 +56,8 @@ class ImageSet(ABC):
         labels: (N,) int64, -1 where an image has no label.
         channels: What `load` gives.
         frames: 1 for images; of clips, how many frames share the channels, one after another.
+        dtype: The type of what `load` gives, for all images uint8, uint16 or float32, see `ssl_toolkit.data.depth`.
+        range: Values of the source that become 0 and 1; None: those of its type.
     """
 
     word: str
@@ -59,6 +65,8 @@ class ImageSet(ABC):
     labels: NDArray[np.int64]
     channels: int
     frames: int = 1
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,7 +80,7 @@ class ImageSet(ABC):
             size: Length of the short side, aspect kept; None gives the image's own size.
 
         Returns:
-            (channels, H, W) uint8, contiguous.
+            (channels, H, W) of the set's type, contiguous.
 
         Raises:
             BadImageError: This image cannot be read.
@@ -97,7 +105,8 @@ class ImageSet(ABC):
     def _facts(self) -> dict[str, str]:
         count = f"{len(self):,}"
         kind = {"images": count} if self.frames == 1 else {"clips": count, "frames": str(self.frames)}
-        return kind | {"channels": str(self.channels // self.frames)}
+        depth = {} if self.dtype == np.uint8 else {"depth": str(self.dtype)}
+        return kind | {"channels": str(self.channels // self.frames)} | depth
 
     def _repr_html_(self) -> str:
         """For notebooks: a table, and some images from all over the set; of clips, their first frames."""
@@ -121,11 +130,11 @@ def _escaped(text: str) -> str:
 
 
 def _sheet(images: Sequence[Pixels]) -> bytes:
-    """The centres of images (C, H, W) side by side, as a PNG: RGB where there are three channels, else the first."""
+    """The centres of images (C, H, W) side by side, as a PNG; see `Look`."""
+    look = Look.of(images)
     canvas = Image.new("RGB", (SIDE * len(images), SIDE))
     for place, pixels in enumerate(images):
-        colours = convert_channels(pixels if len(pixels) == 3 else pixels[:1], 3)
-        square = ImageOps.fit(Image.fromarray(np.ascontiguousarray(colours.transpose(1, 2, 0))), (SIDE, SIDE))
+        square = ImageOps.fit(Image.fromarray(np.ascontiguousarray(look(pixels).transpose(1, 2, 0))), (SIDE, SIDE))
         canvas.paste(square, (SIDE * place, 0))
     file = io.BytesIO()
     canvas.save(file, "PNG")
@@ -153,7 +162,7 @@ class Subset(ImageSet):
 
     def __init__(self, images: ImageSet, rows: NDArray[np.int64]) -> None:
         self.word, self.classes = images.word, images.classes
-        self.channels, self.frames = images.channels, images.frames
+        self.channels, self.frames, self.dtype, self.range = images.channels, images.frames, images.dtype, images.range
         self.images, self.rows, self.labels = images, rows, images.labels[rows]
 
     def path(self, index: int) -> str:

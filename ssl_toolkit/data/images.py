@@ -1,44 +1,47 @@
-"""One safe way from an image, on disk or in memory, to uint8 pixels (C, H, W).
+"""One safe way from an image, on disk or in memory, to pixels (C, H, W).
 
 What comes out does not depend on how the file was written:
 
 - **Regular files only.** A pipe that is named ``.jpg`` would hang a worker, a device would never end.
 - **Size.** The pixel cap is checked on the header, before anything is decoded. JPEGs are decoded at the smallest of
   the scales 1, 1/2, 1/4, 1/8 that still has twice the size asked for, then resized with antialiasing.
-- **Depth.** 16-bit grey v becomes round(v / 257), whatever its range: no stretching by the values of one image. 32-bit
-  integers are read the same way while they fit 16 bits. Float images are refused: no range is agreed for them.
+- **Depth.** 16 bits stay 16 bits, grey and colour, floats stay floats (see `ssl_toolkit.data.depth`): scaled by a
+  stated range or by their type's, never by the values of one image. 32-bit integers are read as 16 bits while they fit.
+- **Channels.** 3 and 1 of any file, its first frame or page. Other counts of TIFFs, all planes of all their pages, and
+  of DICOM files, all frames.
 - **Orientation.** EXIF orientation is applied; a broken EXIF block counts as none.
 - **Transparency.** Composited over white, for alpha channels, palettes and colour keys alike.
 - **Colour.** Palette, CMYK, 1-bit and grey become RGB for three channels, luminance (ITU-R 601) for one.
-- **Animations.** The first frame.
 - **Faults.** Truncated and corrupt files raise `BadImageError`, nothing else; warnings stay inside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ssl_toolkit.data import dicom, tiff
+from ssl_toolkit.data.depth import FULL, Pixels, Range, at_depth, depth_of, to_pixels
+from ssl_toolkit.data.pillow_depth import deep_values, stored_type
+from ssl_toolkit.data.resizing import MAX_PIXELS, check_pixels, convert_channels, resize, scaled, to_chw
 from ssl_toolkit.errors import ToolkitError, UsageError
-
-Pixels: TypeAlias = NDArray[np.uint8]  # mostly (C, H, W)
-
-MAX_PIXELS = 2**27  # 134 million: above every camera, 0.4 GB as RGB
 
 # Formats that are decoded by Pillow itself: EPS, for one, would start Ghostscript on a stranger's file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".dcm"),
     )
 )
 
@@ -51,7 +54,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION = 0x0112  # the EXIF tag
+_ORIENTATION, _BITS = 0x0112, 0x0102  # tags of EXIF and TIFF
 _END_OF_JPEG = b"\xff\xd9"
 
 
@@ -73,45 +76,80 @@ class BadImageError(ToolkitError):
 
 
 def read_image(
-    path: str | os.PathLike[str], *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    range: Range | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Pixels:
     """Read an image file; see the module's docstring for what is done to it.
 
     Args:
-        path: A file in one of `FORMATS`, whatever its suffix.
+        path: A file in one of `FORMATS`, or a DICOM file, whatever its suffix.
         size: Length of the short side in pixels, smaller or larger than the file's; the aspect ratio is kept and
             nothing is cropped. None keeps the file's own size.
-        channels: 3 for RGB, 1 for luminance.
+        channels: 3 for RGB, 1 for luminance; other counts of TIFFs and DICOM files that have as many.
+        range: The values that become 0 and 1, of files deeper than 8 bits. None: those of the type; of DICOM files,
+            what their window shows.
         max_pixels: Refuse larger images, before decoding.
 
     Returns:
-        (channels, H, W) uint8, contiguous, min(H, W) == size.
+        (channels, H, W) uint8, uint16 or float32, contiguous, min(H, W) == size.
 
     Raises:
         BadImageError: The file is no regular file, no image, damaged, too large or of a kind that has no agreed range.
-        UsageError: `channels` is neither 1 nor 3.
+        UsageError: A package that reads such files is not installed.
     """
-    check_channels(channels)
-    name = os.fsdecode(path)
-    try:
-        _check_regular(name)
-        with open(name, "rb") as file:
-            return _decoded(file, size, channels, max_pixels)
-    # Decoders meet hostile bytes with nearly every exception there is: SyntaxError, struct.error, KeyError, ...
-    except Exception as error:
-        raise BadImageError(name, _reason(error, max_pixels)) from error
+    with _opened(path, max_pixels) as file:
+        return _read(file, size, channels, range, max_pixels)
 
 
-def decode_image(content: bytes, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_image(
+    content: bytes,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    range: Range | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Pixels:
     """`read_image` for the bytes of an image file: same arguments, same result, same errors."""
-    check_channels(channels)
+    with _faults("image in memory", max_pixels):
+        return _read(io.BytesIO(content), size, channels, range, max_pixels)
+
+
+def read_values(path: str | os.PathLike[str], channels: int = 3) -> NDArray[Any]:
+    """The values of an image file as they are stored, (C, H, W), of DICOM files as they are rescaled.
+
+    Raises:
+        BadImageError: As `read_image`.
+    """
+    with _opened(path) as file:
+        return _scan(file, None, channels, MAX_PIXELS).values
+
+
+def depth_of_file(path: str | os.PathLike[str], channels: int = 3) -> np.dtype[Any] | None:
+    """The type that `read_image` gives of a file, by its header; None where it cannot be read.
+
+    Raises:
+        UsageError: A package that reads such files is not installed.
+    """
     try:
-        return _decoded(io.BytesIO(content), size, channels, max_pixels)
-    except Exception as error:
-        raise BadImageError("image in memory", _reason(error, max_pixels)) from error
+        with _opened(path) as file:
+            kind = _kind(file, channels)
+            if kind == "dicom":
+                return np.dtype(np.uint16)
+            if kind == "tiff":
+                return depth_of(tiff.tiff_type(file))
+            with Image.open(file, formats=_formats()) as image:
+                return stored_type(image)
+    except BadImageError:
+        return None
 
 
-def check_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> None:
+def check_image(
+    path: str | os.PathLike[str], *, channels: int = 3, range: Range | None = None, max_pixels: int = MAX_PIXELS
+) -> None:
     """Find out whether `read_image` can read a file, and decode it only if a look at its structure leaves doubts.
 
     A JPEG that begins and ends as one, and a PNG all of whose checksums hold, count as readable. What a decoder alone
@@ -125,98 +163,112 @@ def check_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file, formats=("JPEG", "PNG")) as image:
-                _check_pixels(image.size, max_pixels)
+                check_pixels(image.size, max_pixels)
                 image.verify()  # of a PNG, up to its end
             file.seek(-len(_END_OF_JPEG), os.SEEK_END)
             whole = image.format == "PNG" or file.read() == _END_OF_JPEG
     except Exception:
         whole = False
-    if not whole:
-        read_image(path, max_pixels=max_pixels)
+    if not whole or channels not in (1, 3):
+        read_image(path, channels=channels, range=range, max_pixels=max_pixels)
 
 
-def to_array(image: Image.Image, *, size: int | None = None, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Pixels:
+def to_array(
+    image: Image.Image,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    range: Range | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Pixels:
     """`read_image` for an image that Pillow has open or in memory: same arguments, same result, same errors."""
     check_channels(channels)
-    name = os.fsdecode(getattr(image, "filename", "")) or "image in memory"
+    with _faults(os.fsdecode(getattr(image, "filename", "")) or "image in memory", max_pixels):
+        check_pixels(image.size, max_pixels)
+        values = _values(image, None, size, channels, max_pixels)
+        return _finished(dicom.Scan(values, None, False), size, channels, range, max_pixels)
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a channel count that a picture cannot give."""
+    if channels not in (1, 3):
+        raise UsageError(
+            f"image files other than TIFF and DICOM give 1 or 3 channels, not {channels}: keep other counts in these, "
+            "or in a .npy array"
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[BinaryIO]:
+    """A regular file; whatever happens to it is a `BadImageError`."""
+    name = os.fsdecode(path)
+    with _faults(name, max_pixels):
+        _check_regular(name)
+        with open(name, "rb") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _faults(name: str, max_pixels: int) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _check_pixels(image.size, max_pixels)
-            return _pixels(image, size, channels, max_pixels)
+            yield
+    except (UsageError, BadImageError):
+        raise
+    # Decoders meet hostile bytes with nearly every exception there is: SyntaxError, struct.error, KeyError, ...
     except Exception as error:
         raise BadImageError(name, _reason(error, max_pixels)) from error
 
 
-def check_channels(channels: int) -> None:
-    """Refuse a channel count that an image file cannot give."""
+def _read(file: BinaryIO, size: int | None, channels: int, range: Range | None, max_pixels: int) -> Pixels:
+    return _finished(_scan(file, size, channels, max_pixels), size, channels, range, max_pixels)
+
+
+def _kind(file: BinaryIO, channels: int) -> str:
+    """Who reads a file: ``dicom``, ``tiff`` for what Pillow does not, or ``pillow``."""
+    head = file.read(dicom.MAGIC_AT + len(dicom.MAGIC))
+    file.seek(0)
+    if head[dicom.MAGIC_AT :] == dicom.MAGIC:
+        return "dicom"
+    is_tiff = head[:4] in tiff.MAGIC
     if channels not in (1, 3):
-        raise UsageError(f"image files give 1 or 3 channels, not {channels}: keep other counts in a .npy array")
+        if not is_tiff:
+            raise ValueError(f"{channels} channels are wanted, which only TIFF and DICOM files give")
+        return "tiff"
+    if is_tiff:
+        try:
+            image: Any = Image.open(file, formats=("TIFF",))  # not closed, which would close the file
+            lost = stored_type(image) == np.uint8 and max(image.tag_v2.get(_BITS, (1,))) > 8  # colours plane by plane
+        except UnidentifiedImageError:  # colours as floats
+            lost = True
+        file.seek(0)
+        if lost:
+            return "tiff"
+    return "pillow"
 
 
-def to_uint8(pixels: NDArray[np.generic]) -> Pixels:
-    """Array values to bytes by the type's fixed range, never by the values of one image.
-
-    Args:
-        pixels: Any shape: uint8 (kept), uint16 (v / 257, rounded) or float in [0, 1] (times 255, rounded).
-
-    Raises:
-        ValueError: Another type, or floats outside [0, 1] (NaN included).
-    """
-    if pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels, dtype=np.uint8)
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if pixels.dtype.kind != "f":
-        raise ValueError(f"values are {pixels.dtype}: known are uint8, uint16 and floats in [0, 1]")
-    values = pixels.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails
-        raise ValueError(f"float values from {low:.4g} to {high:.4g}: scale them to [0, 1]")
-    return (values * 255.0 + 0.5).astype(np.uint8)
+def _scan(file: BinaryIO, size: int | None, channels: int, max_pixels: int) -> dicom.Scan:
+    """What is stored, with the range that the file itself states; of 8 bits, (channels, H, W) at `size` already."""
+    kind = _kind(file, channels)
+    if kind == "dicom":
+        return dicom.read_dicom(file, channels, max_pixels)
+    if kind == "tiff":
+        return dicom.Scan(tiff.tiff_planes(file, channels, max_pixels), None, False)
+    with Image.open(file, formats=_formats()) as image:
+        check_pixels(image.size, max_pixels)
+        # At twice the size the antialiased resize that follows cannot tell the scaled decode from the full one.
+        image.draft("L" if channels == 1 else image.mode, image.size if size is None else (2 * size, 2 * size))
+        return dicom.Scan(_values(image, file, size, channels, max_pixels), None, False)
 
 
-def resize(pixels: Pixels, size: int | None) -> Pixels:
-    """Resize (C, H, W) bytes of any channel count, antialiased, as `read_image` does.
-
-    Args:
-        pixels: (C, H, W) uint8.
-        size: Length of the short side; None keeps the size.
-
-    Returns:
-        (C, h, w) uint8, contiguous.
-    """
-    if size is None or min(pixels.shape[1:]) == size:
-        return np.ascontiguousarray(pixels)
-    if pixels.shape[0] == 3:
-        return _to_chw(_scaled(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))), size, MAX_PIXELS))
-    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in pixels]
-    return np.concatenate([_to_chw(_scaled(band, size, MAX_PIXELS)) for band in bands])
-
-
-def convert_channels(pixels: Pixels, channels: int) -> Pixels:
-    """(C, H, W) to (channels, H, W): grey is replicated, RGB becomes luminance, equal counts pass.
-
-    Raises:
-        ValueError: Any other pair of counts.
-    """
-    if pixels.shape[0] == channels:
-        return pixels
-    if (pixels.shape[0], channels) == (1, 3):
-        return np.repeat(pixels, 3, axis=0)
-    if (pixels.shape[0], channels) == (3, 1):
-        return _to_chw(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))
-    raise ValueError(f"{pixels.shape[0]} channels cannot become {channels}")
-
-
-def _decoded(file: BinaryIO, size: int | None, channels: int, max_pixels: int) -> Pixels:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(file, formats=_formats()) as image:
-            _check_pixels(image.size, max_pixels)
-            # At twice the size the antialiased resize that follows cannot tell the scaled decode from the full one.
-            image.draft("L" if channels == 1 else image.mode, image.size if size is None else (2 * size, 2 * size))
-            return _pixels(image, size, channels, max_pixels)
+def _finished(scan: dicom.Scan, size: int | None, channels: int, range: Range | None, max_pixels: int) -> Pixels:
+    pixels = to_pixels(scan.values, range or scan.window)
+    if scan.window is not None:
+        pixels = at_depth(pixels, np.uint16)  # rescaled integers may be floats
+    if scan.inverted:
+        pixels = FULL[pixels.dtype] - pixels
+    return convert_channels(resize(pixels, size, max_pixels), channels)
 
 
 def _check_regular(path: str) -> None:
@@ -226,11 +278,6 @@ def _check_regular(path: str) -> None:
         raise ValueError(f"{kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a regular file")
     if status.st_size == 0:
         raise ValueError("the file is empty")
-
-
-def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise ValueError(f"{size[0]} x {size[1]} pixels are more than the cap of {max_pixels:,}")
 
 
 @lru_cache(maxsize=1)
@@ -256,17 +303,30 @@ def in_brief(error: Exception) -> str:
     return text.splitlines()[0][:160] if text else type(error).__name__
 
 
-def _pixels(image: Image.Image, size: int | None, channels: int, max_pixels: int) -> Pixels:
+def _values(
+    image: Image.Image, file: BinaryIO | None, size: int | None, channels: int, max_pixels: int
+) -> NDArray[Any]:
+    """What an image of Pillow's holds, upright: deep values as they are stored, 8 bits as `_scan` says."""
+    if stored_type(image) != np.uint8:
+        values = deep_values(image, file)
+        if values.dtype.kind == "i" and not (values.min() < 0 or values.max() > 65535):
+            values = values.astype(np.uint16)
+        turn = _turn(image)
+        return values if turn is None else np.stack([_turned(band, turn) for band in values])
     image.load()
     turn = _turn(image)  # after loading: some formats carry EXIF behind the pixels, TIFF is turned by then
     image = _flatten(image)
     if channels == 1 or image.mode == "L":  # grey is resized once and replicated afterwards
         image = image.convert("L")
     if size is not None:
-        image = _scaled(image, size, max_pixels)
+        image = scaled(image, size, max_pixels)
     if turn is not None:
         image = image.transpose(turn)
-    return convert_channels(_to_chw(image), channels)
+    return convert_channels(to_chw(image), channels)
+
+
+def _turned(band: NDArray[Any], turn: Image.Transpose) -> NDArray[Any]:
+    return np.asarray(Image.fromarray(band).transpose(turn))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -278,32 +338,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _flatten(image: Image.Image) -> Image.Image:
     """To mode RGB or L: 8 bits, no palette, no transparency."""
-    if image.mode == "F":
-        raise ValueError("float pixels have no agreed range: store the images as a .npy array with values in [0, 1]")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
-            raise ValueError("32-bit pixels outside 0..65535 have no agreed range: store the images as a .npy array")
-        return Image.fromarray(to_uint8(values.astype(np.uint16)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, "white")
         canvas.paste(image, (0, 0), image)
         return canvas
     return image if image.mode in ("RGB", "L") else image.convert("RGB")
-
-
-def _scaled(image: Image.Image, size: int, max_pixels: int) -> Image.Image:
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
-    if short == size:
-        return image
-    long = max(size, round(long * size / short))
-    _check_pixels((size, long), max_pixels)  # a line of 1 x 100,000 pixels would grow without bounds
-    wanted = (size, long) if width <= height else (long, size)
-    return image.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0)
-
-
-def _to_chw(image: Image.Image) -> Pixels:
-    array = np.asarray(image)  # (H, W) or (H, W, 3)
-    return np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), order="C")

@@ -1,4 +1,4 @@
-"""From image sets to uint8 batches, in an order and with contents that never depend on the number of workers."""
+"""From image sets to batches, in an order and with contents that never depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def readers_watched() -> Iterator[None]:
 
 
 class ImageLoader:
-    """Iterates over an image set as `Batch`es of uint8 images on the CPU.
+    """Iterates over an image set as `Batch`es of images on the CPU.
 
     For training (`shuffle`), the order is a function of (seed, epoch), each iteration is the next epoch, incomplete
     batches are left out, and an image that cannot be read is replaced by the next one that can, so that a batch is

@@ -57,7 +57,7 @@ def open_manifest(path: str, wanted: Wanted, split: str | None = None) -> FileSe
     number = {name: i for i, name in enumerate(classes)} | {"": -1}
     numbers: NDArray[np.int64] = np.array([number[labels[i]] for i in chosen], dtype=np.int64)
     folder = os.path.dirname(os.path.abspath(path))
-    return FileSet(PathList(folder, (names[i] for i in chosen)), numbers, classes, wanted.channels)
+    return FileSet(PathList(folder, (names[i] for i in chosen)), numbers, classes, wanted)
 
 
 def _rows_of_split(path: str, split: str, splits: list[str | None]) -> list[int]:

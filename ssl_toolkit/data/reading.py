@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ssl_toolkit.data.depth import Pixels, equally_deep
 from ssl_toolkit.data.image_set import ImageSet
-from ssl_toolkit.data.images import BadImageError, Pixels
+from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.randomness import numpy_generator
 
 Boxes: TypeAlias = NDArray[np.int64]
@@ -38,13 +39,16 @@ def center_crop(image: Pixels, size: int) -> Pixels:
 def pad(images: Sequence[Pixels]) -> tuple[Pixels, Boxes | None]:
     """Images (C, h, w) of any sizes as one array (N, C, H, W), each in the top left, zeros around it.
 
+    Of images of several depths, all take the greatest.
+
     Returns:
         The array, and the sizes, (N, 2); None where the images are all of one size.
     """
+    images = equally_deep(images)
     if len({image.shape for image in images}) == 1:
         return np.stack(images), None
     box = np.array([image.shape[1:] for image in images], np.int64)
-    padded = np.zeros((len(images), images[0].shape[0], *box.max(axis=0)), np.uint8)
+    padded = np.zeros((len(images), images[0].shape[0], *box.max(axis=0)), images[0].dtype)
     for row, image in enumerate(images):
         padded[row, :, : image.shape[1], : image.shape[2]] = image
     return padded, box

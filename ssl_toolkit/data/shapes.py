@@ -19,8 +19,10 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet, Wanted
-from ssl_toolkit.data.images import Pixels, check_channels, convert_channels
+from ssl_toolkit.data.images import check_channels
+from ssl_toolkit.data.resizing import convert_channels
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.randomness import derive_seed
 

@@ -6,10 +6,11 @@ One file of this folder is one kind of source; the tables below say which words 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, get_args
 
 from ssl_toolkit.data.arrays import open_array_file
+from ssl_toolkit.data.depth import parse_range
 from ssl_toolkit.data.folder import open_folder
 from ssl_toolkit.data.given import open_given
 from ssl_toolkit.data.image_set import ImageSet, Labels, Wanted, unlabelled
@@ -41,7 +42,12 @@ FILES: dict[str, Opener] = {
 
 
 def open_images(
-    word: Any, *, root: str | os.PathLike[str] | None = None, labels: Labels = "auto", channels: int | None = None
+    word: Any,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    labels: Labels = "auto",
+    channels: int | None = None,
+    range: str | Sequence[float] | None = None,
 ) -> ImageSet:
     """Open an image set by the word for it; a path that exists wins over a name. Or what Python holds, as one.
 
@@ -55,7 +61,8 @@ def open_images(
               if you like, ``label`` and ``split``; ``list.csv:val`` takes one split. Columns are separated by commas,
               semicolons or tabs, and may have other usual names, such as ``file_name``, ``image`` and ``class``;
             - an array ``images.npy`` or ``images.npz`` (key ``images``, ``x`` or ``data``, and ``labels`` or ``y``):
-              (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or floats in [0, 1]; any number of channels.
+              (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or floats in [0, 1], with a `range` other
+              numbers too; any number of channels.
               A ``.npy`` is mapped, a ``.npz`` is read into memory;
             - clips, ``clips:PATH`` or ``clips:PATH:8:2``, of a video, a folder of videos, or a folder of frames or of
               folders of frames, in the order of their names. The numbers are the frames of a clip (8) and the stride
@@ -70,14 +77,17 @@ def open_images(
             refuses images outside them; "auto" does so where every image lies in one of at least two subfolders, none
             of them named like a split (train, val, test, ...), and otherwise reads no labels.
         channels: What `ImageSet.load` gives, of clips for each frame; by default 3 for files and what the data set has
-            for the others.
+            for the others. Other than 1 and 3, files must be TIFFs or DICOM files that have as many.
+        range: The values that become 0 and 1 of images deeper than 8 bits, ``"0,4095"`` or two numbers; others are
+            clamped. ``auto`` measures them: the outer thousandths of the values of up to 256 images. By default 0 to
+            65,535 of uint16, and of floats 0 to 1.
 
     Raises:
         UsageError: No such name, path or split, no images in it, or a manifest, array or data set that cannot be read.
     """
     if labels not in get_args(Labels):
         raise unknown_name("value of labels", labels, get_args(Labels))
-    wanted = Wanted(os.path.abspath(os.path.expanduser(root or DEFAULT_ROOT)), labels, channels)
+    wanted = Wanted(os.path.abspath(os.path.expanduser(root or DEFAULT_ROOT)), labels, channels, parse_range(range))
     if isinstance(word, str | os.PathLike):
         word = os.fspath(word)
         if labels == "folder" and not os.path.isdir(os.path.expanduser(word)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssl_toolkit.data.depth import FULL
 from ssl_toolkit.data.image_set import ImageSet, read_some
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.randomness import numpy_generator
@@ -29,7 +30,7 @@ def channel_statistics(images: ImageSet, size: int) -> tuple[tuple[float, ...], 
     sums, pixels = np.zeros((2, channels)), 0
     for row in order:
         for image in read_some(images, [row], 1, size):  # one at a time: they need not fit in memory
-            flat = image.reshape(images.frames, channels, -1).astype(np.float64) / 255  # (F, C, H * W)
+            flat = image.reshape(images.frames, channels, -1).astype(np.float64) / FULL[image.dtype]  # (F, C, H * W)
             sums += flat.sum(axis=(0, 2)), (flat**2).sum(axis=(0, 2))
             pixels += flat.shape[0] * flat.shape[2]
     if not pixels:

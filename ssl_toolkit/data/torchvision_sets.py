@@ -139,9 +139,7 @@ def open_torchvision(word: str, wanted: Wanted) -> ImageSet:
     if not hasattr(dataset, "data"):
         return _torchvision_files(dataset, known, wanted)
     labels = _numpy(dataset.targets if hasattr(dataset, "targets") else dataset.labels).astype(np.int64)
-    return ArraySet(
-        f"{name}:{options[0]}", _numpy(dataset.data), labels, _class_names(dataset, labels), wanted.channels
-    )
+    return ArraySet(f"{name}:{options[0]}", _numpy(dataset.data), labels, _class_names(dataset, labels), wanted)
 
 
 def _numpy(values: Any) -> NDArray[Any]:
@@ -160,7 +158,7 @@ def _torchvision_files(dataset: Any, known: _Known, wanted: Wanted) -> FileSet:
 
     paths = PathList(wanted.root, names())
     numbers: NDArray[np.int64] = np.array(labels, dtype=np.int64)
-    return FileSet(paths, numbers, _class_names(dataset, numbers), wanted.channels)
+    return FileSet(paths, numbers, _class_names(dataset, numbers), wanted)
 
 
 def _class_names(dataset: Any, labels: NDArray[np.int64]) -> list[str]:

@@ -17,18 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from ssl_toolkit.data.depth import Pixels, at_depth
 from ssl_toolkit.data.file_set import PathList
 from ssl_toolkit.data.folder import list_images
 from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
-from ssl_toolkit.data.images import (
-    BadImageError,
-    Pixels,
-    check_channels,
-    convert_channels,
-    in_brief,
-    read_image,
-    resize,
-)
+from ssl_toolkit.data.images import BadImageError, check_channels, in_brief, read_image
+from ssl_toolkit.data.resizing import convert_channels, resize
 from ssl_toolkit.errors import UsageError, missing_extra
 
 FRAMES, STRIDE = 8, 2
@@ -170,7 +164,8 @@ class FrameFolder(Movie):
 
     def read(self, places: range, size: int | None, channels: int) -> list[Pixels]:
         """As `Movie.read`."""
-        return [read_image(self._paths[place], size=size, channels=channels) for place in places]
+        frames = (read_image(self._paths[place], size=size, channels=channels) for place in places)
+        return [at_depth(frame, np.uint8) for frame in frames]
 
 
 class Video(Movie):

@@ -43,6 +43,7 @@ class EncoderConfig:
         init: Whose first weights a ViT with random ones has, see `start_as`.
         mean: Mean of each channel, in [0, 1]; empty takes that of timm's weights, or ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty likewise, else 0.25.
+        range: Values of images deeper than 8 bits that it was trained to see as 0 and 1; None: those of their type.
     """
 
     name: str
@@ -58,6 +59,7 @@ class EncoderConfig:
     init: Init = "timm"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    range: tuple[float, float] | None = None
 
     def resolved(self) -> EncoderConfig:
         """The same with the automatic choices made."""

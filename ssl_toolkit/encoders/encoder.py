@@ -11,7 +11,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from ssl_toolkit.augment import EvalView, eval_view
-from ssl_toolkit.augment.base import RangeGuard
+from ssl_toolkit.augment.base import RangeGuard, in_unit_range
 from ssl_toolkit.colours import COLOUR_STD, LIGHTNESS_MEAN, LIGHTNESS_STD, rgb_to_lab
 from ssl_toolkit.encoders.backbone import build_backbone
 from ssl_toolkit.encoders.config import EncoderConfig
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         """Images (N, C, H, W) as the network sees them, each channel centred and scaled.
 
         Args:
-            image: uint8 in [0, 255] or float in [0, 1].
+            image: uint8, uint16 or float in [0, 1].
 
         Raises:
             UsageError: If the images do not have the channels that the encoder was built for, or are no whole number of
@@ -92,17 +92,15 @@ class Encoder(nn.Module):
         return lightness if self.config.colours == "lightness" else torch.cat([lightness, lab[:, 1:] / COLOUR_STD], 1)
 
     def _in_unit_range(self, image: Tensor) -> Tensor:
-        """uint8 scaled to [0, 1], floats as they are; looked at only outside compiled code, where a look splits it."""
-        if image.dtype == torch.uint8:
-            return image.to(self.mean.dtype) / 255
+        """Images in [0, 1]; floats are looked at only outside compiled code, where a look splits it."""
         if not image.is_floating_point():
-            raise TypeError(f"the encoder takes uint8 images or floats in [0, 1], not {image.dtype}")
+            return in_unit_range(image, self.mean.dtype)
         if self.checks_range and not torch.compiler.is_compiling():
             self._guard(image.detach(), "the encoder", "leave the normalisation to the encoder")
         return image
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W), uint8 or float in [0, 1], to pooled features (N, D)."""
+        """Images (N, C, H, W), uint8, uint16 or float in [0, 1], to pooled features (N, D)."""
         features: Tensor = self.backbone(self.normalize(image))
         return features
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
 from ssl_toolkit.data.loader import full_batches
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, load_encoder, names_weights
+from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, encoder_metadata, load_encoder, names_weights
+from ssl_toolkit.encoders.config import config_of
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import check_logger
 from ssl_toolkit.method import Method
@@ -34,7 +36,13 @@ from ssl_toolkit.slurm import nodes
 from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size
 from ssl_toolkit.tasks.defaults import fill_open
 from ssl_toolkit.tasks.settings import check_numbers
-from ssl_toolkit.tasks.start import normalization, refuse_options_of_a_start, start_encoder, timm_image_size
+from ssl_toolkit.tasks.start import (
+    known_range,
+    normalization,
+    refuse_options_of_a_start,
+    start_encoder,
+    timm_image_size,
+)
 from ssl_toolkit.training import native_bf16, on_cuda
 
 
@@ -71,10 +79,28 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
 
 
 def training_images(config: dict[str, Any]) -> ImageSet:
-    """The images to train on. Labels of a data set in Python may take a pass over it: without a use, they are left."""
+    """The images to train on; their range is filled in.
+
+    Labels of a data set in Python may take a pass over it: without a use, they are left.
+
+    Raises:
+        UsageError: There are none, or a range is stated where there is another one, or nothing that it is for.
+    """
     is_word = isinstance(config["data"], str | os.PathLike)
     labels: Labels = config["labels"] if is_word or config["knn_every"] else "none"
-    return open_images(config["data"], root=config["data_root"], labels=labels, channels=config["channels"])
+    asked, start = config["range"], _start_config(config)
+    wanted = asked
+    if start is not None and start.range is not None:
+        wanted = known_range(asked, start, _called(config["encoder"]["name"]))
+    images = open_images(
+        config["data"], root=config["data_root"], labels=labels, channels=config["channels"], range=wanted
+    )
+    if asked is not None and images.dtype == np.uint8:
+        raise UsageError(f"--range {asked}: the images of '{images.word}' have 8 bits, from 0 to 255: leave it out")
+    if asked == "auto" and images.range is not None and launched_rank() == 0:
+        say(f"range: {images.range[0]:g} to {images.range[1]:g}, all but the outer thousandths of the values")
+    config["range"] = images.range
+    return images
 
 
 def readers(devices: int) -> int:
@@ -82,7 +108,7 @@ def readers(devices: int) -> int:
     return max(2, min(16, available_cores() // max(1, devices)))
 
 
-def try_step(method: Method, image: NDArray[np.uint8]) -> None:
+def try_step(method: Method, image: Pixels) -> None:
     """Ask a copy of the method for one step.
 
     Raises:
@@ -164,6 +190,7 @@ def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
         colours=found.encoder_colours,
         mean=mean,
         std=std,
+        range=images.range,
     )
     if isinstance(name, nn.Module):
         return Encoder(asked, copy.deepcopy(name))
@@ -199,15 +226,27 @@ def _given_encoder(config: dict[str, Any]) -> Encoder | None:
     return None
 
 
+def _start_config(config: dict[str, Any]) -> EncoderConfig | None:
+    """The configuration of the encoder to start from, read without its weights; None of a new one."""
+    name, method = config["encoder"]["name"], config["method"]["name"]
+    if isinstance(method, Method):
+        return method.encoder.config
+    if isinstance(name, Encoder):
+        return name.config
+    if isinstance(name, str | os.PathLike) and Path(name).exists():
+        return config_of(json.loads(encoder_metadata(name)["config"]))
+    return None
+
+
 def _sized(given: Encoder, size: int, load_size: int, config: dict[str, Any]) -> Encoder:
-    """The encoder for images of these sizes."""
-    sized = replace(given.config, image_size=size, load_size=load_size)
+    """The encoder for images of these sizes, in the range that was stated."""
+    sized = replace(given.config, image_size=size, load_size=load_size, range=config["range"] or given.config.range)
     if sized == given.config:
         return given
     if isinstance(config["method"]["name"], Method):
         raise UsageError(
-            f"image_size {size} and load_size {load_size} are not those of the method's encoder, "
-            f"{given.config.image_size} and {given.config.load_size}: leave them out"
+            f"image_size {size}, load_size {load_size} and range {sized.range} are not those of the method's encoder, "
+            f"{given.config.image_size}, {given.config.load_size} and {given.config.range}: leave them out"
         )
     encoder, weights = Encoder(sized, given.own_module), given.backbone.state_dict()
     check_weights(encoder, weights, _called(config["encoder"]["name"]))

@@ -102,7 +102,7 @@ def open_loader(
 
 
 def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels, argument: str = "data") -> ImageSet:
-    """The images of `data` with the channels that `encoder` wants.
+    """The images of `data` with the channels that `encoder` wants, in the range that it knows.
 
     Args:
         encoder: What they are for.
@@ -115,7 +115,9 @@ def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels, 
         UsageError: If there are no such images, or they are clips.
     """
     try:
-        images = open_images(data, root=data_root, labels=labels, channels=encoder.config.channels)
+        images = open_images(
+            data, root=data_root, labels=labels, channels=encoder.config.channels, range=encoder.config.range
+        )
     except UsageError as error:
         raise UsageError(re.sub("^data(?= is | was | <|:)", argument, str(error))) from error
     if images.frames > 1:

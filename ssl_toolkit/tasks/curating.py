@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.tasks.settings import AnyIndex, AnyPath
+from ssl_toolkit.tasks.settings import AnyChannels, AnyIndex, AnyPath
 from ssl_toolkit.tasks.tables import Found, Table, write_csv
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def duplicates(
     index: AnyIndex,
     threshold: float | None = None,
     grid: AnyPath | None = None,
+    picture_channels: AnyChannels | None = None,
     csv: AnyPath | None = None,
     data_root: str = "data",
     progress: bool = True,
@@ -102,6 +103,8 @@ def duplicates(
         threshold: Least likeness of a copy, from 0 to 1; if not given, what chance does not reach in this index, from
             0.75 to 0.9.
         grid: PNG file for a picture of the largest groups, a row each.
+        picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
+            4,3,2; if not given, the first three, or the first.
         csv: CSV file for a row an image, with group, keep, likeness, path, label and bytes.
         data_root: Folder of torchvision's data sets.
         progress: Whether a progress bar is shown.
@@ -112,6 +115,7 @@ def duplicates(
     Raises:
         UsageError: If there is no such index, none of its images is there, or the threshold is out of range.
     """
+    from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.search.copies import duplicates as find
     from ssl_toolkit.eval.search.copies import file_bytes
     from ssl_toolkit.tasks.common import open_index
@@ -119,8 +123,8 @@ def duplicates(
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold is {threshold}: it must be from 0 to 1")
     opened = open_index(index)
-    channels = _channels(opened)
-    found = find(opened, threshold, channels=channels, root=data_root, progress=progress)
+    reading, shown = _reading(opened), parse_picture_channels(picture_channels)
+    found = find(opened, threshold, root=data_root, progress=progress, **reading)
     groups = Groups(
         [
             {
@@ -143,12 +147,18 @@ def duplicates(
         rows = [[{**image, "score": image["likeness"]} for image in group] for group in groups[:ROWS]]
         left_out = f" ({len(rows)} of {len(groups)} groups)" if len(groups) > len(rows) else ""
         heads = ("to keep", f"its copies, likeness below each{left_out}")
-        _draw([group[0] for group in rows], [group[1 : 1 + TILES] for group in rows], grid, heads, channels, data_root)
+        first, others = [group[0] for group in rows], [group[1 : 1 + TILES] for group in rows]
+        _draw(first, others, grid, heads, data_root, picture_channels=shown, **reading)
     return groups
 
 
 def outliers(
-    index: AnyIndex, count: int = 20, k: int = 10, grid: AnyPath | None = None, data_root: str = "data"
+    index: AnyIndex,
+    count: int = 20,
+    k: int = 10,
+    grid: AnyPath | None = None,
+    picture_channels: AnyChannels | None = None,
+    data_root: str = "data",
 ) -> Outliers:
     """Find the images that are farthest from all others.
 
@@ -157,6 +167,8 @@ def outliers(
         count: How many of them.
         k: An image is as far out as its k-th nearest other is away, so that up to k alike do not hide each other.
         grid: PNG file for a picture of them, the first twenty, each beside its nearest others.
+        picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
+            4,3,2; if not given, the first three, or the first.
         data_root: Folder of torchvision's data sets.
 
     Returns:
@@ -165,13 +177,14 @@ def outliers(
     Raises:
         UsageError: If there is no such index, or a number is below 1.
     """
+    from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.search import curate
     from ssl_toolkit.tasks.common import open_index
 
     for option, value in (("--count", count), ("-k", k)):
         if value < 1:
             raise UsageError(f"{option} is {value}: it must be at least 1")
-    opened = open_index(index)
+    shown, opened = parse_picture_channels(picture_channels), open_index(index)
     order, score = curate.outliers(opened, k)
     found = Outliers(
         {"path": opened.paths[place], "score": float(one), "label": opened.label(place)}
@@ -182,18 +195,20 @@ def outliers(
         near = opened.neighbours_of(order[: min(count, ROWS)], TILES)
         measure = "cosine" if opened.metric == "cosine" else "distance"
         heads = ("farthest out first", f"the nearest others it has, {measure} below each")
-        _draw(found[:ROWS], near.rows(), grid, heads, _channels(opened), data_root)
+        _draw(found[:ROWS], near.rows(), grid, heads, data_root, picture_channels=shown, **_reading(opened))
     return found
 
 
-def _channels(index: "EmbeddingIndex") -> int:
-    """Channels of the images; 3 where the encoder's file, which says so, is gone."""
+def _reading(index: "EmbeddingIndex") -> dict[str, Any]:
+    """How the images are read: channels and range; as other files where the encoder's, which says so, is gone."""
     from ssl_toolkit.encoders import encoder_metadata
+    from ssl_toolkit.encoders.config import config_of
 
     try:
-        return int(json.loads(encoder_metadata(index.encoder_file)["config"])["channels"])
+        config = config_of(json.loads(encoder_metadata(index.encoder_file)["config"]))
     except ToolkitError:
-        return 3
+        return {}
+    return {"channels": config.channels, "range": config.range}
 
 
 def _draw(
@@ -201,13 +216,11 @@ def _draw(
     others: list[list[dict[str, Any]]],
     out: AnyPath,
     heads: tuple[str, str],
-    channels: int,
     root: str,
+    **look: Any,
 ) -> None:
     """A picture of images, each beside others; it is not said whose class is right."""
     from ssl_toolkit.eval.pictures.neighbours import neighbour_grid
 
-    neighbour_grid(
-        [image["path"] for image in first], others, out, channels=channels, root=root,
-        query_labels=[None] * len(first), heads=heads,
-    )  # fmt: skip
+    paths = [image["path"] for image in first]
+    neighbour_grid(paths, others, out, root=root, query_labels=[None] * len(first), heads=heads, **look)

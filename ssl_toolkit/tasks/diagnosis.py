@@ -101,7 +101,7 @@ def doctor(
     config = _settings(run, folder)
     source = open_images(
         config["data"] if data is None else data, root=data_root or config["data_root"], labels="none",
-        channels=config["channels"],
+        channels=config["channels"], range=config["range"],
     )  # fmt: skip
     method = build_method(config, build_encoder(config, source, config["encoder"]["name"]), source)
     heads = load_newest(method, folder.checkpoints)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.progress import say
-from ssl_toolkit.tasks.settings import AnyIndex
+from ssl_toolkit.tasks.settings import AnyChannels, AnyIndex
 
 
 def explore(
@@ -17,6 +17,7 @@ def explore(
     open: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     data_root: str = "data",
+    picture_channels: AnyChannels | None = None,
 ) -> None:
     """Serve a local web page to explore an index: a map of its images, and the neighbours of any of them.
 
@@ -31,6 +32,8 @@ def explore(
         open: Whether a browser is opened.
         device: Where a dropped image is encoded.
         data_root: Folder of torchvision's data sets.
+        picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
+            4,3,2; if not given, the first three, or the first.
 
     Raises:
         UsageError: If there is no such index, gradio is not installed, or the port cannot be had.
@@ -42,14 +45,18 @@ def explore(
     import threading
     import webbrowser
 
+    from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.explore.explorer import Explorer
     from ssl_toolkit.eval.explore.serving import free_port, require_gradio, serving
     from ssl_toolkit.tasks.common import open_index, pick_device
 
+    shown = parse_picture_channels(picture_channels)
     free_port(port)  # before an index of a million images is read, not after
     loaded = open_index(index)
     require_gradio()
-    explorer = Explorer.of(loaded, points=points, projection=projection, device=pick_device(device), root=data_root)
+    explorer = Explorer.of(
+        loaded, points=points, projection=projection, device=pick_device(device), root=data_root, picture_channels=shown
+    )
     try:
         with serving(explorer, port, k) as address:
             print(address, flush=True)

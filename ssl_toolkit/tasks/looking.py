@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_toolkit.data.depth import at_depth
 from ssl_toolkit.data.image_set import ImageSet
-from ssl_toolkit.data.images import BadImageError, Pixels
+from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.pictures.pixels import displayed
 from ssl_toolkit.eval.search.copies import LIMITS
@@ -53,9 +54,9 @@ def look(images: ImageSet, side: int, progress: bool = False) -> Look:
         ToolkitError: If none of the images can be read.
     """
 
-    def read(row: int) -> Pixels | None:
+    def read(row: int) -> NDArray[np.uint8] | None:
         try:
-            return images.load(row, side)[: images.channels // images.frames]
+            return at_depth(images.load(row, side)[: images.channels // images.frames], np.uint8)
         except BadImageError:
             return None
 
@@ -107,7 +108,7 @@ def detail(image: NDArray[np.float32]) -> float:
     return share
 
 
-def _thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     picture = Image.fromarray(displayed(pixels)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    small: Pixels = np.asarray(picture).transpose(2, 0, 1)
+    small: NDArray[np.uint8] = np.asarray(picture).transpose(2, 0, 1)
     return small

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.tasks.settings import AnyData, AnyPath, AnyTrained
+from ssl_toolkit.tasks.settings import AnyChannels, AnyData, AnyPath, AnyTrained
 
 
 def plot(
@@ -18,6 +18,7 @@ def plot(
     layer: str | None = None,
     unit: int | None = None,
     target: str | None = None,
+    picture_channels: AnyChannels | None = None,
     seed: int = 0,
     labels: Literal["auto", "folder", "none"] = "auto",
     data_root: str = "data",
@@ -41,6 +42,8 @@ def plot(
         layer: Layer of features, patches and ascent; if not given, the last with maps of at least 12 positions a side.
         unit: The one unit of the layer to show; if not given, those that stand out.
         target: Class to explain, by name; if not given, the one that a linear probe on the sample names.
+        picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
+            4,3,2; if not given, the first three, or the first.
         seed: Decides which images are drawn, and all other draws.
         labels: How a folder is read.
         data_root: Folder of torchvision's data sets.
@@ -58,6 +61,7 @@ def plot(
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
     if sample < 2:
         raise UsageError(f"--sample is {sample}: it must be at least 2")
+    from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.features.sample import Sample, draw_from
     from ssl_toolkit.eval.pictures import PLOTS, Subject, write_figure
     from ssl_toolkit.tasks.common import pick_device
@@ -65,6 +69,7 @@ def plot(
 
     if name not in PLOTS:
         raise unknown_name("picture", name, PLOTS)
+    shown = parse_picture_channels(picture_channels)
     chosen, (encoder, _) = PLOTS[name], load_run_encoder(run, data, data_root)
     chosen.suits(encoder)
     if data is None and chosen.data in ("few", "many"):
@@ -73,7 +78,9 @@ def plot(
     if chosen.data != "none" and data is not None:
         count = sample if chosen.data != "few" else min(sample, 16 * images)  # to find one of each class among
         source, place = draw_from(data, encoder, root=data_root, labels=labels), pick_device(device)
-        drawn = Sample.take(encoder, source, count, seed=seed, device=place, workers=workers, progress=progress)
+        drawn = Sample.take(
+            encoder, source, count, picture_channels=shown, seed=seed, device=place, workers=workers, progress=progress
+        )
     subject, file = Subject(encoder, drawn, images, layer, unit, target, seed), Path(out or f"{name}.png")
     write_figure(chosen.draw(subject), file, "--out")
     return file

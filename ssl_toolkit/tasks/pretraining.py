@@ -16,7 +16,7 @@ from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, launched_rank, local_rank, start_run
 from ssl_toolkit.slurm import check_tasks, nodes
 from ssl_toolkit.tasks.run import Run
-from ssl_toolkit.tasks.settings import EncoderOptions, with_defaults
+from ssl_toolkit.tasks.settings import AnyRange, EncoderOptions, with_defaults
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -59,6 +59,7 @@ def pretrain(
     image_size: int | None = None,
     load_size: int | None = None,
     channels: int | None = None,
+    range: AnyRange | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -113,7 +114,11 @@ def pretrain(
             images have, at most 224, for the small encoder at most 64.
         load_size: Short side to which images are resized when read; if not given, image_size under 64 px, 8/7 of it
             above.
-        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
+        channels: Channels of the images; if not given, 3 for image files, the array's own for arrays. Other than 1 and
+            3 are read of TIFF and DICOM files.
+        range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095, all others clamped; auto
+            measures them. If not given, 0 to 65535 of 16 bits, 0 to 1 of floats, of DICOM files what their window
+            shows. Kept with the encoder.
         labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
         epochs: Passes over the images; if not given, 100, without an accelerator what ends in some 20 minutes.
         batch_size: Images a batch, on each device; if not given, 256, without an accelerator 128, of few images less.

@@ -110,7 +110,8 @@ class Asking:
 
     def _images(self, words: list[str]) -> Iterator[dict[str, Any]]:
         def part(rows: Rows) -> ImageSet:
-            return Items([words[row] for row in rows], self.network.config.channels, root=self.data_root)
+            config = self.network.config
+            return Items([words[row] for row in rows], config.channels, root=self.data_root, range=config.range)
 
         yield from self._by_name(words, [None] * len(words), part, workers=0)
 

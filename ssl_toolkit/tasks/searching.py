@@ -4,7 +4,7 @@
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.tasks.settings import AnyIndex, AnyPath
+from ssl_toolkit.tasks.settings import AnyChannels, AnyIndex, AnyPath
 from ssl_toolkit.tasks.tables import Found, Table, write_csv
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def search(
     queries: AnyQueries,
     k: int = 10,
     grid: AnyPath | None = None,
+    picture_channels: AnyChannels | None = None,
     csv: AnyPath | None = None,
     encoder: AnyEncoder | None = None,
     workers: int = 2,
@@ -70,6 +71,8 @@ def search(
         queries: Image files or items (shapes:test#17), folders or sets of images, vectors in a .npy.
         k: Neighbours a query.
         grid: PNG file for a picture of the queries, the first fifty of them, and their neighbours.
+        picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
+            4,3,2; if not given, the first three, or the first.
         csv: CSV file for a row a neighbour, with query, rank, path, score and label.
         encoder: Run folder or encoder file to encode the queries with; must be the index's own, which is the default.
         workers: Processes that read the images of folders and sets.
@@ -87,26 +90,29 @@ def search(
         UsageError: If the index or a query does not exist, vectors do not fit, or the encoder is another one.
         ToolkitError: If the index is damaged, or a query cannot be read.
     """
+    from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.tasks.common import open_index
     from ssl_toolkit.tasks.queries import Asking
 
     if k < 1:
         raise UsageError(f"-k is {k}: it must be at least 1")
+    shown = parse_picture_channels(picture_channels)
     asking = Asking(open_index(index), encoder, k, data_root, workers, max_bad_rate, device, progress)
     found = Neighbours(asking.answers(queries))
     if csv is not None:
         rows = ({"query": one["query"], **hit} for one in found for hit in one["hits"])
         write_csv(["query", "rank", "path", "score", "label"], rows, csv)
     if grid is not None:
-        _draw(found[:ROWS], grid, asking.network.config.channels, data_root)
+        config = asking.network.config
+        _draw(found[:ROWS], grid, data_root, channels=config.channels, range=config.range, picture_channels=shown)
     return found
 
 
-def _draw(found: list[dict[str, Any]], grid: AnyPath, channels: int, data_root: str) -> None:
+def _draw(found: list[dict[str, Any]], grid: AnyPath, data_root: str, **look: Any) -> None:
     from ssl_toolkit.eval.pictures.neighbours import known_label, neighbour_grid
 
     names, hits = [one["query"] for one in found], [one["hits"] for one in found]
     labels = [
         known_label(one["query"], one["hits"], data_root) if one["label"] is None else one["label"] for one in found
     ]
-    neighbour_grid(names, hits, grid, channels=channels, root=data_root, query_labels=labels)
+    neighbour_grid(names, hits, grid, root=data_root, query_labels=labels, **look)

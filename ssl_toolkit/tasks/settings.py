@@ -26,6 +26,10 @@ else:  # of the command line, words
     AnyPath = AnyData = AnyTrained = AnyIndex = str
 
 
+AnyRange: TypeAlias = str | tuple[float, float]  # see `parse_range`
+AnyChannels: TypeAlias = str | tuple[int, ...]  # see `parse_picture_channels`
+
+
 @dataclass(frozen=True)
 class Weights:
     """Weights from elsewhere, in the place of a run: timm's by name, or a file of another project.
@@ -37,6 +41,8 @@ class Weights:
         image_size: Side of the images that such weights are shown, pixels; if not given, what timm shows them.
         mean: Mean of each channel that they were trained with, in [0, 1]; if not given, timm's, of a file ImageNet's.
         std: Standard deviation likewise.
+        range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095; auto measures those of the data.
+            A run has its own.
 
     Example:
         >>> Weights("moco.pth", architecture="resnet50").image_size is None
@@ -49,6 +55,7 @@ class Weights:
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    range: AnyRange | None = None
 
     @classmethod
     def of(cls, run: AnyTrained) -> "Weights":

@@ -13,6 +13,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from ssl_toolkit.data.depth import Range, parse_range
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.sources import open_images
 from ssl_toolkit.data.statistics import channel_statistics
@@ -63,19 +64,40 @@ def load_run_encoder(run: AnyTrained, data: Any = None, data_root: str | None = 
     if is_object(path):
         raise missing_object("run", os.fspath(path))
     if given.architecture is None and (Path(path).exists() or not names_weights(os.fspath(path))):
-        _refuse_options(given)
-        return path.encoder if isinstance(path, Run) else load_encoder(path), encoder_metadata(path)
-    return _with_metadata(_from_elsewhere(given))
+        encoder = path.encoder if isinstance(path, Run) else load_encoder(path)
+        _refuse_options(given, encoder)
+        return encoder, encoder_metadata(path)
+    return _with_metadata(_from_elsewhere(given, data, data_root))
 
 
-def _refuse_options(given: Weights) -> None:
+def _refuse_options(given: Weights, encoder: Encoder | None = None) -> None:
+    if encoder is not None:
+        known_range(given.range, encoder.config, os.fspath(given.path))  # type: ignore[arg-type]
     for option, value in vars(given).items():
-        if option != "path" and value is not None:
+        if option != "path" and value is not None and not (option == "range" and encoder is not None):
             option = option.replace("_", "-")
             raise UsageError(f"--{option} is for weights from elsewhere: give --architecture, or leave it out")
 
 
-def _from_elsewhere(given: Weights) -> Encoder:
+def known_range(asked: str | Sequence[float] | None, config: EncoderConfig, name: str) -> Range | None:
+    """The range of an encoder that is there already.
+
+    Args:
+        asked: What the user states; ``auto`` is content with what was measured.
+        config: The encoder's.
+        name: What it is called.
+
+    Raises:
+        UsageError: They contradict.
+    """
+    stated = parse_range(asked)
+    if stated in (None, config.range) or (stated == "auto" and config.range is not None):
+        return config.range
+    own = "the range of each type" if config.range is None else f"the range {config.range[0]:g},{config.range[1]:g}"
+    raise UsageError(f"--range {asked}: the encoder {name} was trained with {own}: leave --range out")
+
+
+def _from_elsewhere(given: Weights, data: Any, data_root: str | None) -> Encoder:
     name, file = os.fspath(given.path), None  # type: ignore[arg-type]
     if given.architecture is not None:
         name, file = given.architecture, name
@@ -83,7 +105,12 @@ def _from_elsewhere(given: Weights) -> Encoder:
     if not 8 <= size <= 4096:
         raise UsageError(f"--image-size is {size}: it must be from 8 to 4096")
     mean, std = tuple(given.mean or ()), tuple(given.std or ())
-    asked = EncoderConfig(name, image_size=size, load_size=default_load_size(size), mean=mean, std=std)
+    stated = parse_range(given.range)
+    if stated == "auto":
+        if data is None:
+            raise UsageError("--range auto is measured on images: give some, or two numbers")
+        stated = open_images(data, root=data_root, labels="none", range="auto").range
+    asked = EncoderConfig(name, image_size=size, load_size=default_load_size(size), mean=mean, std=std, range=stated)
     return start_encoder(asked, file, given.weights_key)
 
 
@@ -95,7 +122,8 @@ def _around(module: nn.Module, data: Any, data_root: str | None) -> Encoder:
         )
     images = open_images(data, root=data_root, labels="none")
     size = natural_size(images)
-    config = EncoderConfig("", images.channels // images.frames, size, default_load_size(size))
+    channels = images.channels // images.frames
+    config = EncoderConfig("", channels, size, default_load_size(size), range=images.range)
     return Encoder(config, copy.deepcopy(module))
 
 

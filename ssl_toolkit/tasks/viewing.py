@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
-from ssl_toolkit.tasks.settings import AnyData, AnyPath
+from ssl_toolkit.tasks.settings import AnyChannels, AnyData, AnyPath, AnyRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,8 @@ def draw_views(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     channels: int | None = None,
+    range: AnyRange | None = None,
+    picture_channels: AnyChannels | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     data_root: str = "data",
 ) -> Path:
@@ -55,6 +57,9 @@ def draw_views(
         seed: Decides which images, and the draws.
         options: Options of the recipe.
         channels: Channels of the images; if not given, 3 for image files, the array's own for arrays.
+        range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095; auto measures them.
+        picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
+            4,3,2; if not given, the first three, or the first.
         labels: How a folder is read; labels are not shown.
         data_root: Folder of torchvision's data sets.
 
@@ -68,19 +73,22 @@ def draw_views(
     if not 1 <= images <= 64:
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
     from ssl_toolkit.data.image_set import read_some
+    from ssl_toolkit.data.shown import Look, parse_picture_channels
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.eval.pictures.png import write_figure
     from ssl_toolkit.eval.pictures.views import views_figure, views_of
     from ssl_toolkit.randomness import derive_seed, numpy_generator
     from ssl_toolkit.tasks.common import default_load_size, natural_size
 
-    made_by = recipe_named(recipe)
-    source = open_images(data, root=data_root, labels=labels, channels=channels)
+    made_by, shown = recipe_named(recipe), parse_picture_channels(picture_channels)
+    source = open_images(data, root=data_root, labels=labels, channels=channels, range=range)
     size = size or natural_size(source)
     made = made_by(size, channels=source.channels, **(options or {}))
     order = numpy_generator(seed, "views").permutation(len(source))
     read = read_some(source, order, images, load_size or default_load_size(size))
     if not read:
         raise ToolkitError(f"none of the images of '{source.word}' can be read")
-    write_figure(views_figure(read, views_of(read, made, derive_seed(seed, "views"))), out, "--out")
+    look, views = Look.of(read, shown), views_of(read, made, derive_seed(seed, "views"))
+    figure = views_figure([look(image) for image in read], [[look(view) for view in each] for each in views])
+    write_figure(figure, out, "--out")
     return Path(out)

@@ -194,13 +194,13 @@ def test_what_follows_in_a_container_knows_the_size_of_the_crop(autocast, as_byt
 @pytest.mark.parametrize("make", [KINDS["colour"], KINDS["solarize"]])
 @pytest.mark.parametrize("bad", [lambda x: x * 255, lambda x: x * 4 - 2, lambda x: x * float("nan")])
 def test_floats_outside_the_unit_range_are_refused(make, bad):
-    with pytest.raises(ValueError, match=r"uint8 images or floats in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"uint8 or uint16 images or floats in \[0, 1\]"):
         make()(bad(images().float() / 255))
 
 
 @kinds
 def test_other_types_are_refused(make):
-    with pytest.raises(TypeError, match="uint8 or floating"):
+    with pytest.raises(TypeError, match="uint8, uint16 or floating"):
         make()(images().long())
     with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
         make()(images()[None])

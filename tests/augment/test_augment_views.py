@@ -141,9 +141,9 @@ def test_views_are_float32_in_the_unit_range_without_gradient(dtype):
 @pytest.mark.parametrize("bad", [lambda x: x * 255, lambda x: (x - 0.5) / 0.25])
 def test_other_ranges_are_refused(bad):
     views = simclr_views(16)
-    with pytest.raises(ValueError, match=r"Views takes uint8 images or floats in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"Views takes uint8 or uint16 images or floats in \[0, 1\]"):
         views(bad(images().float() / 255))
-    with pytest.raises(ValueError, match=r"View takes uint8 images or floats in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"View takes uint8 or uint16 images or floats in \[0, 1\]"):
         views.transforms[0](bad(images().float() / 255))
 
 

@@ -55,15 +55,18 @@ def test_npy_is_mapped_and_not_sent_to_workers(tmp_path):
     assert images.load(0, None).max() == 0
 
 
-def test_sixteen_bit_and_float_arrays(tmp_path):
+def test_sixteen_bit_and_float_arrays_keep_their_depth(tmp_path):
     deep = np.zeros((2, 4, 4), dtype=np.uint16)
     deep[1] = 386
-    assert np.unique(open_images(stored(tmp_path, deep)).load(1, None)).tolist() == [2]
+    images = open_images(stored(tmp_path, deep))
+    assert np.unique(images.load(1, 8)).tolist() == [386]
+    assert (images.dtype, images.load(0, 2).dtype) == (np.uint16, np.uint16)
     share = np.zeros((3, 4, 4), dtype=np.float32)
     share[1] = 0.5
     share[2] = 1.5
     images = open_images(stored(tmp_path, share))
-    assert np.unique(images.load(1, 8)).tolist() == [128]
+    assert np.unique(images.load(1, 8)).tolist() == [0.5]
+    assert images.load(1, 8).dtype == np.float32
     with pytest.raises(BadImageError, match=r"a\.npy#2: float values from 1.5 to 1.5: scale them to \[0, 1\]"):
         images.load(2, None)
 

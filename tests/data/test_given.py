@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
+from ssl_toolkit.data.depth import at_depth
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.sources import open_images
@@ -46,7 +47,8 @@ def same(images: ImageSet, labels: list[int] | None = None, pixels: np.ndarray =
     assert len(images) == len(pixels)
     for index, wanted in enumerate(pixels):
         loaded = images.load(index, None)
-        np.testing.assert_array_equal(loaded, wanted)
+        np.testing.assert_array_equal(at_depth(loaded, np.uint8), wanted)
+        assert loaded.dtype == images.dtype
         assert loaded.flags["C_CONTIGUOUS"]
     assert images.labels.tolist() == (labels or [-1] * len(pixels))
     assert (images.classes is None) == (labels is None)

@@ -17,12 +17,9 @@ from ssl_toolkit.data import images
 from ssl_toolkit.data.images import (
     BadImageError,
     check_image,
-    convert_channels,
     decode_image,
     read_image,
-    resize,
     to_array,
-    to_uint8,
 )
 from ssl_toolkit.errors import UsageError
 
@@ -90,11 +87,11 @@ def test_luminance_and_replicated_grey(tmp_path):
     assert read_image(path).tolist() == [[[3, 200]]] * 3
 
 
-def test_four_channels_are_refused_as_a_usage_error(tmp_path):
+def test_other_channels_are_for_tiff_and_dicom(tmp_path):
     path = save(photo(8, 8), tmp_path / "a.png")
-    with pytest.raises(UsageError, match=r"1 or 3 channels, not 4.*\.npy"):
+    with pytest.raises(BadImageError, match="4 channels are wanted, which only TIFF and DICOM files give"):
         read_image(path, channels=4)
-    with pytest.raises(UsageError, match="not 2"):
+    with pytest.raises(UsageError, match=r"1 or 3 channels, not 2.*\.npy"):
         to_array(photo(8, 8), channels=2)
 
 
@@ -105,8 +102,8 @@ def test_four_channels_are_refused_as_a_usage_error(tmp_path):
 def test_jpeg_is_decoded_small_but_never_too_small(tmp_path, monkeypatch, size, decoded):
     path = save(photo(800, 600), tmp_path / "a.jpg", quality=95)
     seen = []
-    original = images._pixels
-    monkeypatch.setattr(images, "_pixels", lambda image, *rest: seen.append(image.size) or original(image, *rest))
+    original = images._values
+    monkeypatch.setattr(images, "_values", lambda image, *rest: seen.append(image.size) or original(image, *rest))
     got = read_image(path, size=size)
     assert seen == [decoded]
     assert min(decoded) >= 2 * size
@@ -166,6 +163,16 @@ def test_broken_exif_counts_as_none(tmp_path, block):
     assert read_image(path).shape == (3, 8, 16)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_a_deep_image(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    shallow = save(Image.fromarray(grey), tmp_path / "a.png", exif=exif)
+    deep = save(Image.fromarray(grey.astype(np.uint16) * 257), tmp_path / "b.png", exif=exif)
+    np.testing.assert_array_equal(read_image(deep, channels=1), read_image(shallow, channels=1).astype(int) * 257)
+
+
 def test_broken_exif_in_a_text_chunk_counts_as_none(tmp_path):
     chunks = PngInfo()
     chunks.add_text("Raw profile type exif", "\nexif\n8\nno hexadecimal digits")
@@ -214,34 +221,45 @@ def test_palette_with_alpha_channel():
 # --- depth and colour spaces -----------------------------------------------------------------------------------------
 
 
-def test_sixteen_bit_grey_is_divided_by_257(tmp_path):
+def test_sixteen_bit_grey_keeps_every_bit(tmp_path):
     values = np.array([[0, 128, 129, 257, 385, 386, 32896, 65535]], dtype=np.uint16)
-    expected = [[[0, 0, 1, 1, 1, 2, 128, 255]]]
     for suffix in ("png", "tiff"):
         path = save(Image.fromarray(values), tmp_path / f"a.{suffix}")
-        assert read_image(path, channels=1).tolist() == expected
-    assert read_image(path).tolist() == expected * 3
+        grey = read_image(path, channels=1)
+        assert grey.dtype == np.uint16
+        assert grey.tolist() == [values.tolist()]
+    assert read_image(path).tolist() == [values.tolist()] * 3
     big_endian = Image.frombytes("I;16B", (8, 1), values.astype(">u2").tobytes())
-    assert to_array(big_endian, channels=1).tolist() == expected
+    assert to_array(big_endian, channels=1).tolist() == [values.tolist()]
 
 
 def test_dark_sixteen_bit_images_stay_dark(tmp_path):
     path = save(Image.fromarray(np.full((4, 4), 514, dtype=np.uint16)), tmp_path / "a.png")
-    assert np.unique(read_image(path)).tolist() == [2]
+    assert np.unique(read_image(path, size=2)).tolist() == [514]
+
+
+def test_a_stated_range_becomes_the_whole(tmp_path):
+    path = save(Image.fromarray(np.array([[90, 100, 150, 200, 300]], dtype=np.uint16)), tmp_path / "a.png")
+    assert read_image(path, channels=1, range=(100, 200)).tolist() == [[[0, 0, 32768, 65535, 65535]]]
+    path = save(photo(16, 16), tmp_path / "b.png")
+    np.testing.assert_array_equal(read_image(path, range=(100, 200)), read_image(path))  # 8 bits are 0 to 255
 
 
 def test_32_bit_integers_are_read_while_they_fit_16(tmp_path):
     path = save(Image.fromarray(np.array([[0, 257, 65535]], dtype=np.int32)), tmp_path / "a.tiff")
-    assert read_image(path, channels=1).tolist() == [[[0, 1, 255]]]
+    assert read_image(path, channels=1).tolist() == [[[0, 257, 65535]]]
     for value in (-1, 65536):
         path = save(Image.fromarray(np.array([[0, value]], dtype=np.int32)), tmp_path / "b.tiff")
-        assert "outside 0..65535" in reason(path)
+        assert "give --range LOW,HIGH" in reason(path)
+        assert read_image(path, channels=1, range=(-1, 65536)).dtype == np.uint16
 
 
-def test_float_images_are_refused_with_the_way_out(tmp_path):
-    path = save(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), tmp_path / "a.tiff")
-    assert "no agreed range" in reason(path)
-    assert ".npy" in reason(path)
+def test_float_files_keep_their_depth(tmp_path):
+    path = save(Image.fromarray(np.array([[0, 0.1, 1]], dtype=np.float32)), tmp_path / "a.tiff")
+    assert read_image(path, channels=1).tolist() == [[[0, np.float32(0.1), 1]]]
+    path = save(Image.fromarray(np.array([[-1000, 400]], dtype=np.float32)), tmp_path / "a.tiff")
+    assert "from -1000 to 400: scale them to [0, 1], or give --range LOW,HIGH" in reason(path)
+    assert read_image(path, channels=1, range=(-1000, 1800)).tolist() == [[[0, 0.5]]]
 
 
 def test_one_bit_and_cmyk(tmp_path):
@@ -412,48 +430,6 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
-
-
-def test_to_uint8_known_values():
-    assert to_uint8(np.array([0, 7, 255], dtype=np.uint8)).tolist() == [0, 7, 255]
-    assert to_uint8(np.array([0, 128, 129, 65535], dtype=np.uint16)).tolist() == [0, 0, 1, 255]
-    assert to_uint8(np.array([0, 128, 129, 65535], dtype=">u2")).tolist() == [0, 0, 1, 255]
-    for kind in (np.float16, np.float32, np.float64):
-        assert to_uint8(np.array([0, 0.5, 1], dtype=kind)).tolist() == [0, 128, 255]
-
-
-@pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf, 255.0])
-def test_to_uint8_refuses_floats_outside_the_unit_range(value):
-    with pytest.raises(ValueError, match=r"scale them to \[0, 1\]"):
-        to_uint8(np.array([0.5, value]))
-
-
-@pytest.mark.parametrize("kind", [np.int64, np.int8, bool, np.complex64])
-def test_to_uint8_refuses_other_types(kind):
-    with pytest.raises(ValueError, match="known are uint8, uint16"):
-        to_uint8(np.zeros(3, dtype=kind))
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_resize_works_for_any_channel_count(channels):
-    pixels = np.random.default_rng(0).integers(0, 256, (channels, 40, 60), dtype=np.uint8)
-    got = resize(pixels, 10)
-    assert got.shape == (channels, 10, 15)
-    assert got.flags.c_contiguous
-    for band, source in zip(got, pixels, strict=True):  # each channel by itself, and as Pillow does it
-        alone = Image.fromarray(source).resize((15, 10), Image.Resampling.BICUBIC, reducing_gap=2.0)
-        np.testing.assert_array_equal(band, np.asarray(alone))
-    np.testing.assert_array_equal(resize(pixels, None), pixels)
-    assert resize(pixels, 80).shape == (channels, 80, 120)
-
-
-def test_convert_channels():
-    red = np.array([[[255]], [[0]], [[0]]], dtype=np.uint8)
-    assert convert_channels(red, 1).tolist() == [[[76]]]
-    assert convert_channels(red[:1], 3).ravel().tolist() == [255, 255, 255]
-    assert convert_channels(red, 3) is red
-    with pytest.raises(ValueError, match="3 channels cannot become 2"):
-        convert_channels(red, 2)
 
 
 def test_to_array_agrees_with_read_image(tmp_path):
