@@ -45,7 +45,7 @@ class OptimizerConfig:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
 
 
-def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float) -> float:
+def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float, first: int | None = None) -> float:
     """Share of the peak learning rate at `step` of `total`.
 
     The factor rises linearly over the warm-up and reaches 1 at its last step; the first step takes its share too, where
@@ -57,8 +57,9 @@ def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float) ->
         step: Optimiser steps done, from 0.
         total: Optimiser steps of the whole run.
         warmup: Share of the run that is warm-up, in [0, 1).
+        first: Optimiser steps of the run before it was extended, of which `warmup` is a share: there is no second one.
     """
-    warmup_steps = round(warmup * total)
+    warmup_steps = round(warmup * (total if first is None else first))
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
@@ -201,9 +202,14 @@ def own_optimizer(
     return made
 
 
-def scheduled(optimizer: "Optimizer", config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
+def scheduled(
+    optimizer: "Optimizer", config: OptimizerConfig, total_steps: int, first_steps: int | None = None
+) -> dict[str, Any]:
     """An optimiser with the configured schedule, moved on at every optimiser step, as Lightning takes it."""
     from torch.optim.lr_scheduler import LambdaLR
 
-    schedule = LambdaLR(optimizer, lambda step: schedule_factor(config.schedule, step, total_steps, config.warmup))
+    def factor(step: int) -> float:
+        return schedule_factor(config.schedule, step, total_steps, config.warmup, first_steps)
+
+    schedule = LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

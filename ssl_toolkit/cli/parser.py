@@ -20,7 +20,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.runs import RunFolder, flatten
+from ssl_toolkit.runs import RunFolder, flatten, without_history
 
 _BOOLEANS = ("true", "false", "yes", "no")
 
@@ -207,7 +207,7 @@ def read_config(name: str, groups_with_name: Iterable[str] = ()) -> dict[str, An
         raise UsageError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name} must hold 'name: value' lines")
-    values = _underscored(values)
+    values = _underscored(without_history(values))
     for group in groups_with_name:
         if isinstance(values.get(group), str):
             values[group] = {"name": values[group]}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 else:  # the command line does not offer these, and need not import what they are
     AnyMethod = AnyEncoder = AnyViews = AnyOptimizer = AnyLogger = AnyCallbacks = object
 
-NOT_STORED = ("resume", "overwrite", "progress")
+NOT_STORED = ("resume", "extend", "overwrite", "progress")
 FIT = (
     *("epochs", "seed", "precision", "accumulate", "clip_gradient", "accelerator", "devices", "sync_batch_norm"),
     *("checkpoint_every", "resume", "progress", "logger"),
@@ -79,6 +79,7 @@ def pretrain(
     callbacks: AnyCallbacks | None = None,
     logger: AnyLogger = "auto",
     resume: bool = False,
+    extend: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -135,6 +136,8 @@ def pretrain(
         logger: Where metrics go besides metrics.csv: csv (nowhere else), tensorboard, wandb, mlflow, a logger of
             Lightning, or a list of these; auto takes tensorboard if it is installed.
         resume: Whether to go on with the run in `out`, if there is one; objects are given again.
+        extend: With resume, whether to go on to more epochs than the run was to have; schedules go on from where those
+            of the new length stand, without a second warm-up, and the run says that it was extended.
         overwrite: Whether a run in `out` may be deleted.
         progress: Whether a progress bar is shown.
 
@@ -267,6 +270,7 @@ def run(config: dict[str, Any], began: float) -> Path:
             loader,
             folder,
             callbacks=[*callbacks, *config["callbacks"]],
+            first_epochs=folder.first_epochs(config["epochs"]),
             compile=worth_compiling(config, len(loader)),
             **{name: config[name] for name in FIT},
         )
@@ -280,7 +284,7 @@ def run(config: dict[str, Any], began: float) -> Path:
 def begin_run(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> None:
     """Make the run folder with its settings, and say what is about to be trained."""
     stored = stored_settings(config)
-    start_run(config["out"], stored, overwrite=config["overwrite"], resume=config["resume"])
+    start_run(config["out"], stored, **{name: config[name] for name in ("overwrite", "resume", "extend")})
     say(
         f"{stored['method']['name']}: {len(images)} images of '{images.word}' at {encoder.config.load_size} px, "
         f"{encoder.config.name} with {encoder.feature_dim} features"

@@ -133,7 +133,8 @@ class Run(os.PathLike[str]):
         """What is worth a line."""
         columns = self._columns()
         facts = {name: str(self.config[name]["name"]) for name in ("method", "encoder")}
-        facts |= {"data": str(self.config["data"]), "epochs": str(self.config["epochs"])}
+        epochs = filter(None, (str(self.config["epochs"]), self._folder.extended()))
+        facts |= {"data": str(self.config["data"]), "epochs": ", ".join(epochs)}
         if columns.get("loss"):
             facts |= {"steps": f"{columns['step'][-1]:.0f}", "loss": f"{columns['loss'][-1]:.3g}"}
         if (found := self.scores) is not None:
