@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +23,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.runs import RunFolder, flatten, without_history
+from ssl_toolkit.tasks.tables import Found
 
 _BOOLEANS = ("true", "false", "yes", "no")
 
@@ -140,8 +143,14 @@ def print_found(parser: Parser, argv: Sequence[str], about_json: str) -> Any:
         return None
     as_json = settings.pop("json")
     found = parser.function(**settings)
-    print(json.dumps(found, indent=1) if as_json else found)
+    print(json.dumps(found, indent=1) if as_json else in_terminal(found))
     return found
+
+
+def in_terminal(found: Any) -> str:
+    """What a task found as text, in colours where there are such."""
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return found.table().text(colour) if isinstance(found, Found) else str(found)
 
 
 def short_k(argv: Sequence[str]) -> list[str]:
