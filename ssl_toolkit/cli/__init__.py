@@ -20,6 +20,7 @@ from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 COMMANDS = {
     "check": "options of pretrain -> would it train, how fast, at which learning rate",
     "pretrain": "images -> a run folder with an encoder",
+    "sweep": "options of pretrain with several values each -> a run for each combination, compared",
     "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
     "finetune": "encoder + labels, all or a few -> a classifier",
     "doctor": "run folder -> has it collapsed, and why; no labels needed",

@@ -56,16 +56,21 @@ class Parser(ArgumentParser):
             print_config=None,
         )
         self.groups_with_name: list[str] = []
-        self.flags = {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
+        self.flags: set[str] = set()
         self.function = function
         about = "YAML file with settings, or the name of a recipe; options override it"
         self.add_argument("--config", type=str, help=about, metavar="FILE")
         self.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
-        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional, *several})
+        self.add_parameters(function, {*skip, *positional, *several})
         for name in positional:
             self.add_words(name)
         for name in several:
             self.add_words(name, f"--{name}")
+
+    def add_parameters(self, function: Callable[..., Any], skip: Iterable[str]) -> None:
+        """Add the parameters of a function as options, but those to `skip`."""
+        self.flags |= {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
+        self.add_function_arguments(function, as_positional=False, skip={*skip})
 
     def add_words(self, name: str, option: str | None = None) -> None:
         """Add a parameter of the function that is given by its place, or as an option of one or more words."""

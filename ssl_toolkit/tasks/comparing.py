@@ -33,7 +33,7 @@ class Comparison(Found, list[dict[str, Any]]):
         warned = [number for number, row in enumerate(self) if _like_random(row)]
         head, *rows = zip(*names, *scores, strict=True)
         marked = [(*row, f"  {WARNING}") if number in warned else row for number, row in enumerate(rows)]
-        return Table(head, marked, layout, [textwrap.fill(note, 100) for note in _notes(runs)], warned)
+        return Table(head, marked, layout, [_filled(note) for note in _notes(runs)], warned)
 
     def _names(self) -> list[list[str]]:
         """Columns from the left, each below its title."""
@@ -65,6 +65,11 @@ class Comparison(Found, list[dict[str, Any]]):
         return columns
 
 
+def _filled(text: str) -> str:
+    """Text in lines, of which none ends within a command's words."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def _reference(runs: Sequence[dict[str, Any]]) -> str:
     """Name of the row that the others are compared with."""
     return next(str(row["name"]) for row in runs if row["difference"] is None)
@@ -90,11 +95,13 @@ def _notes(runs: Sequence[dict[str, Any]]) -> list[str]:
         notes.append(TESTED.format(_reference(runs)))
     elif len(runs) > 1:
         notes.append(NOT_TESTED)
+    notes += [f"{row['name']}: {row['extended']}." for row in runs if row["extended"]]
+    alike: dict[Any, list[dict[str, Any]]] = {}
     for row in runs:
-        about = f"{row['extended']}. " if row["extended"] else ""
-        notes.append(
-            f"{row['name']}: {about}{advice(row['not_above'], row['runs'][0] if len(row['runs']) > 1 else row['name'])}"
-        )
+        alike.setdefault(row["not_above"], []).append(row)
+    for lacking, rows in alike.items():
+        run = rows[0]["runs"][0] if len(rows) == 1 else "RUN"
+        notes.append(f"{', '.join(row['name'] for row in rows)}: {advice(lacking, run)}")
     return notes
 
 

@@ -14,8 +14,8 @@ from ssl_toolkit.objects import describe, is_object, missing_object, plain
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, launched_rank, start_run
-from ssl_toolkit.tasks.run import Run
-from ssl_toolkit.tasks.settings import EncoderOptions, with_defaults
+from ssl_toolkit.tasks.run import Run, Runs
+from ssl_toolkit.tasks.settings import EncoderOptions, check_numbers, with_defaults
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 else:  # the command line does not offer these, and need not import what they are
     AnyMethod = AnyEncoder = AnyViews = AnyOptimizer = AnyLogger = AnyCallbacks = object
 
-NOT_STORED = ("resume", "extend", "overwrite", "progress")
+NOT_STORED = ("seeds", "resume", "extend", "overwrite", "progress")
 FIT = (
     *("epochs", "seed", "precision", "accumulate", "clip_gradient", "accelerator", "devices", "sync_batch_norm"),
     *("checkpoint_every", "resume", "progress", "logger"),
@@ -62,6 +62,7 @@ def pretrain(
     epochs: int = 100,
     batch_size: int = 256,
     seed: int = 0,
+    seeds: int | None = None,
     workers: int | Literal["auto"] = "auto",
     cache: Literal["auto", "device", "memory", "none"] = "auto",
     data_root: str = "data",
@@ -114,6 +115,8 @@ def pretrain(
         epochs: Passes over the images.
         batch_size: Images a batch, on each device.
         seed: Decides everything that is random.
+        seeds: Runs to make one after the other, of this seed and the following ones, in folders seed0, seed1, ... of
+            `out`.
         workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
             16.
         cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
@@ -142,7 +145,7 @@ def pretrain(
         progress: Whether a progress bar is shown.
 
     Returns:
-        The run: its folder, encoder and metrics.
+        The run: its folder, encoder and metrics; with `seeds`, `Runs`, a list of them.
 
     Raises:
         UsageError: If something asked for does not exist or does not fit.
@@ -152,8 +155,31 @@ def pretrain(
         >>> run = pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet")  # doctest: +SKIP
         >>> run.evaluate(train="shapes:train", test="shapes:test")  # doctest: +SKIP
     """
-    given = dict(locals())
-    return Run(run(settings_of(given), time.perf_counter()), given)
+    # The type is that of the usual case: with the other in it, whoever has types would have to tell them apart always.
+    return train(dict(locals()), time.perf_counter())  # type: ignore[return-value]
+
+
+def train(given: Mapping[str, Any], began: float) -> Run | Runs:
+    """Train what `given`, all arguments of `pretrain`, says; see there.
+
+    Args:
+        given: The arguments by name.
+        began: When the program began, on `time.perf_counter`'s clock.
+    """
+    if given["seeds"] is None:
+        return Run(run(settings_of(given), began), given)
+    check_numbers({"seeds": given["seeds"]})
+    if not isinstance(_named(given["method"])["name"], str | type):
+        raise UsageError("--seeds trains several methods, and method is an object: give its class")
+    if given["devices"] > 1:
+        raise UsageError(f"--devices is {given['devices']}: with --seeds it must be 1; start each --seed by itself")
+    if RunFolder(given["out"]).config_file.is_file():
+        raise UsageError(f"--out {given['out']} holds a run already: --seeds needs a folder for several")
+    made = []
+    for seed in range(given["seed"], given["seed"] + given["seeds"]):
+        one = {**given, "seeds": None, "seed": seed, "out": Path(given["out"]) / f"seed{seed}"}
+        made.append(Run(run(settings_of(one), began), one))
+    return Runs(made)
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "channels": (1, 4096),
     "epochs": (1, 10**6),
     "batch_size": (2, 10**6),
+    "seeds": (1, 1000),
     "workers": (0, 256),
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
