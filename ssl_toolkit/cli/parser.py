@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from typing import Any, NoReturn, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ssl_toolkit.cli.complaints import complaint
+from ssl_toolkit.cli.help import help_text
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.runs import RunFolder, flatten, without_history
 from ssl_toolkit.tasks.tables import Found
@@ -57,6 +60,7 @@ class Parser(ArgumentParser):
         )
         self.groups_with_name: list[str] = []
         self.flags: set[str] = set()
+        self.needed: set[str] = set()
         self.function = function
         about = "YAML file with settings, or the name of a recipe; options override it"
         self.add_argument("--config", type=str, help=about, metavar="FILE")
@@ -78,6 +82,8 @@ class Parser(ArgumentParser):
         options: dict[str, Any] = {"type": str, "help": " ".join(documented[1].split()) if documented else None}
         if str(self.function.__annotations__[name]).startswith(("list", "collections.abc.Sequence")):
             options["nargs"] = "+"
+        if option and inspect.signature(self.function).parameters[name].default is inspect.Parameter.empty:
+            options["required"] = True
         self.add_argument(option or name, **options)
 
     def add_named_group(self, group: str) -> None:
@@ -91,6 +97,7 @@ class Parser(ArgumentParser):
             UsageError: If an option does not exist or has a wrong value.
         """
         argv = normalize(argv, self.groups_with_name)
+        self.needed = {action.dest for action in self._actions if action.required}  # jsonargparse hides it meanwhile
         # A flag alone says yes.
         argv = [
             f"{token}=true" if token in self.flags and following.lower() not in _BOOLEANS else token
@@ -114,7 +121,7 @@ class Parser(ArgumentParser):
             look = "--print_config" in argv
             parsed = self.parse_args(argv, namespace=settings, **({"_skip_validation": True} if look else {}))
         except argparse.ArgumentError as error:
-            raise UsageError(_shorten(str(error))) from error
+            raise UsageError(complaint(str(error), self._actions, self.spelled)) from error
         if look:
             print(yaml.safe_dump(_without_ours(plain(parsed)), sort_keys=False), end="")
             return None
@@ -125,13 +132,20 @@ class Parser(ArgumentParser):
         for action in self._actions:
             if action.dest in self.groups_with_name or action.dest == "views":
                 action.help = argparse.SUPPRESS  # jsonargparse's option for a group as one YAML text
-        text = re.sub(r"--[a-z][\w.]*", lambda name: name.group().replace("_", "-"), super().format_help(*args))
-        text = text.replace("{true,false}", "[{true,false}]")
-        return re.sub(rf"--({'|'.join(self.groups_with_name) or ' '})\.name", r"--\1", text)
+        command = self.prog.partition(" ")[2]
+        return help_text(command, self.description or "", self._actions, self.needed, self.spelled)
+
+    def spelled(self, name: str) -> str:
+        """An option as users write it; a parameter that is given by its place stays."""
+        if name in (action.dest for action in self._actions if not action.option_strings):
+            return name
+        group, _, end = name.partition(".")
+        short = group if end == "name" and group in self.groups_with_name else name
+        return f"--{short.replace('_', '-')}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        raise UsageError(_shorten(message)) from ex
+        raise UsageError(complaint(message, self._actions, self.spelled)) from ex
 
 
 def print_found(parser: Parser, argv: Sequence[str], about_json: str) -> Any:
@@ -259,8 +273,3 @@ def _without_ours(values: dict[str, Any]) -> dict[str, Any]:
 
 def _hyphenated(error: UsageError) -> UsageError:
     return UsageError(re.sub(r"--[\w.]+", lambda m: m.group().replace("_", "-"), str(error)))
-
-
-def _shorten(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return "\n  ".join(lines[:8])

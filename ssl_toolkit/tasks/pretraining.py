@@ -115,8 +115,8 @@ def pretrain(
         epochs: Passes over the images.
         batch_size: Images a batch, on each device.
         seed: Decides everything that is random.
-        seeds: Runs to make one after the other, of this seed and the following ones, in folders seed0, seed1, ... of
-            `out`.
+        seeds: How many runs to make, one after the other, with this seed and those after it, in folders seed0, seed1,
+            ... of `out`.
         workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
             16.
         cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps

@@ -94,11 +94,11 @@ def sweep(
             optimizer.lr=log:1e-4:1e-2:5 (lin: for even steps).
         out: Folder of the sweep: a run folder for each combination, sweep.json and sweep.csv.
         random: How many combinations are drawn; if not given, all are trained. Ranges need no number of values then.
-        seeds: Runs of each combination, which lie in its folder as seed0, seed1, ...
-        devices: Runs at a time, each on a device of its own, or on its share of the cores.
-        train: Labelled images to score the runs with, as for evaluate.
-        test: Labelled images that are classified, likewise.
-        protocol: Scores, separated by commas, likewise.
+        seeds: How many runs to make of each combination, in folders seed0, seed1, ... of its own.
+        devices: How many runs to train at a time, each on a device of its own or, on a CPU, on its share of the cores.
+        train: Labelled images to score the runs with, as evaluate takes them; if not given, runs are not scored.
+        test: Labelled images that are classified, as evaluate takes them.
+        protocol: Scores, separated by commas, as evaluate takes them.
         options: Other arguments of `pretrain`.
 
     Returns:
