@@ -113,7 +113,7 @@ class DINO(Method):
         # One head over all crops: its batch norm, if it has one, sees them together.
         student = self.head(torch.cat(by_size(self.encoder, views))).chunk(len(views))
         temperature = warm_up(
-            self.first_teacher_temperature, self.teacher_temperature, self.progress, self.teacher_warmup
+            self.first_teacher_temperature, self.teacher_temperature, self.first_progress, self.teacher_warmup
         )
         loss = losses.dino(student, teacher, self.center, self.student_temperature, temperature)
         entropy, spread = losses.entropies(((teacher[0] - self.center) / temperature).softmax(1))

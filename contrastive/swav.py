@@ -103,7 +103,7 @@ class SwAV(Method):
     def _codes(self, view: int, scores: Tensor) -> Tensor:
         """Codes (N, K) of a global view, assigned together with past embeddings of that view."""
         n = len(scores)
-        if self.queue is not None and self.progress >= self.queue_start and self.queue.vectors[-1].any():
+        if self.queue is not None and self.first_progress >= self.queue_start and self.queue.vectors[-1].any():
             past = self.queue.vectors.chunk(GLOBAL, dim=1)[view].tensor_split(world_size())[rank()]
             scores = torch.cat([scores, self.prototypes(past)])
         return losses.sinkhorn(scores, self.epsilon, self.iterations)[:n]

@@ -303,7 +303,7 @@ class Inpainting(MapTask):
         config = replace(self.optimizer_config, lr=self.discriminator_lr * self.optimizer_config.lr)
         with learning(self.discriminator):
             optimizer = build_optimizer(self.discriminator, config, self.images_per_step)
-        return [generator, scheduled(optimizer, config, self.total_steps)]
+        return [generator, scheduled(optimizer, config, self.total_steps, self.first_steps)]
 
     def task_picture(self, views: list[Tensor]) -> TaskPicture:
         """What the encoder sees, and what is painted into the hole."""

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from ssl_toolkit.tasks.recommending import recommend
     from ssl_toolkit.tasks.reporting import report
     from ssl_toolkit.tasks.retrieving import retrieval
-    from ssl_toolkit.tasks.run import Run
+    from ssl_toolkit.tasks.run import Run, Runs
     from ssl_toolkit.tasks.searching import search
     from ssl_toolkit.tasks.settings import Weights
+    from ssl_toolkit.tasks.sweeping import sweep
     from ssl_toolkit.tasks.viewing import draw_views
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "ImageEmbedder",
     "Method",
     "Run",
+    "Runs",
     "Weights",
     "check",
     "compare",
@@ -65,6 +67,7 @@ __all__ = [
     "report",
     "retrieval",
     "search",
+    "sweep",
 ]
 
 _HOMES = {
@@ -73,6 +76,7 @@ _HOMES = {
     "ImageEmbedder": "ssl_toolkit.eval.search.estimator",
     "Method": "ssl_toolkit.method",
     "Run": "ssl_toolkit.tasks.run",
+    "Runs": "ssl_toolkit.tasks.run",
     "Weights": "ssl_toolkit.tasks.settings",
     "check": "ssl_toolkit.tasks.checking",
     "compare": "ssl_toolkit.tasks.comparing",
@@ -97,6 +101,7 @@ _HOMES = {
     "report": "ssl_toolkit.tasks.reporting",
     "retrieval": "ssl_toolkit.tasks.retrieving",
     "search": "ssl_toolkit.tasks.searching",
+    "sweep": "ssl_toolkit.tasks.sweeping",
 }
 
 

@@ -79,6 +79,8 @@ class Method(pl.LightningModule, ABC):
         self.encoder, self.views, self.optimizer_config = encoder, views, optimizer or OptimizerConfig()
         # Set by whoever trains the method, before training starts: `fit`, or `OwnTrainer`, which then says so.
         self.seed, self.total_steps, self.images_per_step, self.own_trainer = 0, 0, 256, False
+        # Of a run that was extended: how many steps it had at first.
+        self.first_steps: int | None = None
         # Makes the optimiser in the place of the configured one, whose schedule stays.
         self.optimizer_function: OptimizerFunction | None = None
         # `accumulate` is for methods that optimise by hand (`automatic_optimization` is false); for others, Lightning
@@ -119,6 +121,11 @@ class Method(pl.LightningModule, ABC):
     def progress(self) -> float:
         """Share of the run's optimiser steps that are done, in [0, 1]; 0 outside training."""
         return min(1.0, self.global_step / max(1, self.total_steps))
+
+    @property
+    def first_progress(self) -> float:
+        """`progress` of the run as it was before it was extended, for what warms up: it does so once."""
+        return min(1.0, self.global_step / max(1, self.first_steps or self.total_steps))
 
     def lr_scales(self) -> dict[str, float]:
         """Share of the learning rate that a parameter takes, by its name; 1 for those that are not named."""
@@ -182,4 +189,4 @@ class Method(pl.LightningModule, ABC):
             optimizer = build_optimizer(self, config, self.images_per_step, *parts)
         else:
             optimizer = own_optimizer(self, self.optimizer_function, *parts)
-        return scheduled(optimizer, config, self.total_steps)
+        return scheduled(optimizer, config, self.total_steps, self.first_steps)

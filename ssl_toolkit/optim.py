@@ -73,7 +73,9 @@ class OptimizerConfig:
             )
 
 
-def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float, final: float = 0.0) -> float:
+def schedule_factor(
+    name: ScheduleName, step: int, total: int, warmup: float, final: float = 0.0, first: int | None = None
+) -> float:
     """Share of the peak learning rate at `step` of `total`.
 
     The factor rises linearly over the warm-up and reaches 1 at its last step; the first step takes its share too, where
@@ -86,8 +88,9 @@ def schedule_factor(name: ScheduleName, step: int, total: int, warmup: float, fi
         total: Optimiser steps of the whole run.
         warmup: Share of the run that is warm-up, in [0, 1).
         final: Share at the end, of ``cosine`` and ``linear``.
+        first: Optimiser steps of the run before it was extended, of which `warmup` is a share: there is no second one.
     """
-    warmup_steps = round(warmup * total)
+    warmup_steps = round(warmup * (total if first is None else first))
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
@@ -249,7 +252,9 @@ def own_optimizer(
     return made
 
 
-def scheduled(optimizer: "Optimizer", config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
+def scheduled(
+    optimizer: "Optimizer", config: OptimizerConfig, total_steps: int, first_steps: int | None = None
+) -> dict[str, Any]:
     """An optimiser with the configured schedule, moved on at every optimiser step, as Lightning takes it.
 
     Groups of a constant learning rate keep theirs.
@@ -257,7 +262,7 @@ def scheduled(optimizer: "Optimizer", config: OptimizerConfig, total_steps: int)
     from torch.optim.lr_scheduler import LambdaLR
 
     def due(step: int) -> float:
-        return schedule_factor(config.schedule, step, total_steps, config.warmup, config.final_lr_share)
+        return schedule_factor(config.schedule, step, total_steps, config.warmup, config.final_lr_share, first_steps)
 
     def constant(step: int) -> float:
         return 1.0

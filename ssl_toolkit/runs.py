@@ -11,6 +11,7 @@ import yaml
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.progress import say
 from ssl_toolkit.slurm import requeued_job, started_by_srun
 
 # What may differ between a run and its resumption: these change how it is done, never what comes out.
@@ -18,6 +19,9 @@ FREE_ON_RESUME = {
     *("out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate", "doctor", "logger"),
     "requeue",
 }
+
+# What ``config.yaml`` says of a run besides its settings: that it was extended.
+HISTORY = "extended"
 
 
 def launched_rank() -> int:
@@ -66,8 +70,30 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise UsageError(f"{self.path} is not a run folder: it has no config.yaml")
-        loaded: dict[str, Any] = yaml.safe_load(self.config_file.read_text())
-        return loaded
+        config: dict[str, Any] = without_history(yaml.safe_load(self.config_file.read_text()))
+        return config
+
+    def extensions(self) -> list[dict[str, int]]:
+        """Where the run was given more epochs: the ``step`` and the ``epochs`` until then, in order; empty: nowhere."""
+        stored = yaml.safe_load(self.config_file.read_text()) if self.config_file.is_file() else None
+        return list(stored.get(HISTORY, ())) if isinstance(stored, dict) else []
+
+    def extended(self) -> str:
+        """`extensions` in words, to stand behind the number of epochs; empty if there are none."""
+        places = [f"from {each['epochs']} at step {each['step']:,}" for each in self.extensions()]
+        return f"extended {', '.join(places)}" if places else ""
+
+    def first_epochs(self, epochs: int) -> int:
+        """How many epochs the run had at first, or `epochs`, to which it is being extended, if it is new."""
+        extensions = self.extensions()
+        if extensions:
+            return extensions[0]["epochs"]
+        return min(epochs, self.config()["epochs"]) if self.config_file.is_file() else epochs
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write ``config.yaml``, whole or not at all."""
+        text = yaml.safe_dump(config, sort_keys=False)
+        write_atomic(self.config_file, lambda temporary: temporary.write_text(text))
 
     def is_of_this_job(self) -> bool:
         """Whether the run was begun by the very SLURM job that is running, before it went back into the queue."""
@@ -82,8 +108,18 @@ class RunFolder:
                 child.unlink()
 
 
+def without_history(stored: Any) -> Any:
+    """What ``config.yaml`` holds, without what is no setting."""
+    return {key: value for key, value in stored.items() if key != HISTORY} if isinstance(stored, dict) else stored
+
+
 def start_run(
-    path: str | os.PathLike[str], config: dict[str, Any], *, overwrite: bool = False, resume: bool = False
+    path: str | os.PathLike[str],
+    config: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    extend: bool | None = None,
 ) -> RunFolder:
     """Make the folder of a new run, or open that of a run to resume, and never lose one on the way.
 
@@ -92,21 +128,26 @@ def start_run(
         config: The whole configuration, plain values only.
         overwrite: Whether a run that lies there may be deleted.
         resume: Whether a run that lies there is to be continued; without one, a new run starts.
+        extend: Whether it may have more ``epochs`` than before, which is noted in its folder; None: it never can.
 
     Raises:
         UsageError: If something lies there and neither is allowed, if what lies there is no run, or if the
             configuration of the run to resume is another one (the setting is named).
     """
     run = RunFolder(path)
+    if extend and not resume:
+        raise UsageError("--extend goes on with a run: give --resume too")
     if run.path.is_file():
         raise UsageError(f"--out {path} is a file: name a folder")
     if run.path.is_dir() and any(run.path.iterdir()):
         if not run.config_file.is_file():
             raise UsageError(f"--out {path} is not empty and not a run: name a new folder")
         if resume:
-            _check_same(run.config(), config, run.path)
+            _check_same(run.config(), config, run.path, extend)
             for left in run.path.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
                 left.unlink()
+            if extend:
+                _extend(run, config["epochs"])
             return run
         if not overwrite:
             raise UsageError(f"--out {path} holds a run already: name another folder, or give --resume or --overwrite")
@@ -116,7 +157,7 @@ def start_run(
         run.checkpoints.mkdir(parents=True)
         if job := os.environ.get("SLURM_JOB_ID"):
             run.job_file.write_text(job)
-        write_atomic(run.config_file, lambda temporary: temporary.write_text(yaml.safe_dump(config, sort_keys=False)))
+        run.write_config(config)
     except OSError as error:
         raise UsageError(f"--out {path} cannot be written: {error.strerror}") from error
     return run
@@ -133,11 +174,33 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path, extend: bool | None) -> None:
     before, now = flatten(old), flatten(new)
     for key in sorted(before.keys() | now.keys()):
-        if key not in FREE_ON_RESUME and before.get(key) != now.get(key):
-            raise UsageError(
-                f"--{key.replace('_', '-')} is {now.get(key)}, but the run in {path} has {before.get(key)}: resume it "
-                f"as it was, or start a new run from its encoder with --encoder {path}"
-            )
+        if key in FREE_ON_RESUME or before.get(key) == now.get(key):
+            continue
+        longer = key == "epochs" and extend is not None and now[key] > before[key]
+        if longer and extend:
+            continue
+        fix = f"start a new run from its encoder with --encoder {path}"
+        raise UsageError(
+            f"--{key.replace('_', '-')} is {now.get(key)}, but the run in {path} has {before.get(key)}: "
+            f"{'give --extend too to go on with it' if longer else 'resume it as it was'}, or {fix}"
+        )
+
+
+def _extend(run: RunFolder, epochs: int) -> None:
+    """Note that the run goes on to `epochs` from its newest checkpoint; nothing, if it does so already."""
+    before = run.config()
+    if epochs == before["epochs"]:
+        return
+    step = max((int(path.stem.partition("-")[2]) for path in run.checkpoints.glob("step-*.ckpt")), default=0)
+    extensions = [*run.extensions(), {"step": step, "epochs": before["epochs"]}]
+    try:
+        run.write_config({**before, "epochs": epochs, HISTORY: extensions})
+    except OSError as error:
+        raise UsageError(f"{run.config_file} cannot be written: {error.strerror}") from error
+    say(
+        f"extended: from {before['epochs']} to {epochs} epochs at step {step:,}; schedules go on from where those of "
+        f"{epochs} epochs stand there, without a second warm-up"
+    )

@@ -57,6 +57,7 @@ def fit(
     run: RunFolder,
     *,
     epochs: int,
+    first_epochs: int | None = None,
     seed: int = 0,
     precision: Precision = "32-true",
     accumulate: int = 1,
@@ -80,6 +81,7 @@ def fit(
         loader: Shuffling loader of the images.
         run: Where configuration, metrics, checkpoints and encoder go.
         epochs: Passes over the images.
+        first_epochs: How many there were to be before the run was extended: warm-ups are shares of these.
         seed: Decides every draw on the device, with step and rank.
         precision: Lightning's name of the arithmetic.
         accumulate: Batches an optimiser step.
@@ -103,7 +105,7 @@ def fit(
     cuda, first = on_cuda(accelerator), launched_rank() == 0
     together = devices * nodes()
     checkpoint = latest_checkpoint(run.checkpoints) if resume else None
-    tell(method, loader, epochs, seed, accumulate, together)
+    tell(method, loader, epochs, first_epochs, seed, accumulate, together)
     method.clip_gradient, method.clip_mode = clip_gradient, clip_mode
     let_compile(method, compile)
     if checkpoint is None and type(method).prepare is not Method.prepare:
@@ -117,29 +119,58 @@ def fit(
             method, cuda, max_epochs=epochs, accelerator=accelerator, devices=devices, num_nodes=nodes(),
             precision=precision, logger=_loggers(logger, run, checkpoint) if first else False,
             callbacks=[
-                Progress(len(loader) * epochs, show=progress and first), OnlyFinite(run.bad_batches), *callbacks,
-                checkpoints,
+                Progress(len(loader) * epochs, show=progress and first), Extension(loader), OnlyFinite(run.bad_batches),
+                *callbacks, checkpoints,
             ],
         )  # fmt: skip
         checkpoints.listen()
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
     if first:  # a run that was killed right after its last checkpoint has nothing left to train
-        save()
+        checkpoints.also()
 
 
 def tell(
     method: Method,
     loader: ImageLoader,
     epochs: int,
+    first_epochs: int | None,
     seed: int,
     accumulate: int,
     devices: int,
 ) -> None:
     """Let a method know how it will be trained; arguments as of `fit`."""
     method.seed = seed
-    method.total_steps = math.ceil(len(loader) / accumulate) * epochs
+    steps_per_epoch = math.ceil(len(loader) / accumulate)
+    method.total_steps = steps_per_epoch * epochs
+    method.first_steps = None if first_epochs is None else steps_per_epoch * first_epochs
     method.images_per_step = loader.batch_size * accumulate * devices
     method.accumulate = accumulate
+
+
+class Extension(pl.Callback):
+    """What is different where a run goes on that was over, and has been extended; in others it is so already.
+
+    Args:
+        loader: Of the images.
+    """
+
+    def __init__(self, loader: ImageLoader) -> None:
+        self.loader = loader
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the loader where it was: Lightning only does so in the middle of an epoch."""
+        for state in checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]:
+            self.loader.load_state_dict(state)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the learning rates of the longer schedule: those in the checkpoint are of the shorter one."""
+        for each in trainer.lr_scheduler_configs:
+            schedule: Any = each.scheduler
+            groups = schedule.optimizer.param_groups
+            for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+                group["lr"] = rate * factor(schedule.last_epoch)
 
 
 def let_compile(method: Method, wanted: bool) -> None:

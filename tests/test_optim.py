@@ -48,6 +48,12 @@ def test_warm_up_then_each_schedule() -> None:
     assert factor("constant", 99) == 1
 
 
+def test_what_is_extended_warms_up_once() -> None:
+    factors = [schedule_factor("cosine", step, total=100, warmup=0.2, first=10) for step in range(100)]
+    assert factors[:3] == pytest.approx([0.5, 1, 1])
+    assert factors[51] == pytest.approx(0.5)
+
+
 def test_no_warm_up() -> None:
     assert schedule_factor("cosine", 0, total=10, warmup=0) == 1
 

@@ -53,6 +53,34 @@ def test_resuming_deletes_what_a_killed_process_was_writing(tmp_path: Path) -> N
     assert list(run.checkpoints.iterdir()) == [whole]
 
 
+def test_a_run_is_extended_once_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, path = {"seed": 0, "epochs": 6}, tmp_path / "run"
+    run = start_run(path, config, extend=False)
+    assert (run.extensions(), run.first_epochs(12)) == ([], 6)
+    longer = {**config, "epochs": 12}
+    with pytest.raises(UsageError, match=r"--epochs is 12, .* has 6: give --extend too to go on with it, or start"):
+        start_run(path, longer, resume=True, extend=False)
+    with pytest.raises(UsageError, match=r"--epochs is 5, .* has 6: resume it as it was, or start"):
+        start_run(path, {**config, "epochs": 5}, resume=True, extend=True)
+    with pytest.raises(UsageError, match=r"--epochs is 12, .* has 6: resume it as it was"):  # of another command
+        start_run(path, longer, resume=True)
+    with pytest.raises(UsageError, match=r"--seed is 1, but"):
+        start_run(path, {"seed": 1, "epochs": 12}, resume=True, extend=True)
+    with pytest.raises(UsageError, match=r"--extend goes on with a run: give --resume too"):
+        start_run(path, longer, extend=True)
+    assert run.config() == config
+    for step in (88, 90):
+        (run.checkpoints / f"step-{step:08d}.ckpt").touch()
+    for _ in range(2):  # the same command goes on when the extended run was stopped
+        start_run(path, longer, resume=True, extend=True)
+        assert run.config() == longer
+        assert run.extensions() == [{"step": 90, "epochs": 6}]
+    assert capsys.readouterr().err.count("extended: from 6 to 12 epochs at step 90; schedules go on") == 1
+    start_run(path, {**config, "epochs": 20}, resume=True, extend=True)
+    assert run.extensions() == [{"step": 90, "epochs": 6}, {"step": 90, "epochs": 12}]
+    assert run.first_epochs(20) == 6
+
+
 def test_resuming_nothing_starts_a_run(tmp_path: Path) -> None:
     assert start_run(tmp_path / "run", {"seed": 0}, resume=True).config() == {"seed": 0}
 

@@ -22,7 +22,7 @@ from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
-from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.optim import OptimizerConfig, schedule_factor
 from ssl_toolkit.pretext.rotation import Rotation
 from ssl_toolkit.training import native_bf16
 from tests.conftest import frames_of, tiny_heads
@@ -157,6 +157,44 @@ def test_kill_9_resumes_to_the_same_weights(
     assert not (tmp_path / "end" / "encoder.safetensors").exists()
     train_quickly(SimCLR, images, out="end", epochs=3, accumulate=accumulate, resume=True)
     assert load_encoder(tmp_path / "end").sha256 == whole.encoder.sha256
+
+
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_extended_where_nothing_depends_on_the_length_is_one_long_run(
+    train_quickly: Callable, noise_images: Callable, every: int | None
+) -> None:
+    images, common = noise_images(26), {"checkpoint_every": every, "optimizer": OptimizerConfig(schedule="constant")}
+    # A warm-up that is as long for both: three of the nine steps are the first epoch.
+    whole = train_quickly(SimCLR, images, out="whole", epochs=3, first_epochs=1, **common)
+    train_quickly(SimCLR, images, out="first", epochs=1, **common)
+    extended = train_quickly(SimCLR, images, out="first", epochs=3, first_epochs=1, resume=True, **common)
+    assert same_weights(whole, extended)
+
+
+@pytest.mark.parametrize("name", ["simclr", "inpainting", pytest.param("dino", marks=pytest.mark.slow)])
+def test_extended_takes_the_rates_of_the_new_length_and_resumes_to_the_same_weights(
+    train_quickly: Callable, noise_images: Callable, tmp_path: Path, name: str
+) -> None:
+    found, images = method_class(name), noise_images(26)
+    options = OptimizerConfig(lr=1e-3, warmup=0.3, final_weight_decay=0.1)
+    common = {"checkpoint_every": 2, "optimizer": options, "method": tiny_heads(found), "resume": True}
+    extended = {"epochs": 4, "first_epochs": 2, **common}  # three batches an epoch
+    for out in ("whole", "stopped"):
+        train_quickly(found, images, out=out, epochs=2, **common)
+    first: list[float] = []
+    told = pl.callbacks.LambdaCallback(
+        on_train_batch_start=lambda trainer, *_: first.append(trainer.optimizers[0].param_groups[0]["lr"])
+    )
+    whole = train_quickly(found, images, out="whole", callbacks=[told], **extended)
+    for stop in (6, 9):  # before there is a checkpoint of the new length, and after
+        with pytest.raises(StopAt.Killed):
+            train_quickly(found, images, out="stopped", callbacks=[StopAt(stop)], **extended)
+    assert same_weights(whole, train_quickly(found, images, out="stopped", **extended))
+    rates = [float(row["lr"]) for row in read_metrics(tmp_path / "whole" / "metrics.csv")]
+    due = [schedule_factor("cosine", step, 6, 0.3) for step in range(1, 7)]
+    due += [schedule_factor("cosine", step, 12, 0.3, first=6) for step in range(7, 13)]
+    assert rates == pytest.approx([1e-3 * factor for factor in due], rel=1e-4, abs=1e-9)
+    assert first[:1] == pytest.approx([1e-3 * (1 + math.cos(math.pi * 0.4)) / 2])  # 4 of the 10 steps after the warm-up
 
 
 def test_resuming_continues_the_metrics(train_quickly: Callable, noise_images: Callable, tmp_path: Path) -> None:

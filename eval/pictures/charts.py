@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
-from ssl_toolkit.eval.pictures.words import BASELINES, ENCODERS, score_title, shown
+from ssl_toolkit.eval.pictures.words import BASELINES, ENCODERS, score_title, shown, wrapped
 
 LABELLED_CONFUSION = 20
 """Up to this many classes a confusion matrix names them and gives its numbers."""
@@ -30,6 +30,7 @@ def score_chart(
     chance: float | None = None,
     protocols: Sequence[str] | None = None,
     theme: Theme = LIGHT,
+    warned: Mapping[str, str] | None = None,
 ) -> Figure:
     """Top-1 accuracy of each encoder as bars, one panel a protocol; a thin line is the interval, where there is one.
 
@@ -39,14 +40,24 @@ def score_chart(
         chance: Accuracy of guessing, in [0, 1], drawn as a line.
         protocols: Those to draw; None draws all.
         theme: Colours.
+        warned: Encoders in the colour of what is wrong, with what is to stand beside their names.
     """
     if protocols is None:
         protocols = list(dict.fromkeys(protocol for scores in results.values() for protocol in scores))
-    figure, panels = _panels(len(protocols), (3.6 * len(protocols), 0.8 + 0.33 * len(results)), theme)
+    warned = warned or {}
+    labels = {name: wrapped(shown(ENCODERS.get(name, name)), 24) for name in results}
+    labels |= {name: f"{labels[name]}\n({what})" for name, what in warned.items()}
+    lines = max(label.count("\n") + 1 for label in labels.values())
+    figure, panels = _panels(
+        len(protocols), (3.6 * len(protocols), 0.8 + max(0.33, 0.16 * lines) * len(results)), theme
+    )
     for axes, protocol in zip(panels, protocols, strict=True):
         names = [name for name in results if protocol in results[name]]
         top1 = [100 * float(results[name][protocol]["top1"]) for name in names]
-        colours = [theme.muted if name.startswith(BASELINES) else theme.accent for name in names]
+        colours = [
+            theme.muted if name.startswith(BASELINES) else theme.bad if name in warned else theme.accent
+            for name in names
+        ]
         axes.barh(range(len(names)), top1, color=colours, height=0.62)
         for place, (name, value) in enumerate(zip(names, top1, strict=True)):
             low, high = (100 * end for end in results[name][protocol].get("interval", (value / 100, value / 100)))
@@ -55,7 +66,7 @@ def score_chart(
         if chance is not None:
             axes.axvline(100 * chance, color=theme.ink, lw=1, ls=(0, (2, 2)))
             axes.text(100 * chance + 1.5, -0.5, f"guessing: {100 * chance:.3g}", color=theme.muted, fontsize=7.5)
-        axes.set_yticks(range(len(names)), [shown(ENCODERS.get(name, name), 24) for name in names], parse_math=False)
+        axes.set_yticks(range(len(names)), [labels[name] for name in names], parse_math=False)
         axes.set(xlim=(0, 112), xticks=(0, 25, 50, 75, 100), ylim=(len(names) - 0.45, -0.8))
         axes.tick_params(axis="y", labelsize=8.5, labelcolor=theme.ink)
         axes.spines["bottom"].set_bounds(0, 100)

@@ -26,6 +26,24 @@ def shown(text: object, length: int | None = None) -> str:
     return f"{clean[: length - 1 - length // 2]}…{clean[len(clean) - length // 2 :]}"
 
 
+def wrapped(text: str, length: int) -> str:
+    """Text in lines of at most `length` characters, broken behind what separates words and parts of names.
+
+    Example:
+        >>> wrapped("temperature=0.1,lr=0.001", 16).split()
+        ['temperature=0.1,', 'lr=0.001']
+    """
+    lines = [""]
+    for word in re.findall(r"[^-_,/ ]*[-_,/ ]+|[^-_,/ ]+", text):
+        if lines[-1] and len(lines[-1]) + len(word.rstrip()) > length:
+            lines.append("")
+        for start in range(0, len(word), length):
+            if start:
+                lines.append("")
+            lines[-1] += word[start : start + length]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def width_of(text: str, **font: Any) -> float:
     """How wide a text is drawn, points; in a font of matplotlib's (``size``, ``weight``)."""
     # Dollar signs would be read as mathematics.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from ssl_toolkit.errors import ToolkitError, UsageError
+from scipy.stats import ttest_ind
+
+from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 from ssl_toolkit.eval.pictures.words import ENCODERS
 from ssl_toolkit.eval.scores.metrics import half_interval, in_percent
-from ssl_toolkit.runs import RunFolder
+from ssl_toolkit.runs import FREE_ON_RESUME, RunFolder
 
 HOW_TO_READ = (
     "Higher is better. The ± is half of the 95 % interval over samples of the test images: smaller differences may be "
@@ -32,9 +37,15 @@ class Scored:
         name: Of the run or baseline, unlike all others.
         method: What it was trained by; empty for a baseline.
         encoder: Name of the network; empty for a baseline.
-        scores: By protocol.
+        scores: By protocol. Of several seeds ``top1`` is the mean, ``interval`` a standard deviation to either side,
+            and ``seeds`` holds the accuracy of each.
         not_above: Baselines that it is not above by more than the ± of its scores, by some protocol; None where
             there are none, and of baselines.
+        runs: The folders: one, or several whose training differs in the seed; none of a baseline.
+        extended: Where it was given more epochs, in words; empty if it was not.
+        difference: Points that it is above the row that all are compared with, by the first protocol; None for that row
+            itself and for baselines.
+        p: How likely a difference as large is by chance; None unless both have several seeds.
     """
 
     name: str
@@ -42,6 +53,10 @@ class Scored:
     encoder: str
     scores: Scores
     not_above: tuple[str, ...] | None = None
+    runs: tuple[str, ...] = ()
+    extended: str = ""
+    difference: float | None = None
+    p: float | None = None
 
 
 def read_results(run: RunFolder) -> dict[str, Any]:
@@ -72,71 +87,174 @@ def sets_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return sets
 
 
-def compare_runs(runs: Sequence[str | Path]) -> list[Scored]:
+def compare_runs(runs: Sequence[str | Path], against: str | None = None) -> list[Scored]:
     """The scores of runs, best first by the first protocol, then the baselines.
 
     Args:
-        runs: Run folders that were scored on the same images.
+        runs: Run folders that were scored on the same images, or folders of such.
+        against: Name of the row that the others are compared with; None: the best.
 
     Returns:
-        A row a run; raw pixels; and random weights, once if they scored alike for all runs, else once for each kind of
-        encoder.
+        A row a run, or for all runs that differ in the seed only, or lie as ``name/seed0`` and ``name/seed1``; raw
+        pixels; and random weights, once if they scored alike for all runs, else once for each kind of encoder.
 
     Raises:
-        UsageError: A folder is no run, has not been scored, or was scored on other images or by other protocols.
+        UsageError: A folder is no run, has not been scored, or was scored on other images or by other protocols; or
+            there is no such row.
         ToolkitError: The scores of a run are damaged.
     """
-    found = [(Path(run), _scored(Path(run))) for run in dict.fromkeys(map(str, runs))]
+    paths = [path for run in runs for path in _run_folders(Path(run))]
+    found = {path: _scored(path) for path in dict.fromkeys(paths)}
     if not found:
         raise UsageError("there are no runs to compare: name run folders")
-    first = found[0]
-    for path, results in found[1:]:
+    _refuse_others(found)
+    groups = _groups(list(found))
+    rows = [_row(name, members, [found[path] for path in members]) for name, members in groups.items()]
+    protocol = next(iter(rows[0].scores))
+    rows.sort(key=lambda row: -float(row.scores[protocol]["top1"]))
+    return [*_tested(rows, against, protocol), *_baseline_rows(groups, found)]
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """The run that lies there or, of a folder of runs, those in it that were scored."""
+    if RunFolder(path).config_file.is_file() or not path.is_dir():
+        return [path]
+    inside = sorted({file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/config.yaml")})
+    return [run for run in inside if RunFolder(run).results_file.is_file()] or inside or [path]
+
+
+def _refuse_others(found: dict[Path, dict[str, Any]]) -> None:
+    """Refuse what was scored in another way than the first run."""
+    (first, expected), *others = found.items()
+    for path, results in others:
         for what, is_so in (("scored on", _images), ("scored by", _protocols)):
-            if is_so(results) != is_so(first[1]):
+            if is_so(results) != is_so(expected):
                 raise UsageError(
-                    f"{path} was {what} {is_so(results)}, {first[0]} {what.split()[1]} {is_so(first[1])}: evaluate "
+                    f"{path} was {what} {is_so(results)}, {first} {what.split()[1]} {is_so(expected)}: evaluate "
                     "both alike, or compare them apart"
                 )
-    names = [path.name for path, _ in found]
+
+
+def _groups(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Runs by the name of their row: those that differ in the seed only, or lie as ``name/seed0``, share one."""
+    alike: dict[tuple[str, str], dict[Any, Path]] = {}
+    for path in paths:
+        config = RunFolder(path).config()
+        kept = {key: value for key, value in config.items() if key not in ("seed", *FREE_ON_RESUME)}
+        key, seed = ("settings", json.dumps([kept, RunFolder(path).extensions()], default=str)), config.get("seed")
+        if re.fullmatch(r"seed\d+", path.name):
+            key, seed = ("folder", str(path.parent)), path.name
+        if seed is None or seed in alike.get(key, {}):  # the same seed twice says nothing of chance
+            key = ("alone", str(path))
+        alike.setdefault(key, {})[seed] = path
+    groups = [(kind, list(members.values())) for (kind, _), members in alike.items()]
+    short = [_group_name(kind, members) for kind, members in groups]
+    places = [str(members[0].parent if kind == "folder" else members[0]) for kind, members in groups]
+    return {
+        name if short.count(name) == 1 else place: members
+        for name, place, (_, members) in zip(short, places, groups, strict=True)
+    }
+
+
+def _group_name(kind: str, members: Sequence[Path]) -> str:
+    if kind == "folder":
+        return members[0].parent.name
+    if len(members) == 1:
+        return members[0].name
+    letters = itertools.takewhile(lambda same: len({*same}) == 1, zip(*(path.name for path in members), strict=False))
+    start = "".join(letter for letter, *_ in letters)
+    return re.sub(r"[\W_]*(seed)?[\W_]*$", "", start) or members[0].name
+
+
+def _row(name: str, paths: Sequence[Path], results: Sequence[dict[str, Any]]) -> Scored:
+    encoder = results[0].get("encoder") or {}
+    return Scored(
+        name,
+        str(encoder.get("method", "")),
+        str(encoder.get("name", "")),
+        _over_seeds([_scores(each, "trained") for each in results]),
+        not_above(*results),
+        tuple(map(str, paths)),
+        RunFolder(paths[0]).extended(),
+    )
+
+
+def _over_seeds(scores: Sequence[Scores]) -> Scores:
+    """Mean accuracies of several seeds, with a standard deviation to either side; of one, what there is."""
+    if len(scores) == 1:
+        return scores[0]
+    made: Scores = {}
+    for protocol in scores[0]:
+        top1 = [float(each[protocol]["top1"]) for each in scores]
+        mean, deviation = fmean(top1), stdev(top1)
+        made[protocol] = {"top1": mean, "interval": [mean - deviation, mean + deviation], "seeds": top1}
+    return made
+
+
+def _tested(rows: Sequence[Scored], against: str | None, protocol: str) -> list[Scored]:
+    """The rows, with their difference to one of them."""
+    named = {row.name: row for row in rows}
+    if against is not None and against not in named:
+        raise unknown_name("run to compare with", against, named)
+    reference = rows[0] if against is None else named[against]
+    theirs = reference.scores[protocol]
+    return [
+        row
+        if row is reference
+        else dataclasses.replace(
+            row,
+            difference=100 * (row.scores[protocol]["top1"] - theirs["top1"]),
+            p=welch(row.scores[protocol].get("seeds", ()), theirs.get("seeds", ())),
+        )
+        for row in rows
+    ]
+
+
+def welch(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """How likely means that differ as much are by chance, both sides; None where the samples cannot tell.
+
+    Welch's t-test does not take runs of one kind to vary as much as those of another. Nothing is paired between seeds,
+    and a permutation test of three against three could not go below 0.1.
+
+    Source: Welch 1947, The generalization of "Student's" problem.
+    """
+    if min(len(ours), len(theirs)) < 2 or len({*ours}) == len({*theirs}) == 1:
+        return None
+    return float(ttest_ind(ours, theirs, equal_var=False).pvalue)
+
+
+def _baseline_rows(groups: dict[str, list[Path]], found: dict[Path, dict[str, Any]]) -> list[Scored]:
     rows: list[Scored] = []
-    baselines: dict[str, list[Scored]] = {label: [] for label in _BASELINES.values()}
-    for path, results in found:
-        name, encoder = path.name if names.count(path.name) == 1 else str(path), results.get("encoder") or {}
-        method, network = str(encoder.get("method", "")), str(encoder.get("name", ""))
-        rows.append(Scored(name, method, network, _scores(results, "trained"), not_above(results)))
-        for key, label in _BASELINES.items():
-            scores = _scores(results, key)
-            if scores and all(_top1(scores) != _top1(other.scores) for other in baselines[label]):
-                baselines[label].append(Scored(f"{label}: {name}", "", "", scores))
-    protocol = next(iter(_scores(first[1], "trained")))
-    rows.sort(key=lambda row: -float(row.scores[protocol]["top1"]))
-    for label, kinds in baselines.items():
+    for key, label in _BASELINES.items():
+        kinds: list[Scored] = []
+        for name, path in ((name, path) for name, members in groups.items() for path in members):
+            scores = _scores(found[path], key)
+            if scores and all(_top1(scores) != _top1(other.scores) for other in kinds):
+                kinds.append(Scored(f"{label}: {name}", "", "", scores))
         rows += [dataclasses.replace(kinds[0], name=label)] if len(kinds) == 1 else kinds
     return rows
 
 
-def not_above(results: dict[str, Any]) -> tuple[str, ...] | None:
+def not_above(*results: dict[str, Any]) -> tuple[str, ...] | None:
     """The baselines that a trained encoder is not above by more than the ± of its score, by some protocol.
 
     Args:
-        results: A ``results.json``.
+        results: A ``results.json``; of several seeds that of each, of which means are taken.
 
     Returns:
         Their names; None where no baseline was scored.
     """
-    trained = _scores(results, "trained")
-    baselines = {label: _scores(results, key) for key, label in _BASELINES.items()}
-    if not any(baselines.values()):
-        return None
-    return tuple(
-        label
-        for label, scores in baselines.items()
-        if any(
-            100 * (trained[protocol]["top1"] - score["top1"]) <= half_interval(trained[protocol])
-            for protocol, score in scores.items()
-            if protocol in trained
-        )
-    )
+    lacking = {}
+    for key, label in _BASELINES.items():
+        both = [(_scores(each, "trained"), _scores(each, key)) for each in results if _scores(each, key)]
+        if both:
+            lacking[label] = any(
+                fmean(100 * (trained[name]["top1"] - baseline[name]["top1"]) for trained, baseline in both)
+                <= fmean(half_interval(trained[name]) for trained, _ in both)
+                for name in both[0][1]
+                if name in both[0][0]
+            )
+    return tuple(label for label, is_lacking in lacking.items() if is_lacking) if lacking else None
 
 
 def advice(lacking: Sequence[str] | None, run: str = "RUN") -> str:

@@ -147,7 +147,7 @@ def _parts(
 ) -> dict[str, Part[Any]]:
     """What the page shows, each part by its name in the template, or why it is not there."""
     parts: dict[str, Callable[[], Any]] = {
-        "facts": lambda: run_parts.facts_part(config, encoder.content),
+        "facts": lambda: run_parts.facts_part(folder, config, encoder.content),
         "scores": lambda: score_parts.scores_part(results.needed(), encoder.content, str(folder.path)),
         "training": lambda: training_parts.training_part(folder, config),
         "doctor": lambda: training_parts.doctor_part(folder, sample),

@@ -66,7 +66,7 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     return config
 
 
-def facts_part(config: dict[str, Any], trained: Trained | None) -> list[tuple[str, str]]:
+def facts_part(folder: RunFolder, config: dict[str, Any], trained: Trained | None) -> list[tuple[str, str]]:
     """What was run, in a few pairs of words."""
     flat = flatten(config)
 
@@ -83,7 +83,7 @@ def facts_part(config: dict[str, Any], trained: Trained | None) -> list[tuple[st
         ]
     return [
         *facts,
-        ("epochs", f"{get('epochs')}"),
+        ("epochs", ", ".join(filter(None, (f"{get('epochs')}", folder.extended())))),
         ("batch size", f"{get('batch_size')}"),
         ("optimiser", f"{get('optimizer.name')}, lr {get('optimizer.lr')}"),
         ("precision", f"{get('precision')}"),
@@ -114,8 +114,13 @@ def bad_images_part(folder: RunFolder, results: dict[str, Any] | None) -> dict[s
 def commands_part(folder: RunFolder, results: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What to type to get all of this again."""
     data = ["--train", "DATA", "--test", "DATA"] if results is None else _data_options(sets_of(results))
+    before = [str(each["epochs"]) for each in folder.extensions()]
+    first = ["--epochs", before[0]] if before else []
+    longer = [*before[1:], str(read_config(folder)["epochs"])] if before else []
+    again = ["pretrain", "--out", "NEW_FOLDER", "--resume", "--extend", "--epochs"]
     commands = (
-        ("train", ["pretrain", "--config", str(folder.config_file), "--out", "NEW_FOLDER"]),
+        ("train", ["pretrain", "--config", str(folder.config_file), *first, "--out", "NEW_FOLDER"]),
+        *(("extend", [*again, epochs]) for epochs in longer),
         ("score", ["evaluate", str(folder.path), *data]),
         ("report", ["report", str(folder.path)]),
     )

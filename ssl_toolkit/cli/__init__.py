@@ -17,30 +17,42 @@ from typing import Any, NoReturn
 from ssl_toolkit import __version__
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
-COMMANDS = {
-    "recommend": "images -> method, encoder, sizes and epochs that fit them and the machine, and the command",
-    "check": "options of pretrain -> would it train, how fast, at which learning rate",
-    "pretrain": "images -> a run folder with an encoder",
-    "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and raw pixels",
-    "finetune": "encoder + labels, all or a few -> a classifier",
-    "doctor": "run folder -> has it collapsed, and why; no labels needed",
-    "propagate": "encoder + clip -> colours and a mask of its first frame, carried through it",
-    "compare": "scored runs -> one table and chart",
-    "embed": "encoder + images -> features on disk",
-    "index": "encoder + images -> a search index",
-    "merge": "search indexes -> one",
-    "search": "search index + images or vectors -> their nearest neighbours",
-    "duplicates": "search index -> groups of images that are copies of one another",
-    "outliers": "search index -> images that are far from all others",
-    "retrieval": "search index with labels -> mean average precision and recall",
-    "explore": "search index -> a local web page: map, neighbours, drop an image",
-    "views": "images + recipe of augmentations -> a picture of what a method would see",
-    "plot": "encoder + images -> a picture: map, neighbours, filters, feature maps, explanations, ...",
-    "report": "run folder -> one self-contained HTML page",
-    "export": "encoder -> a file for timm, torch, ONNX or the Hugging Face hub",
-    "methods": "the methods that are installed",
-    "demo": "all of the above, offline, in minutes",
+TOPICS = {
+    "Train": {
+        "recommend": "images -> method, encoder, sizes and epochs that fit them and the machine, and the command",
+        "check": "options of pretrain -> would it train, how fast, at which learning rate",
+        "pretrain": "images -> a run folder with an encoder",
+        "sweep": "options of pretrain with several values each -> a run for each combination, compared",
+        "methods": "the methods that are installed",
+    },
+    "Score": {
+        "evaluate": "encoder + labelled images -> kNN and linear probe, beside random weights and pixels",
+        "compare": "scored runs -> one table and chart",
+        "finetune": "encoder + labels, all or a few -> a classifier",
+        "doctor": "run folder -> has it collapsed, and why; no labels needed",
+        "propagate": "encoder + clip -> colours and a mask of its first frame, carried through it",
+    },
+    "Search": {
+        "embed": "encoder + images -> features on disk",
+        "index": "encoder + images -> a search index",
+        "merge": "search indexes -> one",
+        "search": "search index + images or vectors -> their nearest neighbours",
+        "duplicates": "search index -> groups of images that are copies of one another",
+        "outliers": "search index -> images that are far from all others",
+        "retrieval": "search index with labels -> mean average precision and recall",
+    },
+    "Look": {
+        "report": "run folder -> one self-contained HTML page",
+        "plot": "encoder + images -> a picture: map, neighbours, filters, maps, explanations, ...",
+        "views": "images + recipe of augmentations -> a picture of what a method would see",
+        "explore": "search index -> a local web page: map, neighbours, drop an image",
+    },
+    "More": {
+        "export": "encoder -> a file for timm, torch, ONNX or the Hugging Face hub",
+        "demo": "all of the above, offline, in minutes",
+    },
 }
+COMMANDS = {name: about for commands in TOPICS.values() for name, about in commands.items()}
 
 
 # Of a disk that is full, over its quota, or read-only.
@@ -50,17 +62,17 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def usage() -> str:
     """The text of ``ssl-toolkit --help``."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    lines: list[str] = []
+    for topic, commands in TOPICS.items():
+        lines += ["", f"{topic}:", *(f"  {name:<{width}}  {about}" for name, about in commands.items())]
     return "\n".join(
         [
             "usage: ssl-toolkit COMMAND [options]",
             "",
             "Pretrain image encoders without labels, score them honestly, search images with them.",
-            "",
-            "commands:",
             *lines,
             "",
-            "ssl-toolkit COMMAND --help lists a command's options; ssl-toolkit --version the version.",
+            "ssl-toolkit COMMAND --help lists the options of a command, ssl-toolkit --version the version.",
         ]
     )
 

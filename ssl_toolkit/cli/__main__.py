@@ -2,4 +2,5 @@
 
 from ssl_toolkit.cli import main
 
-main()
+if __name__ == "__main__":  # and not in the processes of a sweep, which import this too
+    main()

@@ -9,8 +9,11 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +22,11 @@ from typing import Any, NoReturn, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ssl_toolkit.cli.complaints import complaint
+from ssl_toolkit.cli.help import help_text
 from ssl_toolkit.errors import UsageError, unknown_name
-from ssl_toolkit.runs import RunFolder, flatten
+from ssl_toolkit.runs import RunFolder, flatten, without_history
+from ssl_toolkit.tasks.tables import Found
 
 _BOOLEANS = ("true", "false", "yes", "no")
 
@@ -54,16 +60,22 @@ class Parser(ArgumentParser):
         )
         self.groups_with_name: list[str] = []
         self.left_open = ""  # a group of which only what is given is a setting: its defaults depend on the images
-        self.flags = {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
+        self.flags: set[str] = set()
+        self.needed: set[str] = set()
         self.function = function
         about = "YAML file with settings, or the name of a recipe; options override it"
         self.add_argument("--config", type=str, help=about, metavar="FILE")
         self.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
-        self.add_function_arguments(function, as_positional=False, skip={*skip, *positional, *several})
+        self.add_parameters(function, {*skip, *positional, *several})
         for name in positional:
             self.add_words(name)
         for name in several:
             self.add_words(name, f"--{name}")
+
+    def add_parameters(self, function: Callable[..., Any], skip: Iterable[str]) -> None:
+        """Add the parameters of a function as options, but those to `skip`."""
+        self.flags |= {f"--{k}" for k, v in get_type_hints(function).items() if v is bool}
+        self.add_function_arguments(function, as_positional=False, skip={*skip})
 
     def add_words(self, name: str, option: str | None = None) -> None:
         """Add a parameter of the function that is given by its place, or as an option of one or more words."""
@@ -71,6 +83,8 @@ class Parser(ArgumentParser):
         options: dict[str, Any] = {"type": str, "help": " ".join(documented[1].split()) if documented else None}
         if str(self.function.__annotations__[name]).startswith(("list", "collections.abc.Sequence")):
             options["nargs"] = "+"
+        if option and inspect.signature(self.function).parameters[name].default is inspect.Parameter.empty:
+            options["required"] = True
         self.add_argument(option or name, **options)
 
     def add_named_group(self, group: str) -> None:
@@ -84,6 +98,7 @@ class Parser(ArgumentParser):
             UsageError: If an option does not exist or has a wrong value.
         """
         argv = normalize(argv, self.groups_with_name)
+        self.needed = {action.dest for action in self._actions if action.required}  # jsonargparse hides it meanwhile
         # A flag alone says yes.
         argv = [
             f"{token}=true" if token in self.flags and following.lower() not in _BOOLEANS else token
@@ -111,7 +126,7 @@ class Parser(ArgumentParser):
                 told = plain(self.parse_args(argv, namespace=given, defaults=False, _skip_validation=True))
                 parsed[self.left_open] = told.get(self.left_open, {})
         except argparse.ArgumentError as error:
-            raise UsageError(_shorten(str(error))) from error
+            raise UsageError(complaint(str(error), self._actions, self.spelled)) from error
         if look:
             print(yaml.safe_dump(_without_ours(parsed), sort_keys=False), end="")
             return None
@@ -122,13 +137,20 @@ class Parser(ArgumentParser):
         for action in self._actions:
             if action.dest in self.groups_with_name or action.dest == "views":
                 action.help = argparse.SUPPRESS  # jsonargparse's option for a group as one YAML text
-        text = re.sub(r"--[a-z][\w.]*", lambda name: name.group().replace("_", "-"), super().format_help(*args))
-        text = text.replace("{true,false}", "[{true,false}]")
-        return re.sub(rf"--({'|'.join(self.groups_with_name) or ' '})\.name", r"--\1", text)
+        command = self.prog.partition(" ")[2]
+        return help_text(command, self.description or "", self._actions, self.needed, self.spelled)
+
+    def spelled(self, name: str) -> str:
+        """An option as users write it; a parameter that is given by its place stays."""
+        if name in (action.dest for action in self._actions if not action.option_strings):
+            return name
+        group, _, end = name.partition(".")
+        short = group if end == "name" and group in self.groups_with_name else name
+        return f"--{short.replace('_', '-')}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        raise UsageError(_shorten(message)) from ex
+        raise UsageError(complaint(message, self._actions, self.spelled)) from ex
 
 
 def print_found(parser: Parser, argv: Sequence[str], about_json: str) -> Any:
@@ -145,8 +167,14 @@ def print_found(parser: Parser, argv: Sequence[str], about_json: str) -> Any:
         return None
     as_json = settings.pop("json")
     found = parser.function(**settings)
-    print(json.dumps(found, indent=1) if as_json else found)
+    print(json.dumps(found, indent=1) if as_json else in_terminal(found))
     return found
+
+
+def in_terminal(found: Any) -> str:
+    """What a task found as text, in colours where there are such."""
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return found.table().text(colour) if isinstance(found, Found) else str(found)
 
 
 def short_k(argv: Sequence[str]) -> list[str]:
@@ -212,7 +240,7 @@ def read_config(name: str, groups_with_name: Iterable[str] = ()) -> dict[str, An
         raise UsageError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {name} must hold 'name: value' lines")
-    values = _underscored(values)
+    values = _underscored(without_history(values))
     for group in groups_with_name:
         if isinstance(values.get(group), str):
             values[group] = {"name": values[group]}
@@ -250,8 +278,3 @@ def _without_ours(values: dict[str, Any]) -> dict[str, Any]:
 
 def _hyphenated(error: UsageError) -> UsageError:
     return UsageError(re.sub(r"--[\w.]+", lambda m: m.group().replace("_", "-"), str(error)))
-
-
-def _shorten(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return "\n  ".join(lines[:8])

@@ -9,7 +9,8 @@ from ssl_toolkit.objects import refuse_objects
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import launched_rank
-from ssl_toolkit.tasks.pretraining import pretrain, run, settings_of
+from ssl_toolkit.tasks.pretraining import pretrain, train
+from ssl_toolkit.tasks.run import Run
 from ssl_toolkit.tasks.settings import EncoderOptions
 
 GROUPS = ("method", "encoder", "optimizer")
@@ -71,10 +72,11 @@ def main(argv: list[str]) -> None:
         refuse_objects({k: v for k, v in read_config(config, GROUPS).items() if option_value(argv, k) is None})
     settings = make_parser(chosen_method(argv)).parse(argv)
     if settings is not None:
-        path = run(settings_of(settings), began)
+        made = train(settings, began)
         if launched_rank() == 0:
-            say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
-            print(path)
+            for path in [made] if isinstance(made, Run) else made:
+                say(f"done: {path}. Next: ssl-toolkit evaluate {path} --train DATA --test DATA")
+                print(path)
 
 
 def chosen_method(argv: list[str]) -> str | None:

@@ -15,8 +15,8 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, launched_rank, local_rank, start_run
 from ssl_toolkit.slurm import check_tasks, nodes
-from ssl_toolkit.tasks.run import Run
-from ssl_toolkit.tasks.settings import AnyRange, EncoderOptions, with_defaults
+from ssl_toolkit.tasks.run import Run, Runs
+from ssl_toolkit.tasks.settings import AnyRange, EncoderOptions, check_numbers, with_defaults
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 else:  # the command line does not offer these, and need not import what they are
     AnyMethod = AnyEncoder = AnyViews = AnyOptimizer = AnyLogger = AnyCallbacks = object
 
-NOT_STORED = ("resume", "overwrite", "progress")
+NOT_STORED = ("seeds", "resume", "extend", "overwrite", "progress")
 FIT = (
     *("epochs", "seed", "precision", "accumulate", "clip_gradient", "clip_mode", "accelerator", "devices"),
     *("sync_batch_norm", "checkpoint_every", "requeue", "resume", "progress", "logger"),
@@ -64,6 +64,7 @@ def pretrain(
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    seeds: int | None = None,
     workers: int | Literal["auto"] = "auto",
     cache: Literal["auto", "device", "memory", "none"] = "auto",
     data_root: str = "data",
@@ -84,6 +85,7 @@ def pretrain(
     callbacks: AnyCallbacks | None = None,
     logger: AnyLogger = "auto",
     resume: bool = False,
+    extend: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -123,6 +125,8 @@ def pretrain(
         epochs: Passes over the images; if not given, 100, without an accelerator what ends in some 20 minutes.
         batch_size: Images a batch, on each device; if not given, 256, without an accelerator 128, of few images less.
         seed: Decides everything that is random.
+        seeds: How many runs to make, one after the other, with this seed and those after it, in folders seed0, seed1,
+            ... of `out`.
         workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
             16.
         cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
@@ -150,11 +154,13 @@ def pretrain(
         logger: Where metrics go besides metrics.csv: csv (nowhere else), tensorboard, wandb, mlflow, a logger of
             Lightning, or a list of these; auto takes tensorboard if it is installed.
         resume: Whether to go on with the run in `out`, if there is one; objects are given again.
+        extend: With resume, whether to go on to more epochs than the run was to have; schedules go on from where those
+            of the new length stand, without a second warm-up, and the run says that it was extended.
         overwrite: Whether a run in `out` may be deleted.
         progress: Whether a progress bar is shown.
 
     Returns:
-        The run: its folder, encoder and metrics.
+        The run: its folder, encoder and metrics; with `seeds`, `Runs`, a list of them.
 
     Raises:
         UsageError: If something asked for does not exist or does not fit.
@@ -164,8 +170,31 @@ def pretrain(
         >>> run = pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet")  # doctest: +SKIP
         >>> run.evaluate(train="shapes:train", test="shapes:test")  # doctest: +SKIP
     """
-    given = dict(locals())
-    return Run(run(settings_of(given), time.perf_counter()), given)
+    # The type is that of the usual case: with the other in it, whoever has types would have to tell them apart always.
+    return train(dict(locals()), time.perf_counter())  # type: ignore[return-value]
+
+
+def train(given: Mapping[str, Any], began: float) -> Run | Runs:
+    """Train what `given`, all arguments of `pretrain`, says; see there.
+
+    Args:
+        given: The arguments by name.
+        began: When the program began, on `time.perf_counter`'s clock.
+    """
+    if given["seeds"] is None:
+        return Run(run(settings_of(given), began), given)
+    check_numbers({"seeds": given["seeds"]})
+    if not isinstance(_named(given["method"])["name"], str | type):
+        raise UsageError("--seeds trains several methods, and method is an object: give its class")
+    if given["devices"] > 1:
+        raise UsageError(f"--devices is {given['devices']}: with --seeds it must be 1; start each --seed by itself")
+    if RunFolder(given["out"]).config_file.is_file():
+        raise UsageError(f"--out {given['out']} holds a run already: --seeds needs a folder for several")
+    made = []
+    for seed in range(given["seed"], given["seed"] + given["seeds"]):
+        one = {**given, "seeds": None, "seed": seed, "out": Path(given["out"]) / f"seed{seed}"}
+        made.append(Run(run(settings_of(one), began), one))
+    return Runs(made)
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,6 +326,7 @@ def run(config: dict[str, Any], began: float) -> Path:
             loader,
             folder,
             callbacks=[*callbacks, *config["callbacks"]],
+            first_epochs=folder.first_epochs(config["epochs"]),
             compile=worth_compiling(config, len(loader)),
             **{name: config[name] for name in FIT},
         )
@@ -322,7 +352,7 @@ def _recalibrate(config: dict[str, Any], folder: RunFolder, images: "ImageSet") 
 def begin_run(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> None:
     """Make the run folder with its settings, and say what is about to be trained."""
     stored = stored_settings(config)
-    start_run(config["out"], stored, overwrite=config["overwrite"], resume=config["resume"])
+    start_run(config["out"], stored, **{name: config[name] for name in ("overwrite", "resume", "extend")})
     say(
         f"{stored['method']['name']}: {len(images)} images of '{images.word}' at {encoder.config.load_size} px, "
         f"{encoder.config.name} with {encoder.feature_dim} features"

@@ -1,22 +1,25 @@
 """A run in Python: its folder, and what comes out of it."""
 
 # Nothing heavy is imported here: the command line looks at functions that return runs.
+import dataclasses
 import html
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.objects import refuse_objects
 from ssl_toolkit.runs import RunFolder
+from ssl_toolkit.tasks.tables import Found, Table
 
 if TYPE_CHECKING:
     import pandas
     from torch import nn
 
     from ssl_toolkit.encoders import Encoder
+    from ssl_toolkit.tasks.comparing import Comparison
     from ssl_toolkit.tasks.evaluation import Scores
 
 WIDTH, HEIGHT = 480, 120  # of the curve in a notebook, pixels
@@ -133,7 +136,8 @@ class Run(os.PathLike[str]):
         """What is worth a line."""
         columns = self._columns()
         facts = {name: str(self.config[name]["name"]) for name in ("method", "encoder")}
-        facts |= {"data": str(self.config["data"]), "epochs": str(self.config["epochs"])}
+        epochs = filter(None, (str(self.config["epochs"]), self._folder.extended()))
+        facts |= {"data": str(self.config["data"]), "epochs": ", ".join(epochs)}
         if columns.get("loss"):
             facts |= {"steps": f"{columns['step'][-1]:.0f}", "loss": f"{columns['loss'][-1]:.3g}"}
         if (found := self.scores) is not None:
@@ -150,6 +154,44 @@ class Run(os.PathLike[str]):
         facts = {"run": str(self.path), **self._facts()}
         rows = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts.items()]
         return f"<table>{''.join(rows)}</table>{loss_curve(self._columns())}"
+
+
+class Runs(Found, list[Run]):
+    """Runs that one call has made; it prints as what `compare` says of them or, before they are scored, as a list.
+
+    Args:
+        runs: The runs.
+        failed: Errors of those that could not be made, by their folders.
+
+    Attributes:
+        failed: Likewise.
+    """
+
+    def __init__(self, runs: Iterable[Run], failed: Mapping[str, str] | None = None) -> None:
+        super().__init__(runs)
+        self.failed = dict(failed or {})
+
+    def evaluate(self, train: Any = None, test: Any = None, **options: Any) -> "Comparison":
+        """Score all of them, see `ssl_toolkit.evaluate`, and put them beside each other."""
+        from ssl_toolkit.tasks.comparing import compare
+
+        for run in self:
+            run.evaluate(train, test, **options)
+        return compare(self)
+
+    def table(self) -> Table:
+        """A row a run; below, what failed."""
+        from ssl_toolkit.tasks.comparing import compare
+
+        if self and all(run.scores for run in self):
+            table = compare(self).table()
+        else:
+            names = ("run", "epochs", "steps", "loss")
+            rows = [[str(run), *(run._facts().get(name, "") for name in names[1:])] for run in self]
+            widths = [max(map(len, column)) + 2 for column in zip(names, *rows, strict=True)]
+            table = Table(names, rows, [f"<{width}" for width in widths])
+        errors = [f"FAILED {name}: {error}" for name, error in self.failed.items()]
+        return dataclasses.replace(table, notes=[*table.notes, *errors])
 
 
 def loss_curve(columns: Mapping[str, list[float]]) -> str:

@@ -102,6 +102,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "channels": (1, 4096),
     "epochs": (1, 10**6),
     "batch_size": (2, 10**6),
+    "seeds": (1, 1000),
     "workers": (0, 256),
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
@@ -163,7 +164,7 @@ def with_defaults(
             raise UsageError(f"{_option(prefix + name)} is missing")
         if not _fits(value, hints.get(name, object)):
             shown = repr(value) if isinstance(value, str | Real | list | tuple | None) else describe(value)
-            raise UsageError(f"{_option(prefix + name)} is {shown[:80]}: it must be {_words(hints[name])}")
+            raise UsageError(f"{_option(prefix + name)} is {shown[:80]}: it must be {in_words(hints[name])}")
         if type(value) is not bool and isinstance(value, Real):  # NumPy's numbers too
             values[name] = int(value) if isinstance(value, Integral) else float(value)
     return values
@@ -196,12 +197,15 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if hint in (bool, str, types.NoneType) else True
 
 
-def _words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
+    """What a value of a type is, as it reads behind "it must be"."""
     parts = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType, Literal):
-        return " or ".join(_words(part) for part in parts)
+        return " or ".join(in_words(part) for part in parts)
+    if get_origin(hint) is tuple and Ellipsis in parts:
+        return f"a list, each of it {in_words(parts[0])}"
     if get_origin(hint) is tuple:
-        return f"({', '.join(_words(part) for part in parts)})"
+        return f"({', '.join(in_words(part) for part in parts)})"
     if hint is types.NoneType:
         return "None"
     return {int: "a whole number", float: "a number", bool: "True or False", str: "text"}.get(hint, str(hint))

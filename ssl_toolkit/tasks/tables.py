@@ -3,7 +3,8 @@
 # Nothing heavy is imported here: the command line looks at functions that return such results.
 import csv
 import html
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ class Table:
 
     Attributes:
         head: Names of the columns; may be empty.
-        rows: Cells, a list a row, which may end early.
+        rows: Cells, a list a row, which may end early; a long one may hold the places where its lines end.
         formats: How text lays out each column: ``<16`` from the left, ``>12`` from the right, that many letters wide.
         notes: Paragraphs below.
+        warned: Rows, from 0, that are shown in another colour, where there are any.
 
     Example:
         >>> print(Table(["", "a<b"], [["x", "1"]], ["<3", ">5"], ["Done."]))
@@ -37,18 +39,27 @@ class Table:
     rows: Sequence[Sequence[str]]
     formats: Sequence[str]
     notes: Sequence[str] = ()
+    warned: Collection[int] = ()
 
     def __str__(self) -> str:
-        lines = [
-            "".join(format(cell, layout) for cell, layout in zip(row, self.formats, strict=False)).rstrip()
-            for row in ([self.head] if self.head else []) + [*self.rows]
-        ]
+        return self.text()
+
+    def text(self, colour: bool = False) -> str:
+        """The table, then the paragraphs; with `colour` as a terminal takes it."""
+        lines = [self._line(self.head)] if self.head else []
+        for number, row in enumerate(self.rows):
+            line = self._line(row)
+            lines.append(f"\x1b[31m{line}\x1b[0m" if colour and number in self.warned else line)
         return "\n\n".join(["\n".join(lines), *self.notes])
+
+    def _line(self, row: Sequence[str]) -> str:
+        lines = itertools.zip_longest(*(cell.split("\n") for cell in row), fillvalue="")
+        return "\n".join("".join(map(format, cells, self.formats)).rstrip() for cells in lines)
 
     def html(self) -> str:
         """The table, then the paragraphs."""
         rows = [_row("th", self.head)] if self.head else []
-        rows += [_row("td", row) for row in self.rows]
+        rows += [_row("td", row, "#c2410c" if number in self.warned else "") for number, row in enumerate(self.rows)]
         return f"<table>{''.join(rows)}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
 
 
@@ -70,8 +81,10 @@ class Found:
         return self.table().html()
 
 
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+def _row(tag: str, cells: Sequence[str], colour: str = "") -> str:
+    style = f' style="color:{colour}"' if colour else ""
+    shown = (html.escape(cell).replace("\n", "<wbr>") for cell in cells)
+    return f"<tr{style}>{''.join(f'<{tag}>{cell}</{tag}>' for cell in shown)}</tr>"
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], out: AnyPath) -> None:

@@ -154,6 +154,24 @@ def test_doctor(folder: Path) -> None:
     assert set(json.loads(succeed("doctor", folder / "bare", "--json"))["measures"]) == {"features"}
 
 
+def test_sweep_lists_what_failed_and_exits_1(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(f"method: simclr\nencoder: convnet\nimage_size: 16\ndata: {folder / 'train'}\n")
+    command = [
+        "sweep", tmp_path / "base.yaml", "--grid", "method.temperature=0.1,0.2", "batch-size=8,999", "--epochs", "1",
+        "--workers", "0", "--out", tmp_path / "sweep", "--train", folder / "train", "--protocol", "knn",
+    ]  # fmt: skip
+    done = ssl_toolkit(*command)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "2 of 4 runs failed: the same command tries them again" in done.stderr
+    lines = done.stdout.splitlines()
+    assert {line.split()[0] for line in lines[1:3]} == {f"temperature={value},batch_size=8" for value in (0.1, 0.2)}
+    assert sum(line.startswith("FAILED temperature=0.1,batch_size=999: '") for line in lines) == 1
+    assert (
+        yaml.safe_load((tmp_path / "sweep" / "temperature=0.2,batch_size=8" / "config.yaml").read_text())["epochs"] == 1
+    )
+
+
 def test_check_takes_the_options_of_pretrain_and_leaves_nothing(folder: Path) -> None:
     options = [*TINY, "--out", folder / "checked", "--steps", "20", "--overfit-steps", "30"]
     found = json.loads(succeed("check", *options, "--json"))
@@ -426,7 +444,7 @@ BAD = [
     (["pretrain", *TINY, "--out", "x", "--optimizer", "adamv"], ["optimizer", "adamv"]),
     (["pretrain", *TINY, "--out", "x", "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
     (["pretrain", *TINY, "--out", "x", "--method.temprature", "1"], ["--method.temprature", "--method.temperature"]),
-    (["pretrain", *TINY, "--out", "x", "--views.crop_scale", "0.2"], ["views.crop_scale", "0.2"]),
+    (["pretrain", *TINY, "--out", "x", "--views.crop_scale", "0.2"], ["--views.crop-scale is 0.2"]),
     (["pretrain", *TINY, "--out", "x", "--logger", "wandbb"], ["wandbb", "wandb"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "resnet19"], ["resnet19", "resnet18"]),
     (["pretrain", *TINY, "--out", "x", "--encoder", "resnet18.a9_in1k"], ["a9_in1k", "a1_in1k"]),
@@ -439,6 +457,18 @@ BAD = [
     (["pretrain", *TINY, "--out", "FULL"], ["FULL", "not a run"]),
     (["pretrain", *TINY, "--out", "RUN"], ["RUN", "--overwrite"]),
     (["pretrain", *TINY, "--out", "RUN", "--resume", "--seed", "9"], ["--seed", "9"]),
+    (["pretrain", "--out", "RUN", "--resume", "--epochs", "4"], ["--epochs is 4", "has 2", "give --extend too"]),
+    (["pretrain", *TINY, "--out", "RUN", "--extend"], ["--extend", "give --resume too"]),
+    (["pretrain", *TINY, "--out", "RUN", "--seeds", "2"], ["RUN holds a run already", "--seeds"]),
+    (["pretrain", *TINY, "--out", "x", "--seeds", "0"], ["--seeds is 0"]),
+    (["sweep", *TINY, "--out", "x"], ["grid"]),
+    (["sweep", *TINY, "--out", "x", "--grid", "optimizer.lrr=1"], ["optimizer.lrr", "optimizer.lr"]),
+    (["sweep", *TINY, "--out", "x", "--grid", "optimizer.lr=log:-1:1:3"], ["log:-1:1:3", "above 0"]),
+    (["sweep", *TINY, "--out", "x", "--grid", "epochs="], ["epochs has no values"]),
+    (["sweep", *TINY, "--out", "x", "--grid", "epochs=1,1"], ["epochs has 1 twice"]),
+    (["sweep", *TINY, "--out", "RUN", "--grid", "epochs=1,2"], ["RUN is not empty and not a sweep"]),
+    (["sweep", "simclr_cifar11", "--out", "x", "--grid", "epochs=1"], ["simclr_cifar11", "simclr_cifar10"]),
+    (["compare", "RUN", "--against", "x"], ["RUN has not been scored"]),
     (["pretrain", "--config", "missing.yaml", *TINY, "--out", "x"], ["missing.yaml"]),
     (["pretrain", "--config", "BAD.yaml", *TINY, "--out", "x"], ["epocs", "epochs"]),
     (["evaluate", "no/run", "--train", "shapes:train", "--test", "shapes:test"], ["no/run"]),
@@ -463,7 +493,7 @@ BAD = [
     (["search", "INDEX", "missing.npy"], ["missing.npy"]),
     (["search", "INDEX", "cifar11:test"], ["cifar11", "cifar10"]),
     (["search", "INDEX", "FULL"], ["FULL", "no images"]),
-    (["search", "INDEX", "VECTORS.npy", "--max-bad-rate", "x"], ["max_bad_rate", "x"]),
+    (["search", "INDEX", "VECTORS.npy", "--max-bad-rate", "x"], ["--max-bad-rate is x: it must be a number"]),
     (["search", "INDEX", "FLAT/0.png", "--csv", "BAD.yaml/x.csv"], ["--csv BAD.yaml"]),
     (["merge", "INDEX", "no/index", "--out", "x"], ["no/index", "no index"]),
     (["merge", "INDEX", "INDEX", "--out", "INDEX"], ["--out INDEX", "--overwrite"]),
@@ -500,7 +530,7 @@ BAD = [
     (["finetune", "RUN", *TUNE, "--mixup", "-1"], ["--mixup", "-1"]),
     (["finetune", "RUN", *TUNE, "--ema", "2"], ["--ema", "2"]),
     (["finetune", "RUN", *TUNE, "--init", "imagenet"], ["init", "imagenet"]),
-    (["finetune", "RUN", *TUNE, "--crop-scale", "0.5"], ["crop_scale", "0.5"]),
+    (["finetune", "RUN", *TUNE, "--crop-scale", "0.5"], ["--crop-scale is 0.5"]),
     (["finetune", "RUN", *TUNE, "--crop-scale", "[0.5, 0.1]"], ["crop scale", "0.5", "0.1"]),
     (["finetune", "RUN", *TUNE, "--optimizer.lr", "-1"], ["--optimizer.lr", "-1"]),
     (["finetune", "RUN", *TUNE, "--test", "shapes:test", "--device", "cuda"], ["--device cuda"]),

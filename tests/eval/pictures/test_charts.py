@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.colors import to_rgba
 
 from ssl_toolkit.eval.pictures.charts import confusion_figure, score_chart
+from ssl_toolkit.eval.pictures.themes import LIGHT
 
 
 def test_score_chart() -> None:
@@ -20,6 +22,14 @@ def test_score_chart() -> None:
     assert {"75.0", "25.0", "guessing: 10"} == {text.get_text() for text in knn.texts}
     assert linear.get_title("left") == "linear probe: top-1, %"
     assert len(score_chart(results, protocols=["linear"]).axes) == 1
+
+
+def test_score_chart_wraps_names_and_marks_what_is_wrong() -> None:
+    results = {"temperature=0.1,lr=0.001,epochs=10": {"knn": {"top1": 0.5}}, "b": {"knn": {"top1": 0.25}}}
+    (axes,) = score_chart(results, warned={"b": "like chance"}).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["temperature=0.1,\nlr=0.001,epochs=10", "b\n(like chance)"]
+    assert [bar.get_facecolor() for bar in axes.patches] == [to_rgba(LIGHT.accent), to_rgba(LIGHT.bad)]
 
 
 def test_confusion_figure() -> None:

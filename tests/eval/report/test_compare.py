@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from ssl_toolkit.errors import ToolkitError, UsageError
@@ -52,10 +53,10 @@ def test_what_is_healthy_and_next_is_said_of_each_run(tmp_path: Path) -> None:
     text = " ".join(str(compare([str(run) for run in runs])).split())
     assert "Higher is better" in text
     assert "In good health, a trained encoder is above raw pixels and random weights by more than its ±" in text
-    assert "good: Above the baselines by more than the ±. Next: `ssl-toolkit index good`" in text
+    assert f"good: Above the baselines by more than the ±. Next: `ssl-toolkit index {runs[0]}`" in text
     assert "like: Not above random weights by more than the ±" in text
     assert "poor: Not above random weights and raw pixels by more" in text
-    assert "Next: `ssl-toolkit doctor poor`" in text
+    assert f"Next: `ssl-toolkit doctor {runs[2]}`" in text
     assert "alone: No baseline was scored" in text
 
 
@@ -94,10 +95,100 @@ def test_several_labelled_sets_are_columns(tmp_path: Path) -> None:
     assert list(rows[0].scores) == ["pets: knn", "flowers: knn"]
     lines = str(compare([str(run) for run in runs], str(tmp_path / "chart.png"))).partition("\n\n")[0].splitlines()
     assert lines[0].split()[-4:] == ["pets:", "kNN", "flowers:", "kNN"]
-    assert lines[1].split() == ["b", "SimCLR", "convnet", "75.0", "±0.0", "12.5", "±0.0"]
-    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split()[:7] == ["b", "SimCLR", "convnet", "75.0", "±0.0", "12.5", "±0.0"]
+    assert lines[1].endswith("not above random weights")  # on flowers
+    assert len({len(line) for line in lines if "not above" not in line}) == 1
     with pytest.raises(UsageError, match=r"c was scored on 100 images by 50 of 8 classes, .*a on pets: 100 images"):
         compare_runs([runs[0], scored(tmp_path / "c", 0.5)])
+
+
+def seeded(folder: Path, *knn: float, **settings: Any) -> list[Path]:
+    """Runs that differ in their seed only."""
+    runs = []
+    for seed, top1 in enumerate(knn):
+        runs.append(scored(folder.with_name(f"{folder.name}-{seed}"), top1))
+        config = {"method": {"name": "simclr"}, "seed": seed, "out": str(runs[-1]), **settings}
+        (runs[-1] / "config.yaml").write_text(yaml.safe_dump(config))
+    return runs
+
+
+def test_seeds_share_a_row_with_mean_deviation_and_test(tmp_path: Path) -> None:
+    runs = seeded(tmp_path / "a", 0.5, 0.52, 0.54) + seeded(tmp_path / "b", 0.60, 0.61, 0.65, epochs=9)
+    alone = scored(tmp_path / "c", 0.4)
+    best, other, single, *_ = compare_runs([*runs, alone])
+    assert [(row.name, len(row.runs)) for row in (best, other, single)] == [("b", 3), ("a", 3), ("c", 1)]
+    assert best.scores["knn"]["top1"] == pytest.approx(0.62)
+    assert best.scores["knn"]["seeds"] == [0.60, 0.61, 0.65]
+    low, high = other.scores["knn"]["interval"]
+    assert (high - low) / 2 == pytest.approx(0.02)  # the deviation of 50, 52, 54
+    # By hand: 10 points over sqrt(4/3 + 7/3), with 3.7 degrees of freedom; p of the t-distribution's table.
+    assert other.difference == pytest.approx(-10)
+    assert other.p == pytest.approx(0.0078004, rel=0.001)
+    assert (best.difference, best.p, single.p) == (None, None, None)
+    lines = str(compare([*map(str, runs), str(alone)])).splitlines()
+    assert lines[0].split() == ["top-1,", "%", "method", "encoder", "seeds", "kNN", "to", "b"]
+    assert lines[1].split() == ["b", "SimCLR", "convnet", "3", "62.0", "±2.6"]
+    assert lines[2].split() == ["a", "SimCLR", "convnet", "3", "52.0", "±2.0", "-10.0,", "p", "0.0078"]
+    assert lines[3].split()[-3:] == ["40.0", "±1.0", "-22.0"]
+    assert "Welch's t-test" in "\n".join(lines)
+    assert compare_runs(runs, against="a")[0].difference == pytest.approx(10)
+    with pytest.raises(UsageError, match="unknown run to compare with 'bb': did you mean b"):
+        compare_runs(runs, against="bb")
+
+
+def test_what_is_no_seed_of_another_has_a_row_of_its_own(tmp_path: Path) -> None:
+    first, second, third = seeded(tmp_path / "a", 0.5, 0.6, 0.7)
+    (second / "config.yaml").write_text((first / "config.yaml").read_text())  # the same run again
+    (third / "config.yaml").write_text((third / "config.yaml").read_text() + "extended: [{step: 9, epochs: 1}]\n")
+    rows = compare_runs([first, second, third])
+    assert [row.name for row in rows[:3]] == ["a-2", "a-1", "a-0"]
+    assert "Differences are not tested" in str(compare([str(first), str(second)]))
+    table = str(compare([str(third)]))
+    assert "SimCLR (extended)" in table
+    assert "a-2: extended from 1 at step 9." in table
+
+
+def test_the_same_advice_is_given_once(tmp_path: Path) -> None:
+    text = str(compare([str(scored(tmp_path / name, 0.5)) for name in "ab"]))
+    assert text.count("Above the baselines") == 1
+    assert "a, b: Above the baselines by more than the ±. Next: `ssl-toolkit index RUN`" in text
+
+
+def test_folders_of_seeds_are_rows_and_folders_of_runs_are_looked_into(tmp_path: Path) -> None:
+    for name, scores in (("a", (0.5, 0.6)), ("b", (0.7, 0.9))):
+        for seed, top1 in enumerate(scores):
+            scored(tmp_path / "sweep" / name / f"seed{seed}", top1)
+    (scored(tmp_path / "sweep" / "failed", 0.1) / "results.json").unlink()
+    rows = compare_runs([tmp_path / "sweep"])
+    assert [(row.name, row.scores["knn"]["top1"]) for row in rows[:2]] == [("b", 0.8), ("a", 0.55)]
+    assert rows[:2] == compare_runs([tmp_path / "sweep" / "a", tmp_path / "sweep" / "b"])[:2]
+
+
+def test_seeds_as_bad_as_random_weights_on_the_mean_are_marked(tmp_path: Path) -> None:
+    (row, *_) = compare_runs(seeded(tmp_path / "a", 0.24, 0.28))  # random weights have 0.25, the ± is 0.01
+    assert row.not_above == ("random weights",)
+    (row, *_) = compare_runs(seeded(tmp_path / "b", 0.25, 0.28))
+    assert row.not_above == ()
+
+
+def test_like_random_weights_is_said_in_the_row_and_in_colour(tmp_path: Path) -> None:
+    runs = [scored(tmp_path / "good", 0.5), scored(tmp_path / "like", 0.255)]
+    table = compare([str(run) for run in runs]).table()
+    (marked,) = [line for line in table.text(colour=True).splitlines() if "\x1b[31m" in line]
+    assert marked.startswith("\x1b[31mlike")
+    assert marked.endswith("  not above random weights\x1b[0m")
+    assert "\x1b" not in str(table)
+    assert table.html().count('<tr style="color:#c2410c">') == 1
+
+
+def test_long_names_wrap(tmp_path: Path) -> None:
+    name = "method.temperature=0.1,optimizer.lr=0.001,views.crop_scale=0.08-1"
+    found = compare([str(scored(tmp_path / name, 0.5))])
+    lines = str(found).splitlines()
+    assert lines[1].split() == ["method.temperature=0.1,", "SimCLR", "convnet", "50.0", "±1.0"]
+    assert max(map(len, lines[:6])) <= 100
+    assert "".join(line.split()[0] for line in lines[1:4]) == name
+    assert f"<td>{lines[1].split()[0]}<wbr>" in found._repr_html_()
 
 
 def test_the_chart_is_written(tmp_path: Path) -> None:
