@@ -150,13 +150,13 @@ def always(case: Case) -> bool:
 
 
 def small_under_64(case: Case) -> bool:
-    """Small encoders on small images."""
-    return case.small and case.size < SMALL_SIDE
+    """Small encoders on small images; of clips nothing was measured."""
+    return case.small and case.size < SMALL_SIDE and case.frames == 1
 
 
 def small_from_64(case: Case) -> bool:
-    """Small encoders on larger images."""
-    return case.small and case.size >= SMALL_SIDE
+    """Small encoders on larger images; of clips nothing was measured."""
+    return case.small and case.size >= SMALL_SIDE and case.frames == 1
 
 
 def views_under_64(case: Case) -> bool:
