@@ -233,7 +233,7 @@ def test_the_learning_rate_ends_where_the_authors_have_it() -> None:
     for _ in range(2):
         configured["optimizer"].step()
         configured["lr_scheduler"]["scheduler"].step()
-    assert {group["lr"] for group in configured["optimizer"].param_groups} == {pytest.approx(0.0002)}
+    assert [group["lr"] for group in configured["optimizer"].param_groups] == pytest.approx([0.0002] * 2)
 
 
 class Rates(pl.Callback):

@@ -244,10 +244,9 @@ def _sized(given: Encoder, size: int, load_size: int, config: dict[str, Any]) ->
     if sized == given.config:
         return given
     if isinstance(config["method"]["name"], Method):
-        raise UsageError(
-            f"image_size {size}, load_size {load_size} and range {sized.range} are not those of the method's encoder, "
-            f"{given.config.image_size}, {given.config.load_size} and {given.config.range}: leave them out"
-        )
+        asked = {"image_size": size, "load_size": load_size, "range": sized.range}
+        other = [f"{name} {value}" for name, value in asked.items() if value != getattr(given.config, name)]
+        raise UsageError(f"{', '.join(other)}: the method's encoder has its own: leave that out")
     encoder, weights = Encoder(sized, given.own_module), given.backbone.state_dict()
     check_weights(encoder, weights, _called(config["encoder"]["name"]))
     encoder.backbone.load_state_dict(weights)
