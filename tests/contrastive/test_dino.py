@@ -103,13 +103,14 @@ def test_the_teacher_sees_the_global_crops_and_the_student_all(small_encoder: En
     assert seen == {"encoder": [(12, 16), (18, 8)], "teacher_encoder": [(12, 16)]}
 
 
+@pytest.mark.parametrize("extended", [False, True])
 @pytest.mark.parametrize(("step", "temperature"), [(0, 0.2), (20, 0.4), (40, 0.6), (90, 0.6)])
-def test_the_teachers_temperature_warms_up(
-    small_encoder: Encoder, monkeypatch: pytest.MonkeyPatch, step: int, temperature: float
+def test_the_teachers_temperature_warms_up_once(
+    small_encoder: Encoder, monkeypatch: pytest.MonkeyPatch, step: int, temperature: float, extended: bool
 ) -> None:
     options = {"first_teacher_temperature": 0.2, "teacher_temperature": 0.6, "teacher_warmup": 0.4}
     method = parted(dino(small_encoder, **options))
-    method.total_steps = 100
+    method.total_steps, method.first_steps = (1000, 100) if extended else (100, None)
     monkeypatch.setattr(DINO, "global_step", property(lambda self: step))
     views = method.views(some_batch().image)
     student, teacher = scores(method, views)
