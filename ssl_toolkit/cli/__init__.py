@@ -19,7 +19,7 @@ from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
 
 TOPICS = {
     "Train": {
-        "recommend": "images -> method, encoder, sizes and epochs that fit them and the machine, and the command",
+        "recommend": "images -> the method, encoder, sizes and epochs that fit, and the command to run",
         "check": "options of pretrain -> would it train, how fast, at which learning rate",
         "pretrain": "images -> a run folder with an encoder",
         "sweep": "options of pretrain with several values each -> a run for each combination, compared",

@@ -39,7 +39,7 @@ def test_a_methods_own_options_are_topics(capsys: pytest.CaptureFixture[str]) ->
         "usage: ssl-toolkit pretrain --out TEXT --data TEXT --method NAME [options]\n\nPretrain an enc"
     )
     assert "\nMethod:\n  --method.temperature NUMBER\n" in text
-    assert "  --epochs NUMBER           Passes over the images (default: 100)\n" in text
+    assert "  --epochs NUMBER           Passes over the images; if not given, 100" in text
     assert "  --labels {auto,folder,none}\n" in text
     assert "only --knn-every looks at" in text  # an option of Python's name in the text of another
     assert "\n  --resume   " in text  # which is only said
