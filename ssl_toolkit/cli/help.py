@@ -15,7 +15,9 @@ TOPICS = {
     ),
     "Several runs": ("sweep grid", "random", "seeds", "sweep devices"),
     "Output": ("out", "csv", "json", "chart", "grid", "format", "overwrite", "resume", "extend"),
-    "Images": ("image_size", "load_size", "channels", "range", "picture_channels", "labels", "max_bad_rate", "data_root"),
+    "Images": (
+        *("image_size", "load_size", "channels", "range", "picture_channels", "labels", "max_bad_rate", "data_root"),
+    ),
     "Weights to start from": ("weights", "architecture", "weights_key", "mean", "std"),
     "Training": (
         *("epochs", "batch_size", "seed", "accumulate", "clip_gradient", "clip_mode", "precision", "sync_batch_norm"),
