@@ -159,6 +159,11 @@ def small_from_64(case: Case) -> bool:
     return case.small and case.size >= SMALL_SIDE and case.frames == 1
 
 
+def convolutional(case: Case) -> bool:
+    """The small encoder that takes views of any size; a ViT's are whole patches."""
+    return case.chosen.get("encoder.name") == "convnet"
+
+
 def views_under_64(case: Case) -> bool:
     """Views too small for a blur."""
     return case.view < SMALL_SIDE
@@ -253,12 +258,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
              f"{_MEASURED}, pretext tasks"),
     ),
     "views.size": (
-        Rule(lambda c: c.chosen.get("method") in OF_TILES and c.small, lambda c, _: max(32, eights(1.5 * c.size)),
+        Rule(lambda c: c.chosen.get("method") in OF_TILES and convolutional(c),
+             lambda c, _: max(32, eights(1.5 * c.size)),
              "tiles of a third of the view must be large enough", f"{_MEASURED}, pretext tasks"),
-        Rule(lambda c: c.chosen.get("method") in OF_CROPS and small_under_64(c),
+        Rule(lambda c: c.chosen.get("method") in OF_CROPS and convolutional(c) and small_under_64(c),
              lambda c, _: min(c.size, eights(0.75 * c.size)), "crops that are not enlarged, in half the time",
              f"{_SMALL_IMAGES}; Touvron et al. 2019"),
-        Rule(lambda c: c.chosen.get("method") in OF_CROPS and c.small, lambda c, _: eights(0.625 * c.size),
+        Rule(lambda c: c.chosen.get("method") in OF_CROPS and convolutional(c), lambda c, _: eights(0.625 * c.size),
              "crops that are not enlarged, in less than half the time", f"{_LARGER_IMAGES}; Touvron et al. 2019"),
         Rule(always, lambda c, _: c.size, "as the images", "the papers"),
     ),

@@ -79,6 +79,10 @@ def test_views_of_clips_are_those_of_the_recipe() -> None:
     assert "views.jitter" not in chosen(replace(CIFAR, frames=8), "cpc")
 
 
+def test_views_of_a_vit_have_the_size_of_the_images() -> None:
+    assert chosen(CIFAR, encoder__name="test_vit")["views.size"] == 32
+
+
 def test_what_is_given_is_kept_and_what_follows_from_it_follows() -> None:
     found = chosen(CIFAR, views__blur_p=0.5, views__size=32, epochs=3, image_size=32)
     assert not {"views.blur_p", "views.size", "epochs", "image_size"} & set(found)
