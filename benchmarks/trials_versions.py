@@ -15,8 +15,8 @@ from trial import ROOT, Seen
 FOLDER = Path(os.environ.get("RELIABILITY_ENVIRONMENTS", ROOT / ".venv-versions"))
 ENDS = {"oldest": ("3.10", "=="), "newest": ("3.13", "")}
 PARTS = [
-    "tests/test_training.py", "tests/contrastive", "tests/encoders", "tests/data/test_images.py",
-    "tests/data/test_loader.py", "tests/eval/search", "tests/cli/test_cli.py",
+    "tests/encoders", "tests/eval/search", "tests/data/test_images.py", "tests/data/test_loader.py",
+    "tests/contrastive/test_losses.py", "tests/test_finite.py", "tests/test_slurm.py", "tests/test_runs.py",
 ]  # fmt: skip
 
 
