@@ -20,7 +20,8 @@ def channel_statistics(images: ImageSet, size: int) -> tuple[tuple[float, ...], 
         size: Short side at which they are read, pixels.
 
     Returns:
-        Mean and standard deviation of the C channels, in [0, 1]. A deviation is at least 1/255: it is divided by.
+        Mean and standard deviation of the C channels, in [0, 1]. A deviation, which is divided by, is at least 1/255,
+        of images deeper than 8 bits 1/65535.
 
     Raises:
         ToolkitError: If none of them can be read.
@@ -36,5 +37,5 @@ def channel_statistics(images: ImageSet, size: int) -> tuple[tuple[float, ...], 
     if not pixels:
         raise ToolkitError(f"none of {len(order)} images of '{images.word}' can be read, to measure their colours")
     mean, square = sums / pixels
-    std = np.sqrt(np.maximum(square - mean**2, 0)).clip(min=1 / 255)
+    std = np.sqrt(np.maximum(square - mean**2, 0)).clip(min=1 / (255 if images.dtype == np.uint8 else 65535))
     return tuple(mean.tolist()), tuple(std.tolist())

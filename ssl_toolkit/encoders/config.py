@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ssl_toolkit.data.depth import parse_range
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.objects import is_object
 
@@ -81,6 +82,7 @@ class EncoderConfig:
                 f"mean {tuple(mean)} and std {tuple(std)} must have one value for each of {self.channels} channels: "
                 "from 0 to 1, and those of std above 0"
             )
+        parse_range(self.range)  # refuses what is none
         return replace(self, stem=stem, mean=tuple(mean), std=tuple(std))
 
     def require_colours(self, colours: Colours, asker: str) -> None:

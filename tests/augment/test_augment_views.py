@@ -1,5 +1,6 @@
 import gc
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as F
@@ -224,3 +225,28 @@ def test_eval_view_cuts_the_padding_off():
         kept = boxed.clone()
         EvalView(16)(255 - part, box[: len(part)])
         assert torch.equal(boxed, kept)  # not working memory
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_sixteen_bits_are_seen_as_the_floats_that_they_are(boxed: bool) -> None:
+    """Values that a byte cannot tell apart make other views."""
+    deep = torch.from_numpy(np.random.default_rng(0).integers(30000, 30200, (3, 13, 40, 48)).astype(np.uint16))
+    floats = deep.to(torch.float32) / 65535
+    box = torch.tensor([[40, 48], [20, 30], [33, 17]]) if boxed else None
+    views, square = simclr_views(16, channels=13), EvalView(16, resize=20)
+    for made in (lambda image: views(image, box), lambda image: [square(image, box)]):
+        torch.manual_seed(0)
+        ours = made(deep)
+        torch.manual_seed(0)
+        for one, other in zip(ours, made(floats), strict=True):
+            assert one.dtype == torch.float32
+            assert torch.equal(one, other)
+    assert len(square(deep, box).unique()) > 256
+
+
+@pytest.mark.parametrize("augmentation", [ColourJitter(), GaussianBlur(), ResizedCropFlip((8, 8))])
+def test_a_single_augmentation_takes_sixteen_bits(augmentation: torch.nn.Module) -> None:
+    deep = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (3, 3, 12, 12)).astype(np.uint16))
+    ours = augmentation(deep)
+    again = augmentation(deep.to(torch.float32) / 65535, params=augmentation._params)
+    assert torch.equal(ours, again)

@@ -39,14 +39,23 @@ def unequal_images(broken: tuple[int, ...] = ()) -> Arrays:
     return images
 
 
+def deeper(images: Arrays, kind: type) -> Arrays:
+    """The images with values of another type, which bytes have not."""
+    images.pixels = [np.asarray(each * 201.3 if kind is np.uint16 else each / 300, kind) for each in images.pixels]  # type: ignore[assignment]
+    images.dtype = np.dtype(kind)
+    return images
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("unequal", [False, True])
 @pytest.mark.parametrize("broken", [(), (3, 4, 24)])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_set_on_the_device_gives_the_same_batches(
-    noise_images: Callable, unequal: bool, broken: tuple[int, ...], rank: int
+    noise_images: Callable, kind: type, unequal: bool, broken: tuple[int, ...], rank: int
 ) -> None:
     """To the last bit: order, replacements of bad images, padding, boxes; also from the middle of an epoch on."""
     images = unequal_images(broken) if unequal else noise_images(25, broken)
+    images = images if kind is np.uint8 else deeper(images, kind)
     bad = BadImages(images, max_rate=0.5)
     kept = OnDevice(images, 16, bad, torch.device("cpu"))
     plain, fast = (
@@ -55,6 +64,7 @@ def test_a_set_on_the_device_gives_the_same_batches(
     )
     assert fast._on_device
     assert not plain._on_device
+    assert next(iter(ImageLoader(images, 16, batch_size=4))).image.numpy().dtype == kind
     for _ in range(3):
         for ours, theirs in zip(fast, plain, strict=True):
             for one, two in zip(ours, theirs, strict=True):

@@ -101,6 +101,7 @@ def test_bytes_are_scaled_and_what_is_not_in_the_unit_range_is_refused() -> None
         with pytest.raises(TypeError, match=r"not torch\.int64"):
             function(image.long())
     assert torch.isfinite(encoder((image / 255).requires_grad_()).sum())
+    torch.testing.assert_close(encoder((image.int() * 257).to(torch.uint16)), encoder(image.float() / 255))
     assert encoder.bfloat16()(image).dtype == torch.bfloat16
 
 
