@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def start_run(
     overwrite: bool = False,
     resume: bool = False,
     extend: bool | None = None,
+    usual: Mapping[str, Any] | None = None,
 ) -> RunFolder:
     """Make the folder of a new run, or open that of a run to resume, and never lose one on the way.
 
@@ -129,6 +131,7 @@ def start_run(
         overwrite: Whether a run that lies there may be deleted.
         resume: Whether a run that lies there is to be continued; without one, a new run starts.
         extend: Whether it may have more ``epochs`` than before, which is noted in its folder; None: it never can.
+        usual: Defaults of settings, for a run from before some of them existed.
 
     Raises:
         UsageError: If something lies there and neither is allowed, if what lies there is no run, or if the
@@ -143,7 +146,7 @@ def start_run(
         if not run.config_file.is_file():
             raise UsageError(f"--out {path} is not empty and not a run: name a new folder")
         if resume:
-            _check_same(run.config(), config, run.path, extend)
+            _check_same({**flatten(dict(usual or {})), **flatten(run.config())}, flatten(config), run.path, extend)
             for left in run.path.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
                 left.unlink()
             if extend:
@@ -174,8 +177,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path, extend: bool | None) -> None:
-    before, now = flatten(old), flatten(new)
+def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path, extend: bool | None) -> None:
     for key in sorted(before.keys() | now.keys()):
         if key in FREE_ON_RESUME or before.get(key) == now.get(key):
             continue

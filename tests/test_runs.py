@@ -81,6 +81,14 @@ def test_a_run_is_extended_once_and_says_so(tmp_path: Path, capsys: pytest.Captu
     assert run.first_epochs(20) == 6
 
 
+def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path) -> None:
+    start_run(tmp_path / "run", {"seed": 0, "views": {"size": 8}})
+    usual = {"seed": 1, "new": 2, "views": {"blur": 0.5}}
+    start_run(tmp_path / "run", {"seed": 0, "new": 2, "views": {"size": 8, "blur": 0.5}}, resume=True, usual=usual)
+    with pytest.raises(UsageError, match=r"--new is 3, but the run in .* has 2"):
+        start_run(tmp_path / "run", {"seed": 0, "new": 3, "views": {"size": 8, "blur": 0.5}}, resume=True, usual=usual)
+
+
 def test_resuming_nothing_starts_a_run(tmp_path: Path) -> None:
     assert start_run(tmp_path / "run", {"seed": 0}, resume=True).config() == {"seed": 0}
 

@@ -1,6 +1,7 @@
 """Pretraining: images in, a run folder with an encoder out."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -352,11 +353,26 @@ def _recalibrate(config: dict[str, Any], folder: RunFolder, images: "ImageSet") 
 def begin_run(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> None:
     """Make the run folder with its settings, and say what is about to be trained."""
     stored = stored_settings(config)
-    start_run(config["out"], stored, **{name: config[name] for name in ("overwrite", "resume", "extend")})
+    how = {name: config[name] for name in ("overwrite", "resume", "extend")}
+    start_run(config["out"], stored, **how, usual=_usual(config) if config["resume"] else None)
     say(
         f"{stored['method']['name']}: {len(images)} images of '{images.word}' at {encoder.config.load_size} px, "
         f"{encoder.config.name} with {encoder.feature_dim} features"
     )
+
+
+def _usual(config: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of all settings that have one, of a method that is named."""
+    from ssl_toolkit.tasks.defaults import view_defaults
+
+    method = config["method"]
+    if not isinstance(method["name"], str | type):
+        return {}
+    found = method_class(method["name"])
+    required = {name for name, p in inspect.signature(found).parameters.items() if p.default is p.empty}
+    needed = {name: value for name, value in method.items() if name in required}
+    usual = stored_settings(settings_of({"method": {"name": found, **needed}, "data": "", "out": ""}))
+    return usual | {"views": plain(view_defaults(found))}
 
 
 def training_loader(config: dict[str, Any], images: "ImageSet", size: int, folder: RunFolder) -> "ImageLoader":

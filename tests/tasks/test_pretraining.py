@@ -290,6 +290,19 @@ def test_a_method_that_is_there_needs_no_other_parts() -> None:
 # --- what is stored, and going on ------------------------------------------------------------------------------------
 
 
+def test_a_run_from_before_options_existed_goes_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    given: dict[str, Any] = {"data": str(tmp_path / "images.npy"), "views": {"flip_p": 0.25}}
+    run = trained(tmp_path / "run", **given)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for group, option in ((config, "recalibrate"), (config["optimizer"], "betas"), (config["views"], "grey_p")):
+        del group[option]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    trained(tmp_path / "run", **given, resume=True)
+    with pytest.raises(UsageError, match=r"--recalibrate is 8, but the run in .* has 0"):
+        trained(tmp_path / "run", **given, resume=True, recalibrate=8)
+
+
 def test_numbers_of_numpy_and_paths_are_stored_as_plain_values(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     run = trained(
