@@ -146,7 +146,9 @@ def start_run(
         if not run.config_file.is_file():
             raise UsageError(f"--out {path} is not empty and not a run: name a new folder")
         if resume:
-            _check_same({**flatten(dict(usual or {})), **flatten(run.config())}, flatten(config), run.path, extend)
+            now, defaults = flatten(config), flatten(dict(usual or {}))
+            before = {key: defaults[key] for key in now if key in defaults} | flatten(run.config())
+            _check_same(before, now, run.path, extend)
             for left in run.path.rglob(".*.tmp-*"):  # by a process that was killed while it wrote
                 left.unlink()
             if extend:
