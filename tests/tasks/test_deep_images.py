@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,17 @@ def test_a_run_that_was_stopped_resumes_to_the_same_weights(run: Run, bands: Pat
 def test_from_features_to_pictures(run: Run, bands: Path, tmp_path: Path) -> None:
     features = np.load(embed(run, bands, tmp_path / "features", progress=False) / "features.npy")
     assert features.shape == (COUNT, run.encoder.feature_dim)
-    assert np.unique(features, axis=0).shape == features.shape
+    seen = torch.from_numpy(open_images(bands, range=run.encoder.config.range).load(5, None))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(run.encoder(seen)[0], torch.from_numpy(features[5].copy()), atol=1e-5, rtol=1e-4)
     folder = index(run, bands, tmp_path / "index", progress=False)
     found = search(folder, [f"{bands}#3"], k=3, grid=tmp_path / "grid.png", picture_channels="5,3,1")
     assert len(found[0]["hits"]) == 3
+    shutil.copy(bands, copy := tmp_path / "copy.npz")
+    for query in (f"{copy}#3", str(copy)):  # one image, a set of them
+        (first, *_) = [one for one in search(folder, query, k=1, progress=False) if one["query"].endswith("#3")]
+        assert first["hits"][0]["score"] > 0.99999
+        assert first["hits"][0]["path"] == f"{bands}#3"
     assert len({image[0] for image in np.asarray(Image.open(tmp_path / "grid.png")).reshape(-1, 4)}) > 100
     assert not duplicates(folder, threshold=0.99, progress=False)
     explorer = Explorer.of(EmbeddingIndex.load(folder), points=20, picture_channels=(8,))

@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_said_in_a_line(tmp_path: Path, given: dict[str, An
 
 
 def test_views_that_leave_the_unit_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"after views, takes uint8 images or floats in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"after views, takes uint8 or uint16 images or floats in \[0, 1\]"):
         built(views=lambda image: 2 * image - 1)
 
 
@@ -276,7 +276,7 @@ def test_a_method_that_is_there_needs_no_other_parts() -> None:
     for name, value in (("encoder", "convnet"), ("views", {"flip_p": 0.0}), ("optimizer", {"lr": 0.1})):
         with pytest.raises(UsageError, match=rf"its own {name}: leave {name} out"):
             built(**given | {name: value})
-    with pytest.raises(UsageError, match=r"image_size 24 .* not those of the method's encoder, 16"):
+    with pytest.raises(UsageError, match=r"image_size 24, .* not those of the method's encoder, 16"):
         built(**given | {"image_size": 24})
 
 
