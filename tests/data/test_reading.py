@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from ssl_toolkit.data.reading import center_crop, pad
 
@@ -21,3 +22,12 @@ def test_pad() -> None:
     padded, box = pad([one, one])
     assert padded.shape == (2, 2, 3, 5)
     assert box is None
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_images_of_several_depths_make_one_batch(side: int) -> None:
+    """As queries do, which are named one by one."""
+    pixels, box = pad([np.full((1, 2, 2), 10, np.uint8), np.full((1, side, 2), 2571, np.uint16)])
+    assert pixels.dtype == np.uint16
+    assert pixels[:, 0, 0, 0].tolist() == [2570, 2571]
+    assert (box is None) == (side == 2)
