@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.data.depth import Range
 from ssl_toolkit.data.resizing import check_pixels
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.errors import missing_extra
 
 MAGIC_AT, MAGIC = 128, b"DICM"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -46,7 +46,7 @@ def read_dicom(file: BinaryIO, channels: int, max_pixels: int) -> Scan:
     try:
         reader, pixels = (importlib.import_module(f"pydicom.{part}") for part in ("filereader", "pixels"))
     except ImportError as error:
-        raise UsageError("reading DICOM files needs pydicom: pip install 'ssl-toolkit[dicom]'") from error
+        raise missing_extra("reading DICOM files", "dicom", "pydicom") from error
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what is wrong is an error of ours
     file.seek(MAGIC_AT + len(MAGIC))
     meta = reader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)

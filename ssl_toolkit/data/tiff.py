@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_toolkit.data.resizing import check_pixels
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.errors import missing_extra
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PLANES = 4096
@@ -69,7 +69,7 @@ def _pages(file: BinaryIO, most: int) -> list[Any]:
     try:
         tifffile = importlib.import_module("tifffile")
     except ImportError as error:
-        raise UsageError("reading such TIFFs needs tifffile: pip install 'ssl-toolkit[deep]'") from error
+        raise missing_extra("reading such TIFFs", "deep", "tifffile") from error
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is an error of ours
     file.seek(0)
     pages = itertools.islice(tifffile.TiffFile(file).pages, min(most, MAX_PLANES) + 1)

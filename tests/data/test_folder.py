@@ -3,14 +3,18 @@ from __future__ import annotations
 import builtins
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.folder import list_images
 from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.items import open_item
+from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
 from tests.data.small_files import names, paint, refusal
 
@@ -141,3 +145,28 @@ def test_names_that_are_not_utf8(tmp_path):
     images = open_images(str(tmp_path))
     assert os.fsencode(images.path(0)).endswith(name)
     assert pickle.loads(pickle.dumps(images)).load(0, None).shape == (3, 2, 2)
+
+
+def test_a_folder_may_mix_depths(tmp_path):
+    """All are given as deep as the deepest."""
+    grey = np.array([[0, 100], [200, 255]], dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert open_images(tmp_path, channels=1).dtype == np.uint8
+    Image.fromarray(grey.astype(np.uint16) * 257 + 1).save(tmp_path / "b.png")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    images = open_images(tmp_path, channels=1)
+    assert images.dtype == np.uint16
+    assert images.load(1, None).tolist() == [(grey.astype(int) * 257).tolist()]
+    assert images.load(2, None)[0, 0, 1] == 100 * 257 + 1
+    with pytest.raises(BadImageError):
+        images.load(0, None)
+    loader = ImageLoader(images, 2, bad=BadImages(images, max_rate=0.5))
+    assert [batch.image.dtype for batch in loader] == [torch.uint16]
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    Image.fromarray(grey.astype(np.uint16) * 4).save(tmp_path / "a.png")
+    images = open_images(tmp_path, channels=1, range="0,1020")
+    assert images.range == (0, 1020)
+    assert images.load(0, None).tolist() == [(grey.astype(int) * 257).tolist()]
+    images.check(0)
+    assert open_images(tmp_path, channels=1, range="auto").range == pytest.approx((1, 1019), abs=1.5)

@@ -184,3 +184,26 @@ def test_a_folders_labels_and_a_past_object_are_refused() -> None:
         open_images(PIXELS, labels="folder")
     with pytest.raises(UsageError, match="data was an object of Python, <list of 3>"):
         open_images("<list of 3>")
+
+
+def test_a_range_of_what_python_holds() -> None:
+    scans = (CHW.astype(np.int16) - 100) * 4
+    wanted = CHW.astype(int) * 257
+    low, high = -400, 620
+    for given in (scans, torch.from_numpy(scans), list(scans), TensorDataset(torch.from_numpy(scans))):
+        with pytest.raises(UsageError, match="give --range LOW,HIGH"):
+            open_images(given)
+        images = open_images(given, range=(low, high))
+        assert (images.dtype, images.range) == (np.uint16, (low, high))
+        np.testing.assert_array_equal(images.load(2, None), wanted[2])
+        measured = open_images(given, range="auto").range
+        assert low <= measured[0] < low + 20
+        assert high - 20 < measured[1] <= high
+
+
+def test_a_set_keeps_the_range_that_it_was_opened_with() -> None:
+    images = open_images(CHW.astype(np.uint16), range=(0, 255))
+    assert open_images(images).range == open_images(images, range="0,255").range == (0, 255)
+    with pytest.raises(UsageError, match=r"was opened with the range \(0.0, 255.0\), \(0.0, 99.0\) is wanted"):
+        open_images(images, range="0,99")
+    assert open_images(open_images(CHW), range="0,99").load(0, None).max() <= 255  # bytes have their own

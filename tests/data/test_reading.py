@@ -49,3 +49,12 @@ def test_readers_end_with_the_process_that_they_read_for(noise_images: Callable)
     os.waitpid(child, 0)
     assert len(readers) == 2
     assert ended(readers, 20)
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_images_of_several_depths_make_one_batch(side: int) -> None:
+    """As queries do, which are named one by one."""
+    pixels, box = pad([np.full((1, 2, 2), 10, np.uint8), np.full((1, side, 2), 2571, np.uint16)])
+    assert pixels.dtype == np.uint16
+    assert pixels[:, 0, 0, 0].tolist() == [2570, 2571]
+    assert (box is None) == (side == 2)

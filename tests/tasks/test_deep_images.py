@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ssl_toolkit import Run, draw_views, duplicates, embed, evaluate, index, ope
 from ssl_toolkit.encoders import Encoder, EncoderConfig, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.explore.explorer import Explorer
+from ssl_toolkit.eval.features.sample import draw_from
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.tasks.settings import Weights
 
@@ -77,11 +79,21 @@ def test_a_run_that_was_stopped_resumes_to_the_same_weights(run: Run, bands: Pat
 def test_from_features_to_pictures(run: Run, bands: Path, tmp_path: Path) -> None:
     features = np.load(embed(run, bands, tmp_path / "features", progress=False) / "features.npy")
     assert features.shape == (COUNT, run.encoder.feature_dim)
-    assert np.unique(features, axis=0).shape == features.shape
+    seen = torch.from_numpy(open_images(bands, range=run.encoder.config.range).load(5, None))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(run.encoder(seen)[0], torch.from_numpy(features[5].copy()), atol=1e-5, rtol=1e-4)
     folder = index(run, bands, tmp_path / "index", progress=False)
     found = search(folder, [f"{bands}#3"], k=3, grid=tmp_path / "grid.png", picture_channels="5,3,1")
     assert len(found[0]["hits"]) == 3
-    assert len({image[0] for image in np.asarray(Image.open(tmp_path / "grid.png")).reshape(-1, 4)}) > 100
+    shutil.copy(bands, copy := tmp_path / "copy.npz")
+    for query in (f"{copy}#3", str(copy)):  # one image, a set of them
+        (first, *_) = [one for one in search(folder, query, k=1, progress=False) if one["query"].endswith("#3")]
+        assert first["hits"][0]["score"] > 0.99999
+        assert first["hits"][0]["path"] == f"{bands}#3"
+    search(folder, [f"{bands}#3"], k=3, grid=tmp_path / "plain.png")
+    chosen, plain = (np.asarray(Image.open(tmp_path / name)) for name in ("grid.png", "plain.png"))
+    assert len(np.unique(chosen)) > 100
+    assert (chosen != plain).any()
     assert not duplicates(folder, threshold=0.99, progress=False)
     explorer = Explorer.of(EmbeddingIndex.load(folder), points=20, picture_channels=(8,))
     thumbnail = np.asarray(Image.open(io.BytesIO(explorer.thumbnail(3, SIDE))))
@@ -94,6 +106,7 @@ def test_the_report_shows_them(run: Run, tmp_path: Path) -> None:
     page = run.report(images=32, picture_channels=(5, 3, 1), progress=False, out=str(tmp_path / "a.html")).read_text()
     for title in ("What the method sees", "Nearest neighbours", "Map of the features", "What the layers respond to"):
         assert f"{title}</h2>" in page
+    assert draw_from(run.config["data"], run.encoder).range == run.encoder.config.range
     with pytest.raises(UsageError, match="--picture-channels is 5,3"):
         run.report(picture_channels="5,3")
 
