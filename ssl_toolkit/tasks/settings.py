@@ -128,7 +128,7 @@ def check_numbers(config: dict[str, Any], limits: dict[str, tuple[float, float]]
         UsageError: Naming the option, its value and its range.
     """
     for key, value in flatten(config).items():
-        if key not in limits or value is None:
+        if key not in limits or value is None or isinstance(value, str):  # auto
             continue
         low, high = limits[key]
         if not low <= value <= high:
