@@ -70,7 +70,7 @@ def made() -> dict[str, bytes | Maker]:
         "wrong_suffix.png": jpeg, "garbage_behind.jpg": jpeg + os.urandom(500), "garbage_before.jpg": b"\0\0" + jpeg,
         "line.png": encoded("PNG", Image.new("RGB", (1, 5_000))), "pixel.png": encoded("PNG", Image.new("RGB", (1, 1))),
         "cmyk.jpg": encoded("JPEG", Image.new("CMYK", (8, 8))), "deep.png": encoded("PNG", deep),
-        "float.tiff": encoded("TIFF", Image.fromarray(np.zeros((8, 8), np.float32))),
+        "float.tiff": encoded("TIFF", Image.fromarray(np.full((8, 8), 7, np.float32))),
         "broken_exif.jpg": encoded("JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff"),
         "odd_turn.jpg": encoded("JPEG", exif=exif_of(77)),
         "animated.gif": encoded("GIF", save_all=True, append_images=[Image.new("RGB", (40, 30), "blue")]),

@@ -174,7 +174,7 @@ def print_found(parser: Parser, argv: Sequence[str], about_json: str) -> Any:
 def in_terminal(found: Any) -> str:
     """What a task found as text, in colours where there are such."""
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return found.table().text(colour) if isinstance(found, Found) else str(found)
+    return found.text(colour) if isinstance(found, Found) else str(found)
 
 
 def short_k(argv: Sequence[str]) -> list[str]:

@@ -45,7 +45,7 @@ class Groups(Found, list[list[dict[str, Any]]]):
         rows = [[str(number), _mark(image), image["path"]] for number, group in enumerate(self, 1) for image in group]
         return Table(["group", "likeness", "path"], rows, ["<7", "<10", ""], [self.summary()])
 
-    def __str__(self) -> str:
+    def text(self, colour: bool = False) -> str:
         """A line an image, a blank line between groups."""
         return "\n\n".join("\n".join(f"{_mark(image)}  {image['path']}" for image in group) for group in self)
 
@@ -78,7 +78,7 @@ class Outliers(Found, list[dict[str, Any]]):
         head = [self.metric if self.metric == "cosine" else "distance", "label", "path"]
         return Table(head, rows, ["<10", "<14", ""])
 
-    def __str__(self) -> str:
+    def text(self, colour: bool = False) -> str:
         """A line an image, below what the scores are."""
         return f"{self.about}\n{self.table()}"
 

@@ -33,7 +33,7 @@ class Neighbours(Found, list[dict[str, Any]]):
         ]
         return Table(["query", "rank", "score", "label", "neighbour"], rows, [])
 
-    def __str__(self) -> str:
+    def text(self, colour: bool = False) -> str:
         """A line a query, and one below it for each of its neighbours."""
         lines = []
         for one in self:

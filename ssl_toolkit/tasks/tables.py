@@ -70,8 +70,12 @@ class Found:
         """The table."""
         raise NotImplementedError
 
+    def text(self, colour: bool = False) -> str:
+        """What is printed; with `colour` as a terminal takes it."""
+        return self.table().text(colour)
+
     def __str__(self) -> str:
-        return str(self.table())
+        return self.text()
 
     def __repr__(self) -> str:
         return str(self)

@@ -19,12 +19,6 @@ def test_step_is_the_papers_loss_of_the_projections(small_encoder: Encoder, sigm
     assert loss.item() == pytest.approx(dcl(z1, z2, 0.3, sigma).item(), abs=1e-5)
 
 
-def test_a_guess_is_among_all_but_the_pair(small_encoder: Encoder) -> None:
-    method = DCL(small_encoder, DCL.default_views(16))
-    same = torch.ones(6, 4)
-    assert method.chance_loss(6) == pytest.approx(dcl(same, same, 0.1).item(), rel=1e-6)
-
-
 def test_a_sigma_that_is_not_above_zero_is_refused(small_encoder: Encoder) -> None:
     with pytest.raises(UsageError, match=r"--method.sigma is 0: it must be above 0"):
         DCL(small_encoder, DCL.default_views(16), sigma=0)

@@ -52,7 +52,7 @@ def filled(method: SwAV) -> SwAV:
 
 
 def at(progress: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SwAV, "progress", property(lambda self: progress))
+    monkeypatch.setattr(SwAV, "first_progress", property(lambda self: progress))
 
 
 def by_hand(method: SwAV, views: list[Tensor], past: list[Tensor] | None = None) -> Tensor:

@@ -20,6 +20,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uin
 QUICK: dict[str, Any] = {
     "encoder": "convnet", "image_size": 16, "epochs": 1, "batch_size": 8, "workers": 0, "progress": False,
     "doctor": False, "logger": "csv", "accelerator": "cpu",
+    "views": {"crop_scale": [0.08, 1.0], "jitter": [0.8, 0.8, 0.8, 0.2], "blur_p": 0.5},
 }  # fmt: skip
 GRID = {"method.temperature": [0.1, 0.2]}
 
