@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import requires
 from pathlib import Path
 
-from trial import ROOT, Seen
+from trial import ROOT, Seen, project_tests
 
 # Environments are kept here, and made only where they are not there yet.
 FOLDER = Path(os.environ.get("RELIABILITY_ENVIRONMENTS", ROOT / ".venv-versions"))
@@ -25,40 +26,31 @@ def versions(share: float) -> Seen:
     told, kept = [], True
     for end in ENDS:
         python = environment(end)
-        if python is None:
-            told.append(f"{end} (Python {ENDS[end][0]}): not tried, that Python is not installed")
-            kept = False
-            continue
-        passed, failed = _tested(python)
-        told.append(f"{end} ({_described(python)}): {passed} of {passed + failed} tests")
-        kept &= not failed
-    return Seen("; ".join(PARTS), "; ".join(told), kept)
+        seen, fine = project_tests(python, *PARTS)
+        told.append(f"{end} ({_described(python)}): {seen} tests")
+        kept &= fine
+    return Seen(" ".join(PARTS), "; ".join(told), kept)
 
 
-def environment(end: str) -> Path | None:
-    """The interpreter of one end of what is allowed, with everything that the project needs; None without one."""
+def environment(end: str) -> Path:
+    """The interpreter of one end of what is allowed, with everything that the project needs.
+
+    Where its version of Python is not installed: the one that runs this, whose versions are told beside what it saw.
+    """
     version, pin = ENDS[end]
     python, found = FOLDER / end / "bin" / "python", shutil.which(f"python{version}")
     if python.exists():
         return python
-    if found is None:
-        return None
+    if found is None or subprocess.run([found, "-V"], capture_output=True).returncode:
+        return Path(sys.executable)
     needed = [each for each in requires("ssl-toolkit") or [] if "extra ==" not in each]
     if pin:
         needed = [re.sub(r">=([\d.]+).*", rf"{pin}\1", each) for each in needed]
     subprocess.run([found, "-m", "venv", FOLDER / end], check=True)
     install = [python, "-m", "pip", "install", "--quiet", *needed, "pytest", "pytest-xdist", "setuptools"]
     subprocess.run(install, check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", ROOT], check=True)  # its entry points
     return python
-
-
-def _tested(python: Path) -> tuple[int, int]:
-    command = [python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *PARTS]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    if not counts:
-        raise RuntimeError(done.stdout[-300:] + done.stderr[-300:])
-    return counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0)
 
 
 def _described(python: Path) -> str:
