@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,10 @@ from ssl_toolkit.method import Method
 # Several processes that each spin two threads on two cores take minutes for what one thread does in seconds.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A script that starts pytest in its background has SIGINT ignored, and so would be all that tests send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first backward pass decides whether autograd has threads, and what has them cannot fork: tracing a network before
 # it would give it some, on a CPU too.
