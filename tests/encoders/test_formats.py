@@ -126,5 +126,5 @@ def test_what_is_exported_is_not_touched(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is not None, reason="needs onnxruntime to be absent")
 def test_without_the_extra_onnx_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--format onnx needs .*ssl-toolkit\[onnx\]"):
+    with pytest.raises(UsageError, match=r"--format onnx needs .*pip install '\.\[onnx\]'"):
         FORMATS["onnx"].write(build("convnet"), tmp_path / "a.onnx", "")
