@@ -118,11 +118,18 @@ class Distill(Method):
     @torch.no_grad()
     def prepare(self, views: Iterator[list[Tensor]]) -> None:
         """Measure mean and standard deviation of each of the teacher's features."""
-        found = [self._outputs(self.teacher, self._at_its_size(view)) for each in views for view in each]
-        for name, part in zip(("", "local_"), zip(*found, strict=True), strict=False):
-            rows = torch.cat([x.transpose(0, 1).flatten(1) for x in part], dim=1)  # (D, all positions)
-            getattr(self, f"{name}mean").copy_(rows.mean(1))
-            std = rows.std(1)
+        names = ("", "local_")[: 1 + bool(self.local_weight)]
+        sums = {name: torch.zeros(2, len(getattr(self, f"{name}mean")), dtype=torch.float64) for name in names}
+        counts = dict.fromkeys(names, 0)
+        for view in (view for each in views for view in each):  # maps of all images at once would not fit in memory
+            for name, x in zip(names, self._outputs(self.teacher, self._at_its_size(view)), strict=True):
+                rows = x.transpose(0, 1).flatten(1).cpu().double()  # (D, all positions)
+                sums[name] += torch.stack([rows.sum(1), rows.square().sum(1)])
+                counts[name] += rows.shape[1]
+        for name, n in counts.items():
+            mean, square = sums[name] / n
+            std = ((square - mean.square()).clamp_min(0) * (n / (n - 1))).sqrt()
+            getattr(self, f"{name}mean").copy_(mean)
             getattr(self, f"{name}std").copy_(std.maximum(0.1 * std.mean()))  # what hardly moved here may move later
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
