@@ -5,7 +5,14 @@ from ssl_toolkit.encoders.convnet import ConvNet
 from ssl_toolkit.encoders.elsewhere import encoder_from_file
 from ssl_toolkit.encoders.encoder import Encoder
 from ssl_toolkit.encoders.pretrained import names_weights, timm_weights
-from ssl_toolkit.encoders.saving import check_weights, encoder_file, encoder_metadata, load_encoder, save_encoder
+from ssl_toolkit.encoders.saving import (
+    check_weights,
+    encoder_config,
+    encoder_file,
+    encoder_metadata,
+    load_encoder,
+    save_encoder,
+)
 from ssl_toolkit.encoders.vision_transformer import drop_paths
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "EncoderConfig",
     "check_weights",
     "drop_paths",
+    "encoder_config",
     "encoder_file",
     "encoder_from_file",
     "encoder_metadata",

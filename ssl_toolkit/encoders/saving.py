@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from ssl_toolkit.encoders.config import config_of
+from ssl_toolkit.encoders.config import EncoderConfig, config_of
 from ssl_toolkit.encoders.encoder import Encoder
 from ssl_toolkit.encoders.weights_file import load_weights, plain_state, read_metadata, save_weights
 from ssl_toolkit.errors import ToolkitError, UsageError
@@ -50,6 +51,15 @@ def encoder_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         ToolkitError: If the file is not one of ours.
     """
     return read_metadata(encoder_file(path), FORMAT, "an encoder")
+
+
+def encoder_config(path: str | os.PathLike[str]) -> EncoderConfig:
+    """Configuration of a saved encoder, read without its weights.
+
+    Raises:
+        ToolkitError: If the file is not one of ours.
+    """
+    return config_of(json.loads(encoder_metadata(path)["config"]))
 
 
 def load_encoder(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -21,8 +20,7 @@ from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
 from ssl_toolkit.data.loader import full_batches
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, encoder_metadata, load_encoder, names_weights
-from ssl_toolkit.encoders.config import config_of
+from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, encoder_config, load_encoder, names_weights
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import check_logger
 from ssl_toolkit.method import Method
@@ -234,7 +232,7 @@ def _start_config(config: dict[str, Any]) -> EncoderConfig | None:
     if isinstance(name, Encoder):
         return name.config
     if isinstance(name, str | os.PathLike) and Path(name).exists():
-        return config_of(json.loads(encoder_metadata(name)["config"]))
+        return encoder_config(name)
     return None
 
 

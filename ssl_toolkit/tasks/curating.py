@@ -1,7 +1,6 @@
 """What to look at in a collection of images, or to leave out of it: copies, and images far from all others."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
-import json
 from typing import TYPE_CHECKING, Any
 
 from ssl_toolkit.errors import ToolkitError, UsageError
@@ -201,11 +200,10 @@ def outliers(
 
 def _reading(index: "EmbeddingIndex") -> dict[str, Any]:
     """How the images are read: channels and range; as other files where the encoder's, which says so, is gone."""
-    from ssl_toolkit.encoders import encoder_metadata
-    from ssl_toolkit.encoders.config import config_of
+    from ssl_toolkit.encoders import encoder_config
 
     try:
-        config = config_of(json.loads(encoder_metadata(index.encoder_file)["config"]))
+        config = encoder_config(index.encoder_file)
     except ToolkitError:
         return {}
     return {"channels": config.channels, "range": config.range}
