@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,12 @@ def _key(path: str, found: list[str], wanted: tuple[str, ...]) -> str:
         if key in found:
             return key
     raise UsageError(f"{path}: no array named {' or '.join(wanted)} (it has: {', '.join(found) or 'nothing'})")
+
+
+def label_array(found: Sequence[Any]) -> NDArray[Any]:
+    """Labels as `numbered_labels` takes them, of numbers or text, None where there is none."""
+    none = "" if any(isinstance(label, str) for label in found) else -1
+    return np.asarray([none if label is None else label for label in found], None if found else np.int64)
 
 
 def numbered_labels(path: str, labels: NDArray[Any] | None, count: int) -> tuple[NDArray[np.int64], list[str] | None]:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_toolkit.data.depth import Pixels, at_depth, measured_range
 from ssl_toolkit.data.image_set import ImageSet, Wanted
-from ssl_toolkit.data.images import check_channels, check_image, depth_of_file, read_image, read_values
+from ssl_toolkit.data.images import (
+    BadImageError,
+    Source,
+    check_channels,
+    check_image,
+    depth_of_file,
+    read_image,
+    read_values,
+)
 
 LOOKED_AT = 8  # files, of a set
 
@@ -46,35 +56,67 @@ class PathList:
         return os.fsdecode(os.path.join(self._folder, name))
 
 
-class FileSet(ImageSet):
-    """Image files, read when they are asked for.
+class EncodedSet(ImageSet):
+    """Images that are image files, on disk or as bytes in archives and tables, read when they are asked for.
 
-    Of files of several depths all are read at the greatest that is found among `LOOKED_AT` from all over the set.
+    Of images of several depths all are read at the greatest that is found among `LOOKED_AT` from all over the set.
+
+    Args:
+        labels: (N,) int64, -1 unlabelled.
+        classes: Names of the classes.
+        wanted: Channels and range.
     """
 
-    def __init__(self, paths: PathList, labels: NDArray[np.int64], classes: list[str] | None, wanted: Wanted) -> None:
-        self._paths = paths
+    def __init__(self, labels: NDArray[np.int64], classes: list[str] | None, wanted: Wanted) -> None:
         self.word = ""
         self.labels = labels
         self.classes = classes
         self.channels = 3 if wanted.channels is None else wanted.channels
-        rows = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), LOOKED_AT)).astype(int)).tolist()
-        found = [dtype for row in rows if (dtype := depth_of_file(paths[row], self.channels)) is not None]
+        self.range = None if wanted.range == "auto" else wanted.range
+        rows = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), LOOKED_AT)).astype(int)).tolist()
+        found = [dtype for row in rows if (dtype := self._depth(row)) is not None]
         if not found:
             check_channels(self.channels)
         self.dtype = max(found, key=lambda dtype: dtype.itemsize, default=self.dtype)
         if wanted.range == "auto":
-            self.range = measured_range(lambda row: read_values(paths[row], self.channels), len(paths), paths[0])
-        else:
-            self.range = wanted.range
+            self.range = measured_range(
+                lambda row: read_values(self.source(row), self.channels), len(labels), self.path(0)
+            )
+
+    def _depth(self, index: int) -> np.dtype[Any] | None:
+        try:
+            return depth_of_file(self.source(index), self.channels)
+        except BadImageError:
+            return None
+
+    @abstractmethod
+    def source(self, index: int) -> Source:
+        """Where an image is, with the name that `path` gives.
+
+        Raises:
+            BadImageError: It is not to be had.
+        """
 
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`."""
-        return at_depth(read_image(self._paths[index], size=size, channels=self.channels, range=self.range), self.dtype)
+        read = read_image(self.source(index), size=size, channels=self.channels, range=self.range)
+        return at_depth(read, self.dtype)
 
     def check(self, index: int) -> None:
         """As `ImageSet.check`."""
-        check_image(self._paths[index], channels=self.channels, range=self.range)
+        check_image(self.source(index), channels=self.channels, range=self.range)
+
+
+class FileSet(EncodedSet):
+    """Image files."""
+
+    def __init__(self, paths: PathList, labels: NDArray[np.int64], classes: list[str] | None, wanted: Wanted) -> None:
+        self._paths = paths
+        super().__init__(labels, classes, wanted)
+
+    def source(self, index: int) -> str:
+        """Its path."""
+        return self._paths[index]
 
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_toolkit.data.arrays import ArraySet, numbered_labels
+from ssl_toolkit.data.arrays import ArraySet, label_array, numbered_labels
 from ssl_toolkit.data.batch import image_and_label
 from ssl_toolkit.data.depth import Pixels, Range, at_depth, measured_range, to_pixels
 from ssl_toolkit.data.file_set import FileSet, PathList
+from ssl_toolkit.data.hugging_face import open_hf_object
 from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
 from ssl_toolkit.data.images import BadImageError, in_brief, to_array
+from ssl_toolkit.data.lance_table import open_lance_object
 from ssl_toolkit.data.resizing import convert_channels, resize
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.objects import describe
@@ -44,6 +46,10 @@ def open_given(given: Any, wanted: Wanted) -> ImageSet:
             )
         return copy(given)
     word = describe(given)
+    for open_kind in (open_hf_object, open_lance_object):
+        if (known := open_kind(given, word, wanted)) is not None:
+            known.word = word
+            return known
     if not hasattr(given, "__len__") or not hasattr(given, "__getitem__") or isinstance(given, dict):
         raise UsageError(
             f"data is {word}: give a word or path, a list of paths, an array or tensor, or a data set with a length "
@@ -133,8 +139,7 @@ class DataSet(ImageSet):
                 except Exception:  # it is reported when its pixels are asked for
                     found.append(None)
                 bar.update()
-        none = "" if any(isinstance(label, str) for label in found) else -1
-        return np.asarray([none if label is None else label for label in found])
+        return label_array(found)
 
 
 def pixels_of(image: Any, range: Range | None = None) -> Pixels:

@@ -24,7 +24,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,24 @@ class BadImageError(ToolkitError):
         return f"{self.path}: {self.reason}"
 
 
+class Content(NamedTuple):
+    """An image file that is not on disk by itself.
+
+    Attributes:
+        name: What it is called: a place in an archive or table.
+        data: Its bytes.
+    """
+
+    name: str
+    data: bytes
+
+
+Source: TypeAlias = "str | os.PathLike[str] | Content"
+"""Where an image file is: a path, or its bytes."""
+
+
 def read_image(
-    path: str | os.PathLike[str],
+    path: Source,
     *,
     size: int | None = None,
     channels: int = 3,
@@ -86,7 +102,7 @@ def read_image(
     """Read an image file; see the module's docstring for what is done to it.
 
     Args:
-        path: A file in one of `FORMATS`, or a DICOM file, whatever its suffix.
+        path: A file in one of `FORMATS`, or a DICOM file, whatever its suffix; or the bytes of one.
         size: Length of the short side in pixels, smaller or larger than the file's; the aspect ratio is kept and
             nothing is cropped. None keeps the file's own size.
         channels: 3 for RGB, 1 for luminance; other counts of TIFFs and DICOM files that have as many.
@@ -114,11 +130,11 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
 ) -> Pixels:
     """`read_image` for the bytes of an image file: same arguments, same result, same errors."""
-    with _faults("image in memory", max_pixels):
-        return _read(io.BytesIO(content), size, channels, range, max_pixels)
+    found = Content("image in memory", content)
+    return read_image(found, size=size, channels=channels, range=range, max_pixels=max_pixels)
 
 
-def read_values(path: str | os.PathLike[str], channels: int = 3) -> NDArray[Any]:
+def read_values(path: Source, channels: int = 3) -> NDArray[Any]:
     """The values of an image file as they are stored, (C, H, W), of DICOM files as they are rescaled.
 
     Raises:
@@ -128,7 +144,7 @@ def read_values(path: str | os.PathLike[str], channels: int = 3) -> NDArray[Any]
         return _scan(file, None, channels, MAX_PIXELS).values
 
 
-def depth_of_file(path: str | os.PathLike[str], channels: int = 3) -> np.dtype[Any] | None:
+def depth_of_file(path: Source, channels: int = 3) -> np.dtype[Any] | None:
     """The type that `read_image` gives of a file, by its header; None where it cannot be read.
 
     Raises:
@@ -147,9 +163,7 @@ def depth_of_file(path: str | os.PathLike[str], channels: int = 3) -> np.dtype[A
         return None
 
 
-def check_image(
-    path: str | os.PathLike[str], *, channels: int = 3, range: Range | None = None, max_pixels: int = MAX_PIXELS
-) -> None:
+def check_image(path: Source, *, channels: int = 3, range: Range | None = None, max_pixels: int = MAX_PIXELS) -> None:
     """Find out whether `read_image` can read a file, and decode it only if a look at its structure leaves doubts.
 
     A JPEG that begins and ends as one, and a PNG all of whose checksums hold, count as readable. What a decoder alone
@@ -159,9 +173,7 @@ def check_image(
         BadImageError: As `read_image`.
     """
     try:
-        _check_regular(os.fsdecode(path))
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _opened(path, max_pixels) as file:
             with Image.open(file, formats=("JPEG", "PNG")) as image:
                 check_pixels(image.size, max_pixels)
                 image.verify()  # of a PNG, up to its end
@@ -199,8 +211,12 @@ def check_channels(channels: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[BinaryIO]:
-    """A regular file; whatever happens to it is a `BadImageError`."""
+def _opened(path: Source, max_pixels: int = MAX_PIXELS) -> Iterator[BinaryIO]:
+    """A regular file, or bytes as one; whatever happens to it is a `BadImageError`."""
+    if isinstance(path, Content):
+        with _faults(path.name, max_pixels):
+            yield io.BytesIO(path.data)
+        return
     name = os.fsdecode(path)
     with _faults(name, max_pixels):
         _check_regular(name)

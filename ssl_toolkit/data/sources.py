@@ -1,4 +1,4 @@
-"""Words to image sets: ``shapes:train``, ``cifar10:test``, a folder, a ``.csv`` manifest, a ``.npy`` or ``.npz`` array.
+"""Words to image sets: ``shapes:train``, ``cifar10:test``, a folder, a manifest, an array, shards, a table.
 
 One file of this folder is one kind of source; the tables below say which words mean it.
 """
@@ -13,9 +13,12 @@ from ssl_toolkit.data.arrays import open_array_file
 from ssl_toolkit.data.depth import parse_range
 from ssl_toolkit.data.folder import open_folder
 from ssl_toolkit.data.given import open_given
+from ssl_toolkit.data.hugging_face import open_hf, open_parquet
 from ssl_toolkit.data.image_set import ImageSet, Labels, Wanted, unlabelled
+from ssl_toolkit.data.lance_table import open_lance
 from ssl_toolkit.data.manifest import open_manifest
 from ssl_toolkit.data.shapes import open_shapes
+from ssl_toolkit.data.shards import open_shards, open_tar
 from ssl_toolkit.data.torchvision_sets import TORCHVISION, open_torchvision
 from ssl_toolkit.data.video import open_clips
 from ssl_toolkit.errors import UsageError, unknown_name
@@ -29,6 +32,9 @@ Opener: TypeAlias = Callable[[str, Wanted], ImageSet]
 NAMES: dict[str, Opener] = {
     "shapes": open_shapes,
     "clips": open_clips,
+    "hf": open_hf,
+    "lance": open_lance,
+    "wds": open_shards,
     **dict.fromkeys(TORCHVISION, open_torchvision),
 }
 
@@ -38,6 +44,8 @@ FILES: dict[str, Opener] = {
     ".tsv": open_manifest,
     ".npy": open_array_file,
     ".npz": open_array_file,
+    ".tar": open_tar,
+    ".parquet": open_parquet,
 }
 
 
@@ -68,10 +76,16 @@ def open_images(
               folders of frames, in the order of their names. The numbers are the frames of a clip (8) and the stride
               from frame to frame (2); a third is the hop from clip to clip (frames x stride, so that they do not
               overlap). With one frame, ``clips:PATH:1``, these are images like others. Videos need the extra ``video``;
+            - shards as WebDataset has them, ``wds:shards-{000..099}.tar``, a glob or their folder; also by URL,
+              ``wds:s3://...``. Labels are in a ``.cls`` or in a field of a ``.json``;
+            - a data set of Hugging Face, ``hf:NAME:train`` or ``hf:NAME:CONFIGURATION:train``, or one that was saved,
+              ``hf:FOLDER``, ``hf:FOLDER:train``; a table ``images.parquet``. They need the extra ``hf``;
+            - a table ``images.lance``, also by URL, ``lance:s3://...``. It needs the extra ``lance``;
+              in these three, ``,image=COLUMN`` and ``,label=COLUMN`` behind the word name the columns that are meant;
 
             or an object: a list or array of paths; an array or tensor of images, as in a file; a map-style data set of
             torch, or a list, whose items are a PIL image, an array or a tensor, or a tuple or dictionary of that and a
-            label; an `ImageSet`.
+            label; a `datasets.Dataset`; a `lance.LanceDataset`; an `ImageSet`.
         root: Where torchvision's data sets lie and are downloaded to; ``data`` in the current folder by default.
         labels: "none" drops all labels. Of a folder, "folder" makes the subfolders directly below it the classes and
             refuses images outside them; "auto" does so where every image lies in one of at least two subfolders, none
@@ -110,7 +124,7 @@ def _open_word(word: str, wanted: Wanted) -> ImageSet:
         raise missing_object("data", word)
     path = os.path.expanduser(word)
     if os.path.isdir(path):
-        return open_folder(path, wanted)
+        return open_lance(f"lance:{path}", wanted) if _suffix(path) == ".lance" else open_folder(path, wanted)
     if os.path.exists(path):
         return _open_file(word, path, wanted)
     file, _, part = path.rpartition(":")

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from ssl_toolkit.data.images import BadImageError, decode_image
+from ssl_toolkit.data.items import open_item
+from ssl_toolkit.data.loader import ImageLoader
+from ssl_toolkit.data.sources import open_images
+from tests.data import packed
+from tests.data.small_files import refusal
+
+JPEGS = packed.jpegs(10)
+
+
+def written(place: str, images: list[bytes | None] = JPEGS, **more: list[object]) -> str:
+    lance, pa = pytest.importorskip("lance"), pytest.importorskip("pyarrow")
+    names = [packed.CLASSES[label] for label in packed.labels(len(images))]
+    columns = {"image": pa.array(images, pa.binary()), "label": pa.array(names), **more}
+    lance.write_dataset(pa.table(columns), place, max_rows_per_file=4)
+    return place
+
+
+def test_a_table_by_its_path_word_and_url(tmp_path):
+    place = written(f"{tmp_path}/a.lance")
+    for word in (place, f"lance:{place}", f"lance:file://{place}", f"lance:{place},image=image,label=label"):
+        images = open_images(word)
+        assert (images.classes, images.labels.tolist()) == (packed.CLASSES, packed.labels(10))
+        for i, data in enumerate(JPEGS):
+            np.testing.assert_array_equal(images.load(i, 12), decode_image(data, size=12))
+        np.testing.assert_array_equal(open_item(images.path(7)), decode_image(JPEGS[7]))
+    with pytest.raises(IndexError):
+        images.load(10, None)
+
+
+def test_workers_and_the_object_itself(tmp_path):
+    place = written(f"{tmp_path}/a.lance")
+    import lance
+
+    images = open_images(lance.dataset(place))
+    written_later = pickle.loads(pickle.dumps(images))
+    lance.dataset(place).delete("label = 'ant'")  # another version: what is being read stays as it is
+    for each in (images, written_later):
+        batches = [list(ImageLoader(each, 16, batch_size=4, workers=workers)) for workers in (0, 2)]
+        for one, other in zip(*batches, strict=True):
+            np.testing.assert_array_equal(one.image.numpy(), other.image.numpy())
+    assert len(open_images(place)) == 10 - packed.labels(10).count(0)
+
+
+def test_bad_images_and_other_columns(tmp_path):
+    place = written(f"{tmp_path}/a.lance", [JPEGS[0], JPEGS[1][:99], None, b""], size=[1.5] * 4, fine=[7, 0, -1, None])
+    images = open_images(f"lance:{place},label=fine")
+    assert images.labels.tolist() == [7, 0, -1, -1]
+    images.check(0)
+    for row in (1, 2, 3):
+        with pytest.raises(BadImageError, match=rf"a\.lance#{row}: "):
+            images.load(row, None)
+    assert "holds no images, but double" in refusal(f"lance:{place},image=size")
+    assert "holds neither class numbers nor text, but double" in refusal(f"lance:{place},label=size")
+    assert "did you mean size" in refusal(f"lance:{place},image=siez")
+
+
+def test_refusals(tmp_path, monkeypatch):
+    pytest.importorskip("lance")
+    assert "cannot be opened as a Lance table" in refusal(f"lance:{tmp_path}/none.lance")
+    (tmp_path / "empty.lance").mkdir()
+    assert "cannot be opened as a Lance table" in refusal(f"{tmp_path}/empty.lance")
+    monkeypatch.setitem(sys.modules, "lance", None)
+    assert "pip install '.[lance]'" in refusal(f"lance:{tmp_path}/a.lance")
