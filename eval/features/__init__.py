@@ -9,13 +9,14 @@ from ssl_toolkit.eval.features.extraction import (
     load_features,
     stratified_split,
 )
-from ssl_toolkit.eval.features.layers import Layers
+from ssl_toolkit.eval.features.layers import Layers, Tokens
 from ssl_toolkit.eval.features.sample import Sample, draw_from
 
 __all__ = [
     "Features",
     "Layers",
     "Sample",
+    "Tokens",
     "check_labelled",
     "draw_from",
     "evaluating",

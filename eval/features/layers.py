@@ -1,4 +1,4 @@
-"""Features of several depths, encoded in one pass and kept beside each other in one row."""
+"""Features of several depths or places, encoded in one pass and kept beside each other in one row."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Encode
 
 
@@ -53,3 +55,37 @@ class Layers(nn.Module):
             inputs["output + mean"] = slice(output.start, mean.stop)
             inputs[f"last {len(columns)} + mean"] = slice(0, mean.stop)
         return inputs
+
+
+class Tokens(nn.Module):
+    """An encoder whose features are those of all places of an image, one behind the other.
+
+    Args:
+        encode: If it is an `Encoder`, its patch tokens or the places of its last feature map; anything else has one
+            token, its output.
+
+    Attributes:
+        width: Features of a token; known once something was encoded.
+    """
+
+    def __init__(self, encode: Encode) -> None:
+        super().__init__()
+        self.encode, self.width = encode, 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] to features (N, T D)."""
+        encode = self.encode
+        tokens = encode.tokens(image) if isinstance(encode, Encoder) else encode(image)[:, None]  # (N, T, D)
+        self.width = tokens.shape[2]
+        return tokens.flatten(1)
+
+
+def token_count(encode: Encode) -> int:
+    """Tokens that `Tokens` has of an image of the size that an encoder is for; 1 where it gives no map."""
+    if not isinstance(encode, Encoder):
+        return 1
+    try:
+        _, height, width = encode.map_shape()
+    except (UsageError, AttributeError):  # a network of the user's own, or one that timm cannot take apart
+        return 1
+    return height * width

@@ -6,14 +6,15 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from scipy.stats import ttest_ind
+from scipy.stats import spearmanr, ttest_ind
 
 from ssl_toolkit.errors import ToolkitError, UsageError, unknown_name
+from ssl_toolkit.eval.health.quality import QUALITIES
 from ssl_toolkit.eval.pictures.words import ENCODERS
 from ssl_toolkit.eval.scores.metrics import half_interval, in_percent
 from ssl_toolkit.runs import FREE_ON_RESUME, RunFolder
@@ -22,6 +23,9 @@ HOW_TO_READ = (
     "Higher is better. The ± is half of the 95 % interval over samples of the test images: smaller differences may be "
     "chance. In good health, a trained encoder is above raw pixels and random weights by more than its ±."
 )
+
+RANKED = 4
+"""Runs from which on it is said how well measures without labels rank them."""
 
 _BASELINES = {key: ENCODERS[key] for key in ("random", "pixels")}
 
@@ -46,6 +50,7 @@ class Scored:
         difference: Points that it is above the row that all are compared with, by the first protocol; None for that row
             itself and for baselines.
         p: How likely a difference as large is by chance; None unless both have several seeds.
+        measures: What needs no labels, by name (see `ssl_toolkit.eval.health.quality.QUALITIES`), means over seeds.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Scored:
     extended: str = ""
     difference: float | None = None
     p: float | None = None
+    measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read_results(run: RunFolder) -> dict[str, Any]:
@@ -176,6 +182,7 @@ def _row(name: str, paths: Sequence[Path], results: Sequence[dict[str, Any]]) ->
         not_above(*results),
         tuple(map(str, paths)),
         RunFolder(paths[0]).extended(),
+        measures=_means([_measures(each) for each in results]),
     )
 
 
@@ -189,6 +196,39 @@ def _over_seeds(scores: Sequence[Scores]) -> Scores:
         mean, deviation = fmean(top1), stdev(top1)
         made[protocol] = {"top1": mean, "interval": [mean - deviation, mean + deviation], "seeds": top1}
     return made
+
+
+def _measures(results: dict[str, Any]) -> dict[str, float]:
+    """What was measured of the trained encoder without labels, on the first labelled set."""
+    found: dict[str, float] = next(iter(sets_of(results).values())).get("measures", {}).get("trained", {})
+    return found
+
+
+def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the measures that all seeds have."""
+    return {name: fmean(each[name] for each in seeds) for name in seeds[0] if all(name in each for each in seeds)}
+
+
+def rank_correlations(rows: Sequence[Scored]) -> dict[str, float]:
+    """How well each measure that needs no labels ranks runs: Spearman's correlation with their accuracies.
+
+    Args:
+        rows: Of runs; accuracies are those of the linear probe, on the first labelled set.
+
+    Returns:
+        By measure, in [-1, 1], 1 where it ranks as the accuracies do; none with fewer than `RANKED` runs, without a
+        linear probe, or where all runs are alike.
+    """
+    protocol = next((name for name in rows[0].scores if name.endswith("linear")), None)
+    if len(rows) < RANKED or protocol is None:
+        return {}
+    top1 = [float(row.scores[protocol]["top1"]) for row in rows]
+    found = {}
+    for name, measure in QUALITIES.items():
+        values = [measure.rank(row.measures[name]) for row in rows if name in row.measures]
+        if len(values) == len(rows) and len({*values}) > 1 and len({*top1}) > 1:
+            found[name] = float(spearmanr(values, top1).statistic)
+    return found
 
 
 def _tested(rows: Sequence[Scored], against: str | None, protocol: str) -> list[Scored]:

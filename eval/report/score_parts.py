@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_toolkit.eval.health.quality import QUALITIES
 from ssl_toolkit.eval.pictures.charts import confusion_figure, score_chart
 from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
 from ssl_toolkit.eval.report.compare import HOW_TO_READ, advice, not_above, sets_of
@@ -64,6 +65,10 @@ def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
             (ENCODERS.get(name, name), [in_percent(each[c]) if c in each else "" for c in columns])
             for name, each in scores.items()
         ],
+        "ece": [
+            f"{100 * scores['trained'][c]['ece']:.1f}" if "ece" in scores["trained"].get(c, {}) else "" for c in columns
+        ],
+        "measures": _measures(labelled.get("measures", {})),
         "crossed": _crossed(scores.get("pixels", {})),
         "charts": [chart_of(partial(score_chart, scores, chance, [c]), f"bars: {c}") for c in columns],
         "confusion": _confusion(scores["trained"], protocol.get("class_names")),
@@ -72,6 +77,16 @@ def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
         "left_out": protocol.get("left_out", False),
         "classes": classes,
     }
+
+
+def _measures(measures: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:
+    """What needs no labels: the encoders, and a row a measure; None where there are none."""
+    rows = [
+        (each, [f"{found[key]:.4g}" if key in found else "" for found in measures.values()])
+        for key, each in QUALITIES.items()
+        if any(key in found for found in measures.values())
+    ]
+    return {"encoders": [ENCODERS.get(name, name) for name in measures], "rows": rows} if rows else None
 
 
 def _crossed(pixels: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """How good are features: votes of neighbours, probes, fine-tuning, and the protocol that runs them alike."""
 
+from ssl_toolkit.eval.scores.attentive import attentive
 from ssl_toolkit.eval.scores.finetune import Classifier, load_classifier
 from ssl_toolkit.eval.scores.knn import knn, nearest
 from ssl_toolkit.eval.scores.linear_classifier import LinearClassifier
@@ -17,6 +18,7 @@ __all__ = [
     "LinearClassifier",
     "Protocol",
     "accuracies",
+    "attentive",
     "carry",
     "interval",
     "knn",

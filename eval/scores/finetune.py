@@ -24,7 +24,7 @@ from ssl_toolkit.encoders.weights_file import load_weights, plain_state, save_we
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.features.extraction import Features, evaluating, extract
 from ssl_toolkit.eval.scores.linear_classifier import LinearClassifier
-from ssl_toolkit.eval.scores.metrics import accuracies, rank_of
+from ssl_toolkit.eval.scores.metrics import accuracies, calibration_error, rank_of
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
 
@@ -244,8 +244,9 @@ def classify(
 
 
 def score(found: Features, classes: int) -> dict[str, Any]:
-    """Accuracies of what `classify` gave (see `accuracies`)."""
-    return accuracies(rank_of(found.x, found.label), found.x.argmax(axis=1), found.label, classes)
+    """Accuracies of what `classify` gave (see `accuracies`), and its `calibration_error`, ``ece``."""
+    scores = accuracies(rank_of(found.x, found.label), found.x.argmax(axis=1), found.label, classes)
+    return scores | {"ece": calibration_error(found.x, found.label)}
 
 
 class BestEpoch(pl.Callback):

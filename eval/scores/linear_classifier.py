@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from ssl_toolkit.eval.features.extraction import Features
-from ssl_toolkit.eval.scores.metrics import accuracies, rank_of
+from ssl_toolkit.eval.scores.metrics import accuracies, calibration_error, rank_of
 
 BLOCK = 1 << 22
 """Numbers at once, rows x classes or rows x features: bounds copies to 32 MB."""
@@ -64,10 +65,20 @@ class LinearClassifier:
         """How many classes are put before the true one, (N,)."""
         return rank_of(self.logits(features.x), np.searchsorted(self.classes, features.label))
 
-    def accuracies(self, test: Features) -> dict[str, Any]:
-        """What `metrics.accuracies` says of the answers to a test set of known classes."""
-        score, target = self.logits(test.x), np.searchsorted(self.classes, test.label)
-        return accuracies(rank_of(score, target), score.argmax(1), target, len(self.classes))
+    def accuracies(self, test: Features, calibrated: bool = True) -> dict[str, Any]:
+        """What `metrics.accuracies` says of the answers to a test set of known classes.
+
+        Args:
+            test: Labelled features.
+            calibrated: Whether logits stand for probabilities; then with `ece`, see `calibration_error`.
+        """
+        return judged(self.logits(test.x), np.searchsorted(self.classes, test.label), calibrated)
+
+
+def judged(logits: NDArray[np.float32], target: NDArray[np.int64], calibrated: bool = True) -> dict[str, Any]:
+    """What is said of logits (N, K), true classes (N,) being known; see `LinearClassifier.accuracies`."""
+    found = accuracies(rank_of(logits, target), logits.argmax(1), target, logits.shape[1])
+    return found | ({"ece": calibration_error(softmax(logits, axis=1), target)} if calibrated else {})
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:

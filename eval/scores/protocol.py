@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -13,17 +14,26 @@ import numpy as np
 import torch
 
 from ssl_toolkit.augment import EvalView
+from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import ImageSet, Subset
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.features.extraction import Encode, Features, extract, stratified_split
-from ssl_toolkit.eval.features.layers import Layers
+from ssl_toolkit.eval.features.layers import Layers, Tokens, token_count
+from ssl_toolkit.eval.scores.attentive import attentive
 from ssl_toolkit.eval.scores.knn import knn, select_k
 from ssl_toolkit.eval.scores.linear_probe import linear_probe
 from ssl_toolkit.eval.scores.low_shot import low_shot
 from ssl_toolkit.eval.scores.sgd_probe import sgd_probe
 from ssl_toolkit.eval.scores.svm import svm
 from ssl_toolkit.eval.scores.sweep import sweep
+
+
+def spread(loader: ImageLoader, count: int) -> ImageLoader:
+    """A loader of at most `count` images, evenly from all over those of another; what cannot be read is left out."""
+    rows = np.linspace(0, len(loader.images) - 1, min(count, len(loader.images))).astype(np.int64)
+    part = Subset(loader.images, rows)
+    return ImageLoader(part, loader.size, workers=loader.workers, bad=BadImages(part, max_rate=1.0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +49,7 @@ class Subject:
         view: See `extract`.
         device: Where to compute.
         progress: Shows progress bars.
+        seconds: What each protocol took, by name, without ``encoding``, which all share.
     """
 
     encode: Encode
@@ -49,6 +60,7 @@ class Subject:
     view: EvalView | None = None
     device: str | torch.device = "cpu"
     progress: bool = False
+    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {"encoding": 0.0})
 
     @cached_property
     def train(self) -> dict[str, Features]:
@@ -60,20 +72,60 @@ class Subject:
         """Likewise of the test set, if there is one."""
         return None if self.test_images is None else self._extract(self.test_images, "test")
 
+    def score(self, protocol: str, **options: Any) -> dict[str, Any]:
+        """What a key of `PROTOCOLS` says, with options of its function; its time is noted in `seconds`."""
+        started, before = time.perf_counter(), self.seconds["encoding"]
+        found = PROTOCOLS[protocol].score(self, **options)
+        self.seconds[protocol] = time.perf_counter() - started - (self.seconds["encoding"] - before)
+        return found
+
+    @property
+    def at_hand(self) -> Features:
+        """The output's features of the training or, where none were extracted yet, of the test set."""
+        return (self.train if "train" in vars(self) or self.test is None else self.test)["output"]
+
     @cached_property
     def held_out(self) -> tuple[dict[str, Features], dict[str, Features]]:
         """Features to train on and to test on: where there is no test set, a stratified fifth is held out for it."""
-        if self.test is not None:
-            return self.train, self.test
-        rows = stratified_split(self.train["output"].label, 0.2, seed=1)
-        fit, test = ({name: each.select(part) for name, each in self.train.items()} for part in rows)
+        return self._held_out(self.train, self.test)
+
+    @cached_property
+    def tokens(self) -> tuple[Features, Features, int]:
+        """Likewise, the tokens of each image one behind the other in a row, (N, T D), and D."""
+        network = Tokens(self.encode)
+        loaders = {"train": self.train_images} | ({"test": self.test_images} if self.test_images else {})
+        found = {part: {"tokens": self.extract(network, each, f"{part}_tokens")} for part, each in loaders.items()}
+        fit, test = self._held_out(found["train"], found.get("test"))
+        return fit["tokens"], test["tokens"], network.width
+
+    def _held_out(
+        self, train: dict[str, Features], test: dict[str, Features] | None
+    ) -> tuple[dict[str, Features], dict[str, Features]]:
+        if test is not None:
+            return train, test
+        rows = stratified_split(next(iter(train.values())).label, 0.2, seed=1)
+        fit, test = ({name: each.select(part) for name, each in train.items()} for part in rows)
         return fit, test
+
+    def extract(self, network: Encode, images: ImageLoader, part: str, view: Encode | None = None) -> Features:
+        """What a network makes of images, kept in a folder of its own; the time goes to the account of encoding.
+
+        Args:
+            network: Images in [0, 1] to features (N, D).
+            images: The images.
+            part: Name of the folder.
+            view: Instead of the subject's own.
+        """
+        started = time.perf_counter()
+        features = extract(
+            network, images, f"{self.folder}/{part}", device=self.device, progress=self.progress, view=view or self.view
+        )
+        self.seconds["encoding"] += time.perf_counter() - started
+        return features
 
     def _extract(self, images: ImageLoader, part: str) -> dict[str, Features]:
         network = Layers(self.encode) if self.depths else self.encode
-        features = extract(
-            network, images, f"{self.folder}/{part}", device=self.device, progress=self.progress, view=self.view
-        )
+        features = self.extract(network, images, part)
         inputs = network.inputs() if isinstance(network, Layers) else {"output": slice(None)}
         return {name: dataclasses.replace(features, x=features.x[:, columns]) for name, columns in inputs.items()}
 
@@ -87,11 +139,13 @@ class Protocol:
         score: Subject, and options by name, to what ``results.json`` holds. Without a test set no image may answer
             itself.
         depths: Whether it reads features of several depths.
+        fits: Whether it says something of an encoder and test images.
     """
 
     title: str
     score: Callable[..., dict[str, Any]]
     depths: bool = False
+    fits: Callable[[Encode, ImageSet], bool] = lambda encode, images: True
 
 
 def _knn(subject: Subject) -> dict[str, Any]:
@@ -103,6 +157,10 @@ def _knn(subject: Subject) -> dict[str, Any]:
 
 def _sweep(subject: Subject, **options: Any) -> dict[str, Any]:
     return sweep(*subject.held_out, device=subject.device, **options)
+
+
+def _attentive(subject: Subject, **options: Any) -> dict[str, Any]:
+    return attentive(*subject.tokens, device=subject.device, **options)
 
 
 def _sgd(subject: Subject, **options: Any) -> dict[str, Any]:
@@ -132,7 +190,28 @@ PROTOCOLS = {
     "sweep": Protocol("best of sweep", _sweep, depths=True),
     "sgd": Protocol("SGD on crops", _sgd),
     "svm": _on_output("linear SVM", svm),
+    "attentive": Protocol("attentive probe", _attentive, fits=lambda encode, images: token_count(encode) > 1),
 }
+
+
+SUITES = {
+    "quick": ("knn", "linear", "attentive"),
+    "full": tuple(name for name in PROTOCOLS if name != "sgd"),
+}
+"""Protocols that are run together; what encodes each image a hundred times is in neither."""
+
+
+def fitting(
+    names: Iterable[str], encode: Encode, images: ImageSet, say: Callable[[str], None] = lambda text: None
+) -> list[str]:
+    """Those of some protocols that say something of an encoder and test images; `say` is told of the others."""
+    found = []
+    for name in names:
+        if PROTOCOLS[name].fits(encode, images):
+            found.append(name)
+        else:
+            say(f"{name} does not fit the encoder or the images: left out")
+    return found
 
 
 def check_protocols(names: Sequence[str]) -> None:
@@ -183,6 +262,7 @@ def score(
     device: str | torch.device = "cpu",
     progress: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    then: Callable[[str, Subject], object] = lambda name, subject: None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Score encoders on one labelled data set.
 
@@ -196,6 +276,7 @@ def score(
         device: Where images are encoded.
         progress: Shows progress bars.
         say: Told what is being done.
+        then: Called with each encoder's name and what it was, when it has been scored and its features are there still.
 
     Returns:
         ``{encoder: {protocol: {"top1": ..., ...}}}``.
@@ -209,5 +290,6 @@ def score(
             subject = Subject(encode, train, test, folder, depths, view, device, progress)
             for protocol in protocols:
                 say(f"{name}: {protocol}")
-                results[name][protocol] = PROTOCOLS[protocol].score(subject, **options.get(protocol, {}))
+                results[name][protocol] = subject.score(protocol, **options.get(protocol, {}))
+            then(name, subject)
     return results

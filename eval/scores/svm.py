@@ -48,7 +48,7 @@ def svm(
     """
     check_labelled(train, test)
     l2, path = choose_strength(train, strengths, lambda fit: lambda l2: fit_svm(fit, l2), held_out, seed)
-    return {**fit_svm(train, l2).accuracies(test), "l2": l2, "C": 1 / (l2 * len(train)), "path": path}
+    return {**fit_svm(train, l2).accuracies(test, calibrated=False), "l2": l2, "C": 1 / (l2 * len(train)), "path": path}
 
 
 def fit_svm(train: Features, l2: float) -> LinearClassifier:

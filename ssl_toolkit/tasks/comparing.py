@@ -23,6 +23,13 @@ NOT_TESTED = "Differences are not tested: that takes several seeds of both sides
 class Comparison(Found, list[dict[str, Any]]):
     """A row a run or baseline, see `compare`."""
 
+    @property
+    def correlations(self) -> dict[str, float]:
+        """How well measures that need no labels rank the runs, see `rank_correlations`; none of fewer than four."""
+        from ssl_toolkit.eval.report.compare import Scored, rank_correlations
+
+        return rank_correlations([Scored(**row) for row in self if row["runs"]])
+
     def table(self) -> Table:
         """Accuracies in percent; below, which direction is good, what is healthy, and what to do next."""
         runs = [row for row in self if row["runs"]]
@@ -33,7 +40,8 @@ class Comparison(Found, list[dict[str, Any]]):
         warned = [number for number, row in enumerate(self) if _like_random(row)]
         head, *rows = zip(*names, *scores, strict=True)
         marked = [(*row, f"  {WARNING}") if number in warned else row for number, row in enumerate(rows)]
-        return Table(head, marked, layout, [_filled(note) for note in _notes(runs)], warned)
+        below = _measures_table(runs, self.correlations)
+        return Table(head, marked, layout, [_filled(note) for note in _notes(runs)], warned, below)
 
     def _names(self) -> list[list[str]]:
         """Columns from the left, each below its title."""
@@ -63,6 +71,27 @@ class Comparison(Found, list[dict[str, Any]]):
         if any(row["p"] is not None for row in runs):
             columns.append([f"to {shown(_reference(runs), 24)}", *map(_difference, self)])
         return columns
+
+
+def _measures_table(runs: Sequence[dict[str, Any]], correlations: Mapping[str, float]) -> Table | None:
+    """What needs no labels, a row a run, and how well it ranks them; None where nothing was measured."""
+    from ssl_toolkit.eval.health.quality import QUALITIES
+    from ssl_toolkit.eval.pictures.words import shown
+
+    measured = {key: each for key, each in QUALITIES.items() if any(key in run["measures"] for run in runs)}
+    if not measured:
+        return None
+    rows = [
+        [shown(run["name"], 40), *(f"{run['measures'][key]:.4g}" if key in run["measures"] else "" for key in measured)]
+        for run in runs
+    ]
+    if correlations:
+        rows.append(
+            ["Spearman with linear", *(f"{correlations[k]:+.2f}" if k in correlations else "" for k in measured)]
+        )
+    width = max(16, *(len(row[0]) + 2 for row in rows))
+    head = ["without labels", *(each.title for each in measured.values())]
+    return Table(head, rows, [f"<{width}", *(">14" for _ in measured)])
 
 
 def _filled(text: str) -> str:
@@ -118,7 +147,7 @@ def compare(runs: Sequence[AnyPath], chart: AnyPath | None = None, against: str 
     Returns:
         A row a run or baseline: name, method, encoder, by protocol what results.json holds (of several seeds mean,
         deviation and each), the baselines that a run is not above, its folders, whether it was extended, and its
-        difference to the best with p of a test.
+        difference to the best with p of a test, and what was measured without labels.
 
     Raises:
         UsageError: If a folder is no run, has not been scored, or was scored on other images.

@@ -1,8 +1,10 @@
 """Evaluation: how good is an encoder, beside random weights and raw pixels?"""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import dataclasses
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,17 @@ from ssl_toolkit.tasks.tables import Found, Table
 if TYPE_CHECKING:
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.encoders import Encoder
+    from ssl_toolkit.eval.scores.protocol import Subject
 
     AnySets: TypeAlias = Sequence[str] | Mapping[str, AnyData | tuple[AnyData, AnyData]]
 else:
     AnySets = list[str]
+
+MANY = 4
+"""Up to this many protocols are columns of the table; more are rows."""
+
+LIDAR_IMAGES, LIDAR_VIEWS = 1000, 10
+"""Images that LiDAR is measured on, at most, and views of each."""
 
 
 class Scores(Found, dict[str, Any]):
@@ -41,22 +50,71 @@ class Scores(Found, dict[str, Any]):
         ]
 
     def table(self) -> Table:
-        """Accuracies in percent."""
-        from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
+        """Accuracies in percent and, below, what needs no labels; with more than four protocols, a row each."""
         from ssl_toolkit.eval.report.compare import sets_of
-        from ssl_toolkit.eval.scores.metrics import in_percent
 
         sets = sets_of(self)
-        width = max(map(len, sets)) + 2 if any(sets) else 0
-        protocols = next(iter(sets.values()))["protocol"]["names"]
-        rows = [
-            ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) for p in protocols)]
-            for name, labelled in sets.items()
-            for number, (key, scores) in enumerate(labelled["results"].items())
-        ]
-        return Table(
-            ["", "top-1, %", *map(score_title, protocols)], rows, [f"<{width}", "<16", *(">15" for _ in protocols)]
-        )
+        many = len(next(iter(sets.values()))["protocol"]["names"]) > MANY
+        table = _tall(sets) if many else _wide(sets)
+        return dataclasses.replace(table, below=_measures_table(sets))
+
+
+def _wide(sets: Mapping[str, dict[str, Any]]) -> Table:
+    """A row an encoder, a column a protocol."""
+    from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
+    from ssl_toolkit.eval.scores.metrics import in_percent
+
+    width = max(map(len, sets)) + 2 if any(sets) else 0
+    protocols = next(iter(sets.values()))["protocol"]["names"]
+    rows = [
+        ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) for p in protocols)]
+        for name, labelled in sets.items()
+        for number, (key, scores) in enumerate(labelled["results"].items())
+    ]
+    return Table(
+        ["", "top-1, %", *map(score_title, protocols)], rows, [f"<{width}", "<16", *(">15" for _ in protocols)]
+    )
+
+
+def _tall(sets: Mapping[str, dict[str, Any]]) -> Table:
+    """A row a protocol, a column an encoder; the trained one's calibration error, and its seconds, beside them."""
+    from ssl_toolkit.eval.pictures.words import ENCODERS, score_title
+    from ssl_toolkit.eval.scores.metrics import in_percent
+
+    encoders = list(next(iter(sets.values()))["results"])
+    rows = []
+    for name, labelled in sets.items():
+        seconds = labelled["times"]["trained"]
+        rows.append([f"{name}: encoding" if name else "encoding", *("" for _ in encoders), ""])
+        rows[-1].append(f"{seconds['encoding']:.1f}")
+        for protocol in labelled["protocol"]["names"]:
+            found = [labelled["results"][encoder][protocol] for encoder in encoders]
+            ece = f"{100 * found[0]['ece']:.1f}" if "ece" in found[0] else ""
+            title = score_title(f"{name}: {protocol}" if name else protocol)
+            rows.append([title, *map(in_percent, found), ece, f"{seconds[protocol]:.1f}"])
+    width = max(len(row[0]) for row in rows) + 2
+    head = ["top-1, %", *(ENCODERS[key] for key in encoders), "ECE, %", "seconds"]
+    return Table(head, rows, [f"<{max(width, 16)}", *(">16" for _ in encoders), ">9", ">10"])
+
+
+def _measures_table(sets: Mapping[str, dict[str, Any]]) -> Table | None:
+    """A row a measure that needs no labels, a column an encoder; None where nothing was measured."""
+    from ssl_toolkit.eval.health.quality import QUALITIES
+    from ssl_toolkit.eval.pictures.words import ENCODERS, shown
+
+    rows = []
+    encoders = list(next(iter(sets.values())).get("measures", {}))
+    for name, labelled in sets.items():
+        measures = labelled.get("measures", {})
+        for key, (title, about, _) in QUALITIES.items():
+            values = [f"{measures[e][key]:.4g}" if key in measures.get(e, {}) else "" for e in encoders]
+            if any(values):
+                rows.append([f"{shown(name, 16)}: {title}" if name else title, *values, f"  {about}"])
+    if not rows:
+        return None
+    width = max(16, *(len(row[0]) + 2 for row in rows))
+    head = ["without labels", *(ENCODERS[key] for key in encoders)]
+    return Table(head, rows, [f"<{width}", *(">16" for _ in encoders), "<"])
 
 
 def evaluate(
@@ -65,6 +123,8 @@ def evaluate(
     test: AnyData | None = None,
     sets: AnySets | None = None,
     protocol: str = "knn,linear",
+    suite: Literal["quick", "full"] | None = None,
+    lidar: bool = False,
     sgd_epochs: int = 100,
     sgd_lr: float = 0.1,
     sgd_schedule: Literal["cosine", "step"] = "cosine",
@@ -91,7 +151,11 @@ def evaluate(
             a time and the probes hold out a fifth.
         sets: Several labelled sets instead of `train` and `test`, each NAME=TRAIN,TEST or NAME=TRAIN.
         protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %), sweep
-            (many heads on several depths), sgd (the literature's, on crops: slow), svm.
+            (many heads on several depths), attentive (a learned query on patch tokens or places of the feature map),
+            sgd (the literature's, on crops: slow), svm.
+        suite: Instead of protocols, what fits the encoder and the images: quick is knn, linear and attentive, full is
+            all but sgd, and LiDAR.
+        lidar: Whether LiDAR is measured too: on 10 views each of 1,000 training images.
         sgd_epochs: Passes of the protocol sgd over the images.
         sgd_lr: Learning rate of sgd, for a batch of 256.
         sgd_schedule: Its course: cosine to zero, or step, a tenth from 60 % and again from 80 % of training on.
@@ -115,7 +179,8 @@ def evaluate(
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
 
-    labelled, protocols = labelled_sets(train, test, sets), _protocols(protocol, sgd_epochs, sgd_lr, sgd_schedule)
+    labelled = labelled_sets(train, test, sets)
+    protocols = _protocols(protocol, suite, sgd_epochs, sgd_lr, sgd_schedule)
     folder, files = _files(run, out)
     encoder, metadata = load_run_encoder(run, next(iter(labelled.values()))[0], data_root)
     results = Results(run, encoder, metadata, seed)
@@ -128,17 +193,19 @@ def evaluate(
     place = pick_device(device)
     encoders = {"trained": encoder.to(place), **(_baselines(encoder, seed) if baselines else {})}
     scored: Callable[..., dict[str, Any]] = partial(
-        _scored, encoders, protocols, view=encoder.eval_view(), device=place, progress=progress
-    )
+        _scored, encoders, protocols, lidar or suite == "full", suite is not None, view=encoder.eval_view(),
+        device=place, progress=progress,
+    )  # fmt: skip
     found = {name: scored(name, *loaders) for name, loaders in _opened(labelled, reader, folder, "auto")}
     return Scores(results.write({"sets": found} if sets else found[""], files))
 
 
-def _protocols(names: str, epochs: int, lr: float, schedule: str) -> dict[str, dict[str, Any]]:
+def _protocols(names: str, suite: str | None, epochs: int, lr: float, schedule: str) -> dict[str, dict[str, Any]]:
     """The protocols that are asked for, each with its options: those of sgd."""
-    from ssl_toolkit.eval.scores.protocol import check_protocols
+    from ssl_toolkit.eval.scores.protocol import SUITES, check_protocols
 
-    protocols: dict[str, dict[str, Any]] = {name.strip(): {} for name in names.split(",")}
+    asked = SUITES[suite] if suite else [name.strip() for name in names.split(",")]
+    protocols: dict[str, dict[str, Any]] = {name: {} for name in asked}
     check_protocols(list(protocols))
     if epochs < 1:
         raise UsageError(f"--sgd-epochs is {epochs}: it must be at least 1")
@@ -188,28 +255,55 @@ def _baselines(encoder: "Encoder", seed: int) -> dict[str, Any]:
 def _scored(
     encoders: Mapping[str, Any],
     protocols: Mapping[str, Mapping[str, Any]],
+    lidar: bool,
+    fitting_only: bool,
     name: str,
     bank: "ImageLoader",
     queries: "ImageLoader | None" = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The scores on one labelled set, and what was asked of it; options as of `score`."""
-    from ssl_toolkit.eval.scores.protocol import score
+    """The scores on one labelled set, what was measured without labels, and what was asked; options as of `score`."""
+    from ssl_toolkit.eval.scores.protocol import fitting, score
+
+    measures: dict[str, dict[str, float]] = {}
+    times: dict[str, dict[str, float]] = {}
 
     def tell(text: str) -> None:
         say(f"{name}: {text}" if name else text)
 
-    scores = score(encoders, bank, queries, list(protocols), options=protocols, say=tell, **options)
+    def then(encoder: str, subject: "Subject") -> None:
+        if encoder != "pixels":  # far more of them than directions that matter, and slow
+            measures[encoder] = _measured(subject, lidar)
+        times[encoder] = {key: round(value, 2) for key, value in subject.seconds.items()}
+
     asked = bank if queries is None else queries
+    chosen = fitting(protocols, encoders["trained"], asked.images, tell) if fitting_only else list(protocols)
+    scores = score(encoders, bank, queries, chosen, options=protocols, say=tell, then=then, **options)
     about = {
-        "names": list(protocols),
+        "names": chosen,
         "train": {"data": bank.images.word, "images": bank.total, "bad": len(bank.bad)},
         "test": {"data": asked.images.word, "images": asked.total, "bad": len(asked.bad)},
         "left_out": queries is None,
         "classes": len(bank.images.classes or []),
         "class_names": bank.images.classes,
     }
-    return {"protocol": about, "results": scores}
+    return {"protocol": about, "results": scores, "measures": measures, "times": times}
+
+
+def _measured(subject: "Subject", lidar: bool) -> dict[str, float]:
+    """What the features at hand say without labels; and LiDAR, for which images are encoded again."""
+    from ssl_toolkit.augment import simclr_views
+    from ssl_toolkit.eval.health import quality
+    from ssl_toolkit.eval.scores.protocol import spread
+
+    found = quality.quality(subject.at_hand.x)
+    if lidar and len(subject.train_images.images) > 1:
+        started, loader = time.perf_counter(), spread(subject.train_images, LIDAR_IMAGES)
+        size = subject.view.size if subject.view else loader.size
+        views = simclr_views(size, channels=loader.images.channels, count=LIDAR_VIEWS)
+        found["lidar"] = quality.lidar(quality.features_of_views(subject.encode, loader, views, subject.device))
+        subject.seconds["lidar"] = time.perf_counter() - started
+    return found
 
 
 def labelled_sets(train: Any, test: Any, sets: AnySets | None) -> dict[str, list[Any]]:

@@ -24,6 +24,7 @@ class Table:
         formats: How text lays out each column: ``<16`` from the left, ``>12`` from the right, that many letters wide.
         notes: Paragraphs below.
         warned: Rows, from 0, that are shown in another colour, where there are any.
+        below: Another table, above the paragraphs.
 
     Example:
         >>> print(Table(["", "a<b"], [["x", "1"]], ["<3", ">5"], ["Done."]))
@@ -40,27 +41,29 @@ class Table:
     formats: Sequence[str]
     notes: Sequence[str] = ()
     warned: Collection[int] = ()
+    below: "Table | None" = None
 
     def __str__(self) -> str:
         return self.text()
 
     def text(self, colour: bool = False) -> str:
-        """The table, then the paragraphs; with `colour` as a terminal takes it."""
+        """The table, that below, then the paragraphs; with `colour` as a terminal takes it."""
         lines = [self._line(self.head)] if self.head else []
         for number, row in enumerate(self.rows):
             line = self._line(row)
             lines.append(f"\x1b[31m{line}\x1b[0m" if colour and number in self.warned else line)
-        return "\n\n".join(["\n".join(lines), *self.notes])
+        return "\n\n".join(["\n".join(lines), *([self.below.text(colour)] if self.below else []), *self.notes])
 
     def _line(self, row: Sequence[str]) -> str:
         lines = itertools.zip_longest(*(cell.split("\n") for cell in row), fillvalue="")
         return "\n".join("".join(map(format, cells, self.formats)).rstrip() for cells in lines)
 
     def html(self) -> str:
-        """The table, then the paragraphs."""
+        """The table, that below, then the paragraphs."""
         rows = [_row("th", self.head)] if self.head else []
         rows += [_row("td", row, "#c2410c" if number in self.warned else "") for number, row in enumerate(self.rows)]
-        return f"<table>{''.join(rows)}</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        below = self.below.html() if self.below else ""
+        return f"<table>{''.join(rows)}</table>{below}" + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
 
 
 class Found:

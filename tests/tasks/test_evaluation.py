@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from ssl_toolkit import Run, evaluate
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.health.collapse import effective_rank
+from ssl_toolkit.eval.scores.protocol import SUITES, fitting
 from ssl_toolkit.tasks.evaluation import Scores, labelled_sets
 
 LABELS = torch.arange(24) % 2
 IMAGES = (torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 100).to(torch.uint8)
 IMAGES[LABELS == 1] += 150
 DATA = torch.utils.data.TensorDataset(IMAGES, LABELS)
+MEASURED = ["RankMe", "alpha-ReQ", "NESum", "TwoNN"]
 READ: dict[str, Any] = {"workers": 0, "progress": False, "protocol": "knn"}
 
 
@@ -58,7 +61,8 @@ def test_sets_are_a_mapping(small_encoder: Encoder, tmp_path: Path) -> None:
     assert [(row["set"], row["encoder"], row["knn"]) for row in found.rows][:2] == [
         ("a", "trained", 1.0), ("a", "random", 1.0)
     ]  # fmt: skip
-    assert [line.split()[0] for line in str(found).splitlines()] == [
+    scores, measures = str(found).split("\n\n")
+    assert [line.split()[0] for line in scores.splitlines()] == [
         "top-1,",
         "a",
         "random",
@@ -67,6 +71,8 @@ def test_sets_are_a_mapping(small_encoder: Encoder, tmp_path: Path) -> None:
         "random",
         "raw",
     ]
+    titles = [line.partition("  ")[0] for line in measures.splitlines()]
+    assert titles == ["without labels", *(f"{name}: {each}" for name in "ab" for each in MEASURED)]
     assert labelled_sets(None, None, ["a=x,y", "b=z"]) == {"a": ["x", "y"], "b": ["z"]}
 
 
@@ -87,6 +93,35 @@ def test_scores_print_as_a_table() -> None:
         {"set": "", "encoder": "trained", "knn": 0.643, "linear": 0.7},
         {"set": "", "encoder": "pixels", "knn": 0.25, "linear": 0.5},
     ]
+
+
+def test_what_needs_no_labels_is_beside_the_scores(small_encoder: Encoder) -> None:
+    found = evaluate(small_encoder, DATA, DATA, lidar=True, **READ)
+    x = small_encoder.eval()(IMAGES).detach().numpy()
+    assert set(found["measures"]) == {"trained", "random"}
+    assert found["measures"]["trained"].keys() == {"rankme", "lidar", "alpha_req", "nesum", "two_nn"}
+    assert found["measures"]["trained"]["rankme"] == pytest.approx(effective_rank(x), rel=1e-3)
+    assert found["times"]["trained"].keys() == {"encoding", "knn", "lidar"}
+    assert found["times"]["trained"]["encoding"] > 0
+
+
+def test_a_suite_is_what_fits(small_encoder: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(Scale(), DATA, DATA, suite="quick", baselines=False, **READ)
+    assert found["protocol"]["names"] == ["knn", "linear"]  # one mean an image: nothing for a query to look at
+    assert "attentive does not fit the encoder or the images: left out" in capsys.readouterr().err
+    assert fitting(SUITES["quick"], small_encoder, None) == ["knn", "linear", "attentive"]  # type: ignore[arg-type]
+
+
+def test_many_protocols_are_rows_with_calibration_and_seconds() -> None:
+    names = ["knn", "linear", "svm", "sweep", "low_shot"]
+    scores = {name: {"top1": 0.5} for name in names} | {"linear": {"top1": 0.75, "ece": 0.034}}
+    seconds = {"encoding": 3.0, **dict.fromkeys(names, 1.25)}
+    found = Scores(protocol={"names": names}, results={"trained": scores, "pixels": scores}, times={"trained": seconds})
+    lines = [line.split() for line in str(found).splitlines()]
+    assert lines[0] == ["top-1,", "%", "trained", "raw", "pixels", "ECE,", "%", "seconds"]
+    assert lines[1] == ["encoding", "3.0"]
+    assert lines[3] == ["linear", "probe", "75.0", "75.0", "3.4", "1.2"]
+    assert len(lines) == 7
 
 
 def test_a_run_keeps_its_scores(tmp_path: Path) -> None:

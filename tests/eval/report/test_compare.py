@@ -102,6 +102,43 @@ def test_several_labelled_sets_are_columns(tmp_path: Path) -> None:
         compare_runs([runs[0], scored(tmp_path / "c", 0.5)])
 
 
+def measured(run: Path, **measures: float) -> Path:
+    """The run, with measures that need no labels."""
+    results = json.loads((run / "results.json").read_text())
+    results["measures"] = {"trained": measures, "random": {"rankme": 1.0}}
+    (run / "results.json").write_text(json.dumps(results))
+    return run
+
+
+def test_measures_without_labels_are_ranked_beside_the_linear_probe(tmp_path: Path) -> None:
+    # By the linear probe: a < b < c < d. RankMe takes b and c for one another, alpha is nearest to 1 for the best.
+    figures = {"a": (0.1, 3, 2.0), "b": (0.2, 9, 0.3), "c": (0.3, 5, 1.4), "d": (0.4, 11, 0.9)}
+    runs = []
+    for name, (linear, rankme, alpha) in figures.items():
+        runs.append(scored(tmp_path / name, 1 - linear, protocols=("knn", "linear")))
+        results = json.loads((runs[-1] / "results.json").read_text())
+        results["results"]["trained"]["linear"] = {"top1": linear}
+        (runs[-1] / "results.json").write_text(json.dumps(results))
+        measured(runs[-1], rankme=rankme, alpha_req=alpha)
+    found = compare([str(run) for run in runs])
+    assert found.correlations == {"rankme": pytest.approx(0.8), "alpha_req": pytest.approx(1.0)}
+    table = str(found).split("\n\n")[1].splitlines()
+    assert table[0].split() == ["without", "labels", "RankMe", "alpha-ReQ"]
+    assert table[1].split() == ["a", "3", "2"]
+    assert table[-1].split() == ["Spearman", "with", "linear", "+0.80", "+1.00"]
+    few = compare([str(run) for run in runs[:3]])
+    assert few.correlations == {}
+    assert "Spearman" not in str(few)
+    assert "RankMe" in str(few)
+    assert "without labels" not in str(compare([str(scored(tmp_path / "e", 0.5))]))
+
+
+def test_measures_of_seeds_are_means(tmp_path: Path) -> None:
+    for run, value in zip(runs := seeded(tmp_path / "a", 0.5, 0.52), (2, 4), strict=True):
+        measured(run, rankme=value)
+    assert compare_runs(runs)[0].measures == {"rankme": 3}
+
+
 def seeded(folder: Path, *knn: float, **settings: Any) -> list[Path]:
     """Runs that differ in their seed only."""
     runs = []

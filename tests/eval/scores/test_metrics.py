@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from ssl_toolkit.eval.scores.metrics import MOST_CONFUSED, accuracies, in_percent, interval, rank_of
+from ssl_toolkit.eval.scores.metrics import MOST_CONFUSED, accuracies, calibration_error, in_percent, interval, rank_of
 
 
 def test_rank_by_hand() -> None:
@@ -52,3 +52,31 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_a_score_as_text() -> None:
     assert in_percent({"top1": 0.643, "interval": [0.634, 0.652]}) == "64.3 ±0.9"
     assert in_percent({"top1": 0.5}) == "50.0"
+
+
+def naive_calibration_error(p: np.ndarray, target: np.ndarray, bins: int = 15) -> float:
+    error = 0.0
+    for number in range(bins):
+        low, high = number / bins, (number + 1) / bins
+        rows = [i for i in range(len(p)) if low < p[i].max() <= high]
+        if rows:
+            accuracy = np.mean([p[i].argmax() == target[i] for i in rows])
+            error += len(rows) / len(p) * abs(accuracy - np.mean([p[i].max() for i in rows]))
+    return error
+
+
+def test_calibration_error_is_that_of_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), 300)
+    target = rng.integers(0, 4, 300)
+    assert calibration_error(p, target) == pytest.approx(naive_calibration_error(p, target), abs=1e-12)
+    assert calibration_error(p, target, bins=3) == pytest.approx(naive_calibration_error(p, target, 3), abs=1e-12)
+
+
+def test_calibration_error_of_known_answers() -> None:
+    sure = np.array([[1.0, 0.0]] * 4)
+    assert calibration_error(sure, np.array([0, 0, 0, 1])) == pytest.approx(0.25)
+    even = np.array([[0.75, 0.25]] * 4)
+    assert calibration_error(even, np.array([0, 0, 0, 1])) == pytest.approx(0)  # errors within a bin cancel
+    apart = np.array([[0.9, 0.1], [0.6, 0.4]])
+    assert calibration_error(apart, np.array([1, 0])) == pytest.approx((0.9 + 0.4) / 2)  # those between bins do not
