@@ -8,6 +8,7 @@ float32 at least, whatever the precision of the training: a similarity over a sm
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
@@ -128,7 +129,14 @@ def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> T
 
 
 @_in_float32
-def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
+def info_nce(
+    q: Tensor,
+    k: Tensor,
+    negatives: Tensor,
+    temperature: float = 0.2,
+    hardness: float = 0.0,
+    false_negatives: float = 0.0,
+) -> Tensor:
     """InfoNCE with one positive a query and a bank of negatives that all queries share.
 
     Args:
@@ -136,11 +144,15 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
         k: Keys, (N, D); row i is the positive of query i.
         negatives: (K, D).
         temperature: Divides the cosine similarities, above 0.
+        hardness: At least 0: negatives count by their similarity to the query, to this power (the paper's beta).
+        false_negatives: Share of the negatives that are taken to be of the query's own class, in [0, 1): so much of
+            the positive is taken off them (the paper's tau plus).
 
     Returns:
         Scalar: mean cross-entropy over the N queries, in nats. Where all similarities are equal, ``log(K + 1)``.
 
-    Source: van den Oord et al. 2018, equation 4; He et al. 2020 (MoCo), equation 1.
+    Source: van den Oord et al. 2018, equation 4; He et al. 2020 (MoCo), equation 1. Hard and false negatives: Robinson
+        et al. 2021, Contrastive learning with hard negative samples, equation 4 and the code in its appendix.
 
     Example:
         >>> e = torch.eye(4)
@@ -150,7 +162,11 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     # Copies: the bank may be overwritten before the backward pass.
     q, k, negatives = (F.normalize(x, dim=1) for x in (q, k, negatives))
     q = q / temperature
-    return all_mean(_cross_entropy((q * k).sum(1), q @ negatives.T))
+    positive, scores = (q * k).sum(1), q @ negatives.T
+    if not hardness and not false_negatives:
+        return all_mean(_cross_entropy(positive, scores))
+    against = _weighted_negatives(positive, scores, 1 / temperature, hardness, false_negatives)
+    return all_mean(-F.logsigmoid(positive - against).mean())
 
 
 @_in_float32
@@ -276,6 +292,105 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 2
         loss = loss + variance * F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean() / 2
         loss = loss + covariance * _off_diagonal(cov).square().sum() / d
     return loss
+
+
+@_in_float32
+def second_moment(z: Tensor) -> Tensor:
+    """Mean outer product of unit vectors, over the batch of all processes.
+
+    Args:
+        z: (N, D); normalised here.
+
+    Returns:
+        (D, D), of trace 1.
+
+    Source: Zhu et al. 2022 (TiCo), algorithm 1, where it is called B.
+
+    Example:
+        >>> second_moment(3 * torch.eye(2)).tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+    z = F.normalize(z, dim=1)
+    return all_mean(z.T @ z / len(z))
+
+
+@_in_float32
+def tico(z1: Tensor, z2: Tensor, c: Tensor, rho: float = 20.0) -> Tensor:
+    """Transformation invariance and covariance contrast: views agree, and keep away from where embeddings lie already.
+
+    Args:
+        z1: Embeddings of the first views, (N, D); normalised here, as `z2` are.
+        z2: Embeddings of the second views by a momentum network, (N, D).
+        c: Running mean of `second_moment`, (D, D), this batch's in it; the gradient goes through that too.
+        rho: Weight of the contrast.
+
+    Returns:
+        Scalar: mean over the N pairs of ``1 - z1.z2 + rho z1.C z1``. Equal views and embeddings without any preferred
+        direction give ``rho / D``.
+
+    Source: Zhu et al. 2022 (TiCo), algorithm 1.
+
+    Example:
+        >>> z = torch.eye(4)
+        >>> tico(z, z, second_moment(z), rho=8.0).item()
+        2.0
+    """
+    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    return all_mean((1 - (z1 * z2).sum(1) + rho * (z1 @ c * z1).sum(1)).mean())
+
+
+@_in_float32
+def whiten(z: Tensor, eps: float = 1e-4) -> Tensor:
+    """Vectors with mean 0 and uncorrelated features of variance 1, by the Cholesky factor of their covariance.
+
+    Args:
+        z: (..., N, D), N above D: fewer vectors do not span their space.
+        eps: The covariance is mixed with so much of a multiple of the identity of equal trace, in (0, 1].
+
+    Returns:
+        (..., N, D); of variance nearly 1 for a small `eps` (N - 1 in the denominator). Where all are alike, 0.
+
+    Source: Ermolov et al. 2021 (W-MSE), section 3 and equation 3; Siarohin et al. 2019, Whitening and coloring batch
+        transform.
+    """
+    z = z - z.mean(-2, keepdim=True)
+    cov = z.mT @ z / (z.shape[-2] - 1)  # (..., D, D)
+    scale = cov.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].clamp_min(torch.finfo(z.dtype).eps)
+    identity = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    factor = torch.linalg.cholesky((1 - eps) * cov + eps * scale * identity)
+    white: Tensor = torch.linalg.solve_triangular(factor, z.mT, upper=False)
+    return white.mT
+
+
+@_in_float32
+def w_mse(
+    views: Sequence[Tensor], order: Tensor | None = None, slice_size: int | None = None, eps: float = 1e-4
+) -> Tensor:
+    """Squared distance of the views' whitened, then normalised embeddings.
+
+    Args:
+        views: Embeddings (N, D) each, two views or more.
+        order: (N of all processes,) int64, the same in each: in which order the images are cut into slices; None: as
+            they come.
+        slice_size: Images that are whitened together; what is left over is left out. None: all of all processes.
+        eps: See `whiten`.
+
+    Returns:
+        Scalar in [0, 4]: mean over images and pairs of views of ``2 - 2 cos``; 0 where views are equal.
+
+    Source: Ermolov et al. 2021 (W-MSE), equation 6 and section 3.1.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> round(w_mse([z, 3 * z + 1]).item(), 4), round(w_mse([z, -z]).item(), 4)
+        (0.0, 4.0)
+    """
+    z = torch.stack([gather(view) for view in views])  # (V, N, D)
+    z = z if order is None else z[:, order]
+    n = min(slice_size or z.shape[1], z.shape[1])
+    slices = torch.stack(torch.split(z[:, : z.shape[1] // n * n], n, dim=1))  # (slices, V, n, D)
+    v = F.normalize(whiten(slices, eps), dim=-1).transpose(0, 1)
+    return torch.stack([2 - 2 * (a * b).sum(-1).mean() for a, b in itertools.combinations(v, 2)]).mean()
 
 
 @_in_float32
@@ -428,6 +543,21 @@ def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
     """Mean cross-entropy of the positive (N,) against itself and the negatives (N, K), without joining the two."""
     # A loss near 0 as a difference of two large logarithms would have no digits left.
     return -F.logsigmoid(positive - _logsumexp(negatives)).mean()
+
+
+def _weighted_negatives(
+    positive: Tensor, scores: Tensor, largest: float, hardness: float, false_negatives: float
+) -> Tensor:
+    """Logarithm of what a positive (N,) stands against: negatives (N, K) that count by their hardness, less false ones.
+
+    Scores are from minus `largest` on, below which the mean of the negatives does not fall.
+    """
+    count = math.log(scores.shape[1])
+    hard = _logsumexp((1 + hardness) * scores) - _logsumexp(hardness * scores) + count
+    # The exponent is bounded, lest infinity times a gradient of 0 is no number.
+    false = false_negatives * (count + positive - hard).clamp_max(50).exp()
+    true = (1 - false).clamp_min(torch.finfo(false.dtype).tiny).log() - math.log(1 - false_negatives)
+    return (hard + true).clamp_min(count - largest)
 
 
 def _logsumexp(scores: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
-from ssl_toolkit.errors import require_positive, require_share
+from ssl_toolkit.errors import UsageError, require_positive, require_share
 from ssl_toolkit.heads import mlp
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
@@ -37,8 +37,13 @@ class MoCo(Method):
         head: ``mlp`` (v2), or ``linear`` (v1).
         hidden_dim: Width of the MLP's hidden layer.
         projection_dim: Dimension in which views are compared.
+        hardness: How much more those negatives count that are like the query, at least 0 (0.5 to 2 in its paper); 0:
+            all alike, as in MoCo.
+        false_negatives: Share of the queue that is taken to be of the query's own class, in [0, 1) (0.1 in that
+            paper).
 
-    Source: He et al. 2020 (v1), algorithm 1; Chen et al. 2020 (v2), section 3.
+    Source: He et al. 2020 (v1), algorithm 1; Chen et al. 2020 (v2), section 3. Hard and false negatives: Robinson et
+        al. 2021, Contrastive learning with hard negative samples, equation 4.
     """
 
     default_views = staticmethod(moco_v2_views)
@@ -55,17 +60,24 @@ class MoCo(Method):
         head: Literal["mlp", "linear"] = "mlp",
         hidden_dim: int = 512,
         projection_dim: int = 128,
+        hardness: float = 0.0,
+        false_negatives: float = 0.0,
     ) -> None:
         super().__init__(encoder, views, optimizer)
         require_positive(
             temperature=temperature, queue_size=queue_size, hidden_dim=hidden_dim, projection_dim=projection_dim
         )
         require_share(momentum=momentum)
+        if not 0 <= hardness < float("inf"):
+            raise UsageError(f"--method.hardness is {hardness}: it must be at least 0")
+        if not 0 <= false_negatives < 1:
+            raise UsageError(f"--method.false-negatives is {false_negatives}: it must be at least 0 and below 1")
         hidden = (hidden_dim,) if head == "mlp" else ()
         self.projector = mlp(encoder.feature_dim, *hidden, projection_dim, norm=False)
         self.key_encoder, self.key_projector = momentum_copy(encoder), momentum_copy(self.projector)
         self.queue = Queue(queue_size, projection_dim)
         self.temperature, self.momentum = temperature, momentum
+        self.hardness, self.false_negatives = hardness, false_negatives
 
     def chance_loss(self, batch_size: int) -> float | None:
         """``log(1 + K)``: the key and the queue."""
@@ -75,7 +87,7 @@ class MoCo(Method):
         """Queries against their keys and the queue; only then the keys join it."""
         k = self._keys(views[1])
         q = self.projector(self.encoder(views[0]))
-        loss = losses.info_nce(q, k, self.queue.vectors, self.temperature)
+        loss = losses.info_nce(q, k, self.queue.vectors, self.temperature, self.hardness, self.false_negatives)
         self.queue.enqueue(k)
         return {"loss": loss}
 

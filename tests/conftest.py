@@ -63,6 +63,8 @@ def tiny_heads(found: type) -> dict[str, Any]:
     """Options that make a method's heads, prototypes and queue small, whichever of them it has; and its teacher."""
     names = inspect.signature(found).parameters
     small = {name: 16 for name in names if name.endswith("_dim") or name in ("prototypes", "queue_size")}
+    if "slice_size" in names:
+        small["projection_dim"] = 4  # features of which batches of eight have more images
     return small | ({"teacher": small_teacher()} if "teacher" in names else {})
 
 

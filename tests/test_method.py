@@ -276,6 +276,8 @@ LEARNS: dict[str, dict[str, Any]] = {
     "simsiam": {"epochs": 4, "lr": 5e-4, "views": PAIR, "method": SIMSIAM},
     "supcon": {"epochs": 4, "lr": 3e-3, "views": SHAPE_PAIR, "method": HEAD, "size": 32},
     "swav": {"epochs": 3, "lr": 2e-3, "views": SWAV_CROPS, "method": SWAV},
+    "tico": {"epochs": 3, "lr": 2e-3, "views": UNLIKE_PAIR, "method": {**MOMENTUM, "rho": 8.0}},
+    "w_mse": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {"hidden_dim": 256, "projection_dim": 16}},
     "vicreg": {"epochs": 2, "lr": 2e-3, "views": UNLIKE_PAIR, "method": {"projection_dim": 64}},
 }
 

@@ -78,9 +78,14 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "dclw": lambda z: losses.dcl(z[0], z[1], sigma=0.5),
     "supcon": lambda z: losses.supcon(z[0], z[1], part(torch.arange(BATCH)) % 3),
     "relational": lambda z: losses.relational(z[0], z[1], torch.eye(5, dtype=torch.float64)),
+    "hard info_nce": lambda z: losses.info_nce(
+        z[0], z[1], torch.eye(5, dtype=torch.float64), hardness=1.0, false_negatives=0.1
+    ),
     "batch_nce": lambda z: losses.batch_nce(z[0], z[1]),
     "barlow_twins": lambda z: losses.barlow_twins(z[0], z[1]),
     "vicreg": lambda z: losses.vicreg(z[0], z[1]),
+    "tico": lambda z: losses.tico(z[0], z[1], 0.1 * losses.second_moment(z[0])),
+    "w_mse": lambda z: losses.w_mse(z, torch.arange(BATCH).flip(0).roll(1), 4, eps=0.1),
     "dino": lambda z: losses.dino(z, z[:2], torch.linspace(-1, 1, 5, dtype=torch.float64)),
     "swav": lambda z: losses.swav(z, [losses.sinkhorn(each) for each in z[:2]]),
     "negative_cosine": lambda z: losses.negative_cosine(z[0], z[1]),
@@ -159,6 +164,13 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "supcon": ("supcon", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "ressl": ("ressl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
     "moco": ("moco", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
+    "moco, hard negatives": (
+        "moco",
+        [16, 16],
+        {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12, "hardness": 1.0, "false_negatives": 0.1},
+    ),
+    "tico": ("tico", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
+    "w_mse": ("w_mse", [16, 16], {"hidden_dim": 8, "projection_dim": 3, "slice_size": 4, "slicings": 2, "eps": 0.1}),
     "moco_v3": ("moco_v3", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "byol": ("byol", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "simsiam": ("simsiam", [16, 16], {"hidden_dim": 4, "projection_dim": 8}),
@@ -269,6 +281,7 @@ def named(kind: str, *names: str) -> list[str]:
     return [f"{kind} {name}" for name in names]
 
 
+OF_ROWS = [name for name in LOSSES if name != "w_mse"]  # of which a process computes the rows of its own images
 WITH_BATCH_NORM = named("method", *[label for label in METHODS if not label.startswith("cpc")])
 
 # A fault: what is put in the place of what, and the cases that must notice.
@@ -277,19 +290,25 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: patch.object(
             distributed._Gather, "backward", staticmethod(lambda ctx, grad: torch.zeros_like(own_rows(ctx, grad)))
         ),
-        [*named("loss", "nt_xent", "batch_nce", "cpc"), *named("method", "simclr", "nnclr", "cpc", "cpc v2")],
+        [
+            *named("loss", "nt_xent", "batch_nce", "cpc", "w_mse"),
+            *named("method", "simclr", "nnclr", "cpc", "cpc v2", "w_mse"),
+        ],
     ),
     "gather passes the gradient of its own process": (
         lambda: patch.object(distributed._Gather, "backward", staticmethod(own_rows)),
-        [*named("loss", "nt_xent", "batch_nce", "cpc"), *named("method", "simclr", "nnclr", "cpc", "cpc v2")],
+        [
+            *named("loss", "nt_xent", "batch_nce", "cpc", "w_mse"),
+            *named("method", "simclr", "nnclr", "cpc", "cpc v2", "w_mse"),
+        ],
     ),
     "mean passes the gradient of its own process": (
         lambda: patch.object(distributed._AllMean, "backward", staticmethod(lambda ctx, grad: grad / PROCESSES)),
-        [*named("loss", *LOSSES), *named("method", "simsiam", "dino")],
+        [*named("loss", *OF_ROWS), *named("method", "simsiam", "dino", "tico")],
     ),
     "mean within the loss is of one process": (
         lambda: patch.object(losses, "all_mean", lambda x: x),
-        named("loss", *LOSSES),
+        named("loss", *OF_ROWS),
     ),
     "sinkhorn is of one process": (
         lambda: patch.object(losses, "sinkhorn", alone(losses.sinkhorn)),
@@ -307,6 +326,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "negatives are of one process": (
         lambda: patch.multiple(cpc, gather=lambda x: x, rank=lambda: 0),
         named("method", "cpc", "cpc v2"),
+    ),
+    "batches are whitened by each process": (
+        lambda: patch.object(losses, "gather", lambda x: torch.cat([x] * world_size())),
+        ["loss w_mse", "method w_mse"],
     ),
     "own rows are sought among those of the first process": (
         lambda: patch.object(losses, "rank", lambda: 0),

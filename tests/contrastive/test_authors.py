@@ -7,6 +7,7 @@ heads count as they do in training. ``python -m tests.contrastive.test_authors``
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,20 @@ def moco(m: Any, views: list[Tensor]) -> Tensor:
     return cross_entropy(torch.cat([positive, negative], 1) / m.temperature, torch.zeros(len(q), dtype=torch.long))
 
 
+def hard_moco(m: Any, views: list[Tensor]) -> Tensor:
+    """``criterion`` of HCL's ``image/main.py``, with MoCo's keys and queue in the place of the batch."""
+    q = unit(m.projector(m.encoder(views[0])))
+    with torch.no_grad():
+        k = unit(m.key_projector(m.key_encoder(views[1])))
+    bank = m.queue.vectors.clone()
+    neg, pos = (q @ bank.T / m.temperature).exp(), ((q * k).sum(1) / m.temperature).exp()
+    importance = (m.hardness * neg.log()).exp()
+    reweighted = (importance * neg).sum(1) / importance.mean(1)
+    against = (-m.false_negatives * len(bank) * pos + reweighted) / (1 - m.false_negatives)
+    against = against.clamp(min=len(bank) * math.exp(-1 / m.temperature))
+    return -(pos / (pos + against)).log().mean()
+
+
 def moco_v3(m: Any, views: list[Tensor]) -> Tensor:
     """``moco/builder.py`` of v3."""
     q1, q2 = (m.predictor(m.projector(m.encoder(view))) for view in views)
@@ -135,6 +150,28 @@ def vicreg(m: Any, views: list[Tensor]) -> Tensor:
     cov = [z.T @ z / (n - 1) for z in (x, y)]
     apart = sum((c - c.diagonal().diag()).pow(2).sum() / d for c in cov)
     return m.weights[0] * similar + m.weights[1] * spread + m.weights[2] * apart
+
+
+def tico(m: Any, views: list[Tensor]) -> Tensor:
+    """Algorithm 1 of the paper, whose authors published no code; its covariance has a past."""
+    z1 = unit(m.projector(m.encoder(views[0])))
+    with torch.no_grad():
+        z2 = unit(m.key_projector(m.key_encoder(views[1])))
+    c = m.beta * m.covariance.clone() + (1 - m.beta) * torch.mm(z1.T, z1) / len(z1)
+    return 1 - (z1 * z2).sum(1).mean() + m.rho * (torch.mm(z1, c) * z1).sum(1).mean()
+
+
+def w_mse(m: Any, views: list[Tensor]) -> Tensor:
+    """``methods/w_mse.py`` and ``whitening.py`` of the authors, one slice; they add nothing to the covariance."""
+    n = len(views[0])
+    h = m.projector(torch.cat([m.encoder(view) for view in views]))
+
+    def white(z: Tensor) -> Tensor:
+        z = z - z.mean(0)
+        return z @ torch.linalg.cholesky(z.T @ z / (n - 1)).inverse().T
+
+    a, b = (unit(white(each)) for each in h.split(n))
+    return 2 - 2 * (a * b).sum(1).mean()
 
 
 def nnclr(m: Any, views: list[Tensor]) -> Tensor:
@@ -189,18 +226,24 @@ def swav(m: Any, views: list[Tensor]) -> Tensor:
 
 
 AUTHORS: dict[str, Step] = {
-    "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco_v3": moco_v3, "ressl": ressl, "byol": byol,
-    "simsiam": simsiam, "barlow_twins": barlow_twins, "vicreg": vicreg, "nnclr": nnclr, "dino": dino, "swav": swav,
+    "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco hard": hard_moco, "moco_v3": moco_v3,
+    "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins, "vicreg": vicreg, "tico": tico,
+    "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
 }  # fmt: skip
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
-OPTIONS: dict[str, dict[str, Any]] = {"dino": {"head_norm": True}, "dcl": {"sigma": 0.5}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dino": {"head_norm": True},
+    "dcl": {"sigma": 0.5},
+    "moco hard": {"hardness": 1.0, "false_negatives": 0.01},
+    "w_mse": {"projection_dim": 4, "eps": 1e-14},
+}
 N, SIZE = 12, 16
 LABELS = torch.arange(N) % 5
 
 
 def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
     """A method with small heads in float64 and training mode, followers that have moved, and its views."""
-    found = method_class(name)
+    found = method_class(name.split()[0])
     torch.manual_seed(0)
     sizes = {"projection_dim": 12, "hidden_dim": 16, "queue_size": 24, "prototypes": 20, "bottleneck_dim": 12}
     names = found.__init__.__code__.co_varnames
@@ -213,6 +256,8 @@ def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
                 p += 0.1 * torch.randn_like(p) * p.std().nan_to_num()
         if hasattr(method, "queue") and method.queue is not None:
             method.queue.vectors.copy_(unit(method.queue.vectors))  # to the last digit
+        if hasattr(method, "covariance"):
+            method.covariance.add_(torch.eye(len(method.covariance)) / len(method.covariance))
     crops = [SIZE, SIZE, *([8, 8] if name in ("dino", "swav") else [])]
     images = torch.rand(N, 3, 1, 1, dtype=torch.double)  # each with a colour of its own, under noise
     return method, [(images + 0.3 * torch.rand(N, 3, side, side, dtype=torch.double)) / 1.3 for side in crops]

@@ -88,6 +88,20 @@ def info_nce_numpy(q: np.ndarray, k: np.ndarray, negatives: np.ndarray, temperat
     return sum(among([cosine(q[i], c) / temperature for c in candidates[i]]) for i in range(len(q))) / len(q)
 
 
+def hard_info_nce_numpy(q: np.ndarray, k: np.ndarray, negatives: np.ndarray, **options: float) -> float:
+    """Robinson et al.'s equation 4 with its floor, negative by negative."""
+    t, beta, own = (options[name] for name in ("temperature", "hardness", "false_negatives"))
+    count, total = len(negatives), 0.0
+    for i in range(len(q)):
+        positive = math.exp(cosine(q[i], k[i]) / t)
+        e = [math.exp(cosine(q[i], c) / t) for c in negatives]
+        weights = [each**beta for each in e]
+        hard = sum(w * each for w, each in zip(weights, e, strict=True)) / (sum(weights) / count)
+        against = max((hard - own * count * positive) / (1 - own), count * math.exp(-1 / t))
+        total -= math.log(positive / (positive + against))
+    return total / len(q)
+
+
 def batch_nce_numpy(q: np.ndarray, k: np.ndarray, temperature: float) -> float:
     return sum(among([cosine(q[i], c) / temperature for c in k], i) for i in range(len(q))) / len(q)
 
@@ -154,6 +168,27 @@ def vicreg_numpy(z1: np.ndarray, z2: np.ndarray, invariance: float, variance: fl
     return float(invariance * s + variance * v + covariance * c)
 
 
+def tico_numpy(z1: np.ndarray, z2: np.ndarray, c: np.ndarray, rho: float) -> float:
+    total = 0.0
+    for i in range(len(z1)):
+        unit = z1[i] / np.linalg.norm(z1[i])
+        spread = sum(unit[a] * c[a, b] * unit[b] for a in range(len(unit)) for b in range(len(unit)))
+        total += 1 - cosine(z1[i], z2[i]) + rho * spread
+    return total / len(z1)
+
+
+def whiten_numpy(z: np.ndarray, eps: float) -> np.ndarray:
+    cov = np.cov(z.T)
+    cov = (1 - eps) * cov + eps * np.trace(cov) / len(cov) * np.eye(len(cov))
+    return (z - z.mean(0)) @ np.linalg.inv(np.linalg.cholesky(cov)).T
+
+
+def w_mse_numpy(views: np.ndarray, eps: float) -> float:
+    white = [whiten_numpy(view, eps) for view in views]
+    pairs = [(a, b) for number, a in enumerate(white) for b in white[number + 1 :]]
+    return sum(2 - 2 * cosine(a[i], b[i]) for a, b in pairs for i in range(len(a))) / len(pairs) / views.shape[1]
+
+
 def swav_numpy(scores: np.ndarray, codes: np.ndarray, temperature: float) -> float:
     pairs = [(v, c) for v in range(len(scores)) for c in range(len(codes)) if v != c]
     n, total = scores.shape[1], 0.0
@@ -202,11 +237,13 @@ class Case(NamedTuple):
         return self.loss(*[list(x) if x.ndim == 3 else x for x in tensors], **self.options)
 
 
+HARD = {"temperature": 0.3, "hardness": 0.7, "false_negatives": 0.1}
 VICREG = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
 DINO = {"student_temperature": 0.3, "teacher_temperature": 0.2}
 CASES = {
     "nt_xent": Case(losses.nt_xent, nt_xent_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
     "info_nce": Case(losses.info_nce, info_nce_numpy, [(N, D), (N, D), (K, D)], 3, {"temperature": 0.3}),
+    "hard info_nce": Case(losses.info_nce, hard_info_nce_numpy, [(N, D), (N, D), (K, D)], 3, HARD),
     "batch_nce": Case(losses.batch_nce, batch_nce_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
     "dcl": Case(losses.dcl, dcl_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
     "dclw": Case(losses.dcl, dcl_numpy, [(N, D)] * 2, 2, {"temperature": 0.3, "sigma": 0.5}),
@@ -214,6 +251,8 @@ CASES = {
     "negative_cosine": Case(losses.negative_cosine, negative_cosine_numpy, [(N, D)] * 2, 1, {}),
     "barlow_twins": Case(losses.barlow_twins, barlow_twins_numpy, [(N, D)] * 2, 2, {"lambda_": 5e-3}),
     "vicreg": Case(losses.vicreg, vicreg_numpy, [(N, D)] * 2, 2, VICREG),
+    "tico": Case(losses.tico, tico_numpy, [(N, D), (N, D), (D, D)], 3, {"rho": 8.0}),
+    "w_mse": Case(losses.w_mse, w_mse_numpy, [(3, N, D)], 1, {"eps": 0.1}),
     "dino": Case(losses.dino, dino_numpy, [(4, N, K), (2, N, K), (K,)], 1, DINO),
     "swav": Case(losses.swav, swav_numpy, [(4, N, K), (2, N, K)], 1, {"temperature": 0.3}),
     "cpc": Case(losses.cpc, cpc_numpy, [(N, D), (N, D), (K, D)], 3, {}),
@@ -310,7 +349,10 @@ def test_mismatched_rows_raise_the_loss() -> None:
         losses.negative_cosine,
         losses.barlow_twins,
         losses.vicreg,
+        lambda a, b: losses.tico(a, b, torch.eye(6, dtype=torch.float64)),
+        lambda a, b: losses.w_mse([a, b]),
         lambda a, b: losses.info_nce(a, b, negatives),
+        lambda a, b: losses.info_nce(a, b, negatives, hardness=1.0, false_negatives=0.1),
         lambda a, b: losses.cpc(a, b, negatives),
         lambda a, b: losses.dino([a, a, a], [b, b], torch.zeros(6)),
         lambda a, b: losses.swav([a, a, a], [b.softmax(1)] * 2),
@@ -320,7 +362,8 @@ def test_mismatched_rows_raise_the_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nt_xent", "info_nce", "batch_nce", "dcl", "relational", "negative_cosine", "barlow_twins"]
+    "name",
+    ["nt_xent", "info_nce", "hard info_nce", "batch_nce", "dcl", "relational", "negative_cosine", "barlow_twins"],
 )
 def test_scale_does_not_matter(name: str) -> None:
     case = CASES[name]
@@ -413,6 +456,78 @@ def test_vicreg_terms_one_by_one() -> None:
     assert losses.vicreg(same, z, 0, 0, 7).item() == pytest.approx(7 * 5 * 0.09**2, abs=1e-10)
     collapsed = torch.ones(4, 6, dtype=torch.float64)
     assert losses.vicreg(collapsed, collapsed).item() == pytest.approx(25 * (1 - 0.01), abs=1e-10)
+
+
+def test_negatives_that_are_alike_are_not_hard() -> None:
+    e = torch.eye(8, dtype=torch.float64)
+    plain = losses.info_nce(e[:2], e[:2], e[2:], 0.3).item()
+    assert losses.info_nce(e[:2], e[:2], e[2:], 0.3, hardness=3.0).item() == pytest.approx(plain, abs=1e-12)
+    one = torch.ones(6, 8, dtype=torch.float64)
+    found = losses.info_nce(one, one, one.repeat(5, 1), 0.3, hardness=3.0, false_negatives=0.2)
+    assert found.item() == pytest.approx(math.log(31), abs=1e-12)
+
+
+def test_hard_negatives_count_more_and_false_ones_less() -> None:
+    q, k, negatives = drawn(6, 8), drawn(6, 8, seed=1), drawn(50, 8, seed=2)
+    k = q + 0.3 * k
+    plain, hard, harder = (losses.info_nce(q, k, negatives, 0.2, hardness=h).item() for h in (0.0, 0.5, 1.0))
+    assert plain < hard < harder
+    assert losses.info_nce(q, k, negatives, 0.2, 0.5, false_negatives=0.01).item() < hard
+    # where more is taken off than there is, the negatives are as unlike as can be
+    floor = math.log1p(50 * math.exp(-2 / 0.2))
+    assert losses.info_nce(q, q, negatives, 0.2, 0.5, false_negatives=0.9).item() == pytest.approx(floor, abs=1e-10)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.07])
+def test_hard_negatives_have_a_gradient_at_any_temperature(temperature: float) -> None:
+    q, k = drawn(6, 8, dtype=torch.float32).requires_grad_(), drawn(6, 8, dtype=torch.float32, seed=1)
+    losses.info_nce(q, k, -q.detach(), temperature, hardness=1.0, false_negatives=0.1).backward()
+    assert q.grad is not None
+    assert q.grad.isfinite().all()
+
+
+def test_tico_values() -> None:
+    e = torch.eye(5, dtype=torch.float64)
+    moment = losses.second_moment(7 * e)
+    torch.testing.assert_close(moment, e / 5)
+    assert losses.tico(e, 2 * e, moment, rho=8.0).item() == pytest.approx(8 / 5, abs=1e-12)
+    assert losses.tico(e, -e, moment, rho=8.0).item() == pytest.approx(2 + 8 / 5, abs=1e-12)
+    collapsed = torch.ones(4, 5, dtype=torch.float64)
+    loss = losses.tico(collapsed, collapsed, losses.second_moment(collapsed), rho=8.0)
+    assert loss.item() == pytest.approx(8, abs=1e-12)
+
+
+def test_the_second_moment_is_of_unit_vectors_and_has_a_gradient() -> None:
+    z = drawn(7, 5).requires_grad_()
+    expected = np.mean([np.outer(v, v) / (v @ v) for v in z.detach().numpy()], axis=0)
+    np.testing.assert_allclose(losses.second_moment(z).detach().numpy(), expected, atol=1e-12)
+    assert torch.autograd.gradcheck(losses.second_moment, [z])
+
+
+def test_whitened_vectors_are_uncorrelated() -> None:
+    z = drawn(3, 40, 6) @ drawn(6, 6, seed=1) + 5
+    white = losses.whiten(z, eps=1e-12)
+    for each in white:
+        torch.testing.assert_close(each.T.cov(), torch.eye(6, dtype=torch.float64), atol=1e-9, rtol=0)
+        torch.testing.assert_close(each.mean(0), torch.zeros(6, dtype=torch.float64))
+    torch.testing.assert_close(losses.whiten(100 * z[0]), losses.whiten(z[0]))
+    assert torch.autograd.gradcheck(losses.whiten, [drawn(7, 3).requires_grad_()])
+
+
+def test_vectors_that_cannot_be_whitened_give_finite_ones() -> None:
+    for z in (torch.ones(9, 4), torch.ones(9, 4) * torch.arange(9.0)[:, None], torch.eye(2, 8)):
+        assert losses.whiten(z).isfinite().all()
+    assert losses.whiten(torch.ones(9, 4)).count_nonzero() == 0
+
+
+def test_slices_are_whitened_apart_and_in_the_order_that_is_given() -> None:
+    a, b, order = drawn(13, 3), drawn(13, 3, seed=1), torch.randperm(13, generator=torch.Generator().manual_seed(0))
+    parts = [losses.w_mse([a[rows], b[rows]]).item() for rows in (order[:6], order[6:12])]
+    assert losses.w_mse([a, b], order, 6).item() == pytest.approx(sum(parts) / 2, abs=1e-12)
+    assert losses.w_mse([a, b], order, 99).item() == pytest.approx(losses.w_mse([a, b]).item(), abs=1e-12)
+    # what whitening by Cholesky takes away
+    change = torch.tensor([[2, 1, 3], [0, 1, -1], [0, 0, 0.5]], dtype=torch.float64)
+    assert losses.w_mse([a, a @ change + 4], eps=1e-12).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_the_centre_moves_the_teacher_alone() -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_toolkit.contrastive.losses import info_nce
 from ssl_toolkit.contrastive.moco import MoCo, MoCoV3
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder, EncoderConfig
@@ -157,6 +158,23 @@ def test_v3_heads(small_encoder: Encoder) -> None:
         assert [type(layer) for layer in method.predictor] == hidden + predicted
         linear = [layer for layer in (*method.projector, *method.predictor) if isinstance(layer, nn.Linear)]
         assert all(layer.bias is None for layer in linear)  # as the authors' ``_build_mlp``
+
+
+def test_hard_negatives_are_off_unless_asked_for(small_encoder: Encoder) -> None:
+    views = list(torch.rand(2, 6, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)
+    first = moco(small_encoder).eval()
+    q = first.projector(first.encoder(views[0]))
+    k = first.key_projector(first.key_encoder(views[1]))
+    plain, hard = (info_nce(q, k, first.queue.vectors, 0.2, *options).item() for options in ((), (1.0, 0.05)))
+    assert plain != pytest.approx(hard, abs=1e-3)
+    assert first.step(views, some_batch())["loss"].item() == pytest.approx(plain, abs=1e-5)
+    torch.manual_seed(0)
+    second = moco(small_encoder, hardness=1.0, false_negatives=0.05).eval()
+    assert second.step(views, some_batch())["loss"].item() == pytest.approx(hard, abs=1e-5)
+    for name, value in (("hardness", -1), ("hardness", float("inf")), ("false_negatives", 1.0)):
+        with pytest.raises(UsageError, match=rf"--method.{name.replace('_', '-')} is {value}: it must be at least 0"):
+            moco(small_encoder, **{name: value})
 
 
 @pytest.mark.parametrize(
