@@ -5,65 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import PatchEmbed, build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_toolkit.augment import Views, masked_autoencoder_views
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders.tokens import patch_grid, put_back, require_patches, visible_tokens
 from ssl_toolkit.errors import UsageError, require_positive
+from ssl_toolkit.masking import random_masking
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.decoder import psnr
-
-
-def patchify(image: Tensor, patch: int) -> Tensor:
-    """Cut images into square patches that touch.
-
-    Args:
-        image: (N, C, H, W), both sides multiples of `patch`.
-        patch: Side of a patch P, pixels.
-
-    Returns:
-        (N, L, P * P * C): patches row by row, in each the pixels row by row, in each the channels.
-
-    Source: He et al. 2022, section 3; the order is that of the authors' code.
-    """
-    n, c, height, width = image.shape
-    cells = image.view(n, c, height // patch, patch, width // patch, patch)
-    return cells.permute(0, 2, 4, 3, 5, 1).reshape(n, -1, patch * patch * c)
-
-
-def unpatchify(patches: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """Put the patches (N, L, P * P * C) of `patchify` together again: (N, C, `height`, `width`)."""
-    n = len(patches)
-    cells = patches.view(n, height // patch, width // patch, patch, patch, -1)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, height, width)
-
-
-def visible_count(length: int, ratio: float) -> int:
-    """Patches of `length` that are shown where `ratio` is hidden, rounded: at least one is shown and one is hidden."""
-    return min(max(1, round(length * (1 - ratio))), length - 1)
-
-
-def random_masking(n: int, length: int, ratio: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Draw the patches that are shown, for each image by itself, all choices equally likely.
-
-    Args:
-        n: Number of images N.
-        length: Patches of an image L, at least 2.
-        ratio: Share that is hidden; see `visible_count`.
-        device: Of what is returned.
-
-    Returns:
-        Places of the visible patches (N, V) int64, ascending; which patches are hidden, (N, L) bool.
-
-    Source: He et al. 2022, section 3.
-    """
-    visible = torch.rand(n, length, device=device).argsort(dim=1)[:, : visible_count(length, ratio)].sort(dim=1).values
-    hidden = torch.ones(n, length, dtype=torch.bool, device=device)
-    return visible, hidden.scatter(1, visible, value=False)
+from ssl_toolkit.pretext.patches import patchify, unpatchify
 
 
 def normalized_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,74 +48,6 @@ def masked_loss(painted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     Source: He et al. 2022, section 3.
     """
     return (painted - target)[hidden].square().mean()
-
-
-def visible_tokens(encoder: Encoder, image: Tensor, visible: Tensor) -> Tensor:
-    """Encode some patches of each image; the others do not exist for the network's blocks.
-
-    Args:
-        encoder: A vision transformer; see `require_maskable`.
-        image: (N, C, H, W) in [0, 1].
-        visible: Places of the patches that are encoded, (N, V) int64.
-
-    Returns:
-        Tokens (N, P + V, D): the P class and register tokens, then the patches in the order of `visible`.
-
-    Source: He et al. 2022, section 3: positions are added before patches are taken out.
-    """
-    backbone: Any = encoder.backbone
-    tokens = backbone._pos_embed(backbone.patch_embed(encoder.normalize(image)))  # (N, P + L, D)
-    first = backbone.num_prefix_tokens
-    shown = tokens[:, first:].gather(1, visible[..., None].expand(-1, -1, tokens.shape[2]))
-    tokens = backbone.norm_pre(torch.cat([tokens[:, :first], shown], dim=1))
-    encoded: Tensor = backbone.norm(backbone.blocks(tokens))
-    return encoded
-
-
-def put_back(tokens: Tensor, visible: Tensor, mask_token: Tensor, length: int) -> Tensor:
-    """Visible tokens (N, V, D) at their places (N, V), and the mask token (1, 1, D) at all others: (N, `length`, D)."""
-    places = visible[..., None].expand_as(tokens)
-    return mask_token.to(tokens.dtype).expand(len(tokens), length, -1).scatter(1, places, tokens)
-
-
-def require_maskable(encoder: Encoder) -> int:
-    """Refuse an encoder that cannot leave patches out.
-
-    Returns:
-        Side of its patches, pixels.
-
-    Raises:
-        UsageError: If it is no timm ``VisionTransformer`` that cuts images into square patches by one convolution, has
-            a pooling of its own to learn, or has fewer than two patches.
-    """
-    name, backbone = encoder.config.name, encoder.backbone
-    plain = isinstance(backbone, VisionTransformer) and isinstance(backbone.patch_embed, PatchEmbed)
-    if not plain or len(set(backbone.patch_embed.patch_size)) > 1:
-        raise UsageError(
-            f"masked_autoencoder leaves patches out, which {name} cannot: give a vision transformer of timm's that "
-            "cuts images into square patches, such as --encoder vit_tiny_patch16_224 or vit_small_patch16_224"
-        )
-    if backbone.attn_pool is not None:
-        raise UsageError(
-            f"{name} pools its patches by attention, which masked_autoencoder does not train: give a vision "
-            "transformer with a class token or a mean, such as --encoder vit_tiny_patch16_224"
-        )
-    patch = int(backbone.patch_embed.patch_size[0])
-    require_two_patches(encoder.config.image_size, patch)
-    return patch
-
-
-def require_two_patches(side: int, patch: int) -> None:
-    """Refuse images that have no patch to hide beside one to show.
-
-    Raises:
-        UsageError: Naming the sizes.
-    """
-    if side < 2 * patch:
-        raise UsageError(
-            f"images of {side} px have one patch of {patch} px, so there is none to hide: give smaller patches "
-            f"(--encoder.patch_size {max(1, side // 8)}) or larger images"
-        )
 
 
 class MaskedDecoder(nn.Module):
@@ -252,7 +139,7 @@ class MaskedAutoencoder(Method):
                 f"--method.decoder-dim is {decoder_dim}: it must be a multiple of 4 and of --method.decoder-heads "
                 f"({decoder_heads})"
             )
-        self.patch = require_maskable(encoder)
+        self.patch = require_patches(encoder, "masked_autoencoder")
         self.mask_ratio, self.normalize_targets = mask_ratio, normalize_targets
         self.values = self.patch * self.patch * encoder.config.channels
         width = encoder.backbone.embed_dim
@@ -301,19 +188,14 @@ class MaskedAutoencoder(Method):
         return TaskPicture(about, rows, {"painted": words})
 
     def _masking(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        side = min(image.shape[-2:])
-        require_two_patches(side, self.patch)
-        rows, columns = self._grid(image)
+        rows, columns = patch_grid(self.encoder, image)
         return random_masking(len(image), rows * columns, self.mask_ratio, image.device)
-
-    def _grid(self, image: Tensor) -> tuple[int, int]:
-        return image.shape[-2] // self.patch, image.shape[-1] // self.patch
 
     def _paint(self, image: Tensor, visible: Tensor) -> Tensor:
         """What the decoder makes of the visible patches: all patches (N, L, P * P * C), as targets are."""
         tokens = visible_tokens(self.encoder, image, visible)
         # Networks that pool patches have their last norm behind the pooling, and none before it.
-        painted: Tensor = self.decoder(self.encoder.backbone.fc_norm(tokens), visible, self._grid(image))
+        painted: Tensor = self.decoder(self.encoder.backbone.fc_norm(tokens), visible, patch_grid(self.encoder, image))
         return painted
 
     def _target(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch, as_batch
-from ssl_toolkit.encoders import Colours, Encoder
+from ssl_toolkit.encoders import Colours, Encoder, Pool
 from ssl_toolkit.gradients import ClipMode, clip_gradients
 from ssl_toolkit.logs import is_logged
 from ssl_toolkit.optim import (
@@ -63,6 +63,8 @@ class Method(pl.LightningModule, ABC):
     encoder_norm: ClassVar[Literal["batch", "layer"]] = "batch"
     # What the encoder must see of RGB images; "rgb": the method does not mind.
     encoder_colours: ClassVar[Colours] = "rgb"
+    # What the features of a ViT with a class token are if the user does not say: that, or the mean of its patches.
+    encoder_pool: ClassVar[Pool] = "own"
     # The encoder if the user names none.
     default_encoder: ClassVar[str] = "resnet18"
     # Whether views may be clips: their frames one after another along the channels.

@@ -78,6 +78,7 @@ def small_config(found: type[Method], size: int) -> EncoderConfig:
         norm=found.encoder_norm,
         colours=found.encoder_colours,
         patch_size=4 if vit else 0,
+        pool=found.encoder_pool,
     )
 
 

@@ -1,6 +1,6 @@
 """Encoders: what they are, how they are built, saved and loaded, and where their weights may come from."""
 
-from ssl_toolkit.encoders.config import IMAGENET_MEAN, IMAGENET_STD, Colours, EncoderConfig
+from ssl_toolkit.encoders.config import IMAGENET_MEAN, IMAGENET_STD, Colours, EncoderConfig, Pool
 from ssl_toolkit.encoders.convnet import ConvNet
 from ssl_toolkit.encoders.elsewhere import encoder_from_file
 from ssl_toolkit.encoders.encoder import Encoder
@@ -22,6 +22,7 @@ __all__ = [
     "ConvNet",
     "Encoder",
     "EncoderConfig",
+    "Pool",
     "check_weights",
     "drop_paths",
     "encoder_config",

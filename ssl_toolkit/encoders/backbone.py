@@ -124,7 +124,7 @@ def timm_network(name: str, config: EncoderConfig, in_chans: int, **options: Any
     Returns:
         The network, and what ``timm.create_model`` was given besides the name.
     """
-    asked = {"patch_size": config.patch_size, "num_heads": config.heads}
+    asked = {"patch_size": config.patch_size, "num_heads": config.heads, "reg_tokens": config.registers}
     common: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0}
     common |= {name: value for name, value in asked.items() if value} | options
     size = {"img_size": config.image_size}

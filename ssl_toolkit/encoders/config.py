@@ -16,6 +16,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Colours = Literal["rgb", "lightness", "split"]
 Positions = Literal["learned", "sincos"]
 Init = Literal["timm", "moco_v3", "mae"]
+Pool = Literal["own", "mean"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class EncoderConfig:
         heads: A ViT's heads, which divide its width; 0 leaves the architecture's own.
         positions: ``sincos``: a ViT's positions are sines and cosines and stay as they are, see `fix_positions`.
         init: Whose first weights a ViT with random ones has, see `start_as`.
+        registers: Tokens that a ViT has beside the class token and the patches; 0 leaves the architecture's own.
+        pool: ``mean``: features are the mean of a ViT's patches, where its own would be the class token.
         mean: Mean of each channel, in [0, 1]; empty takes that of timm's weights, or ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty likewise, else 0.25.
         range: Values of images deeper than 8 bits that it was trained to see as 0 and 1; None: those of their type.
@@ -58,6 +61,8 @@ class EncoderConfig:
     heads: int = 0
     positions: Positions = "learned"
     init: Init = "timm"
+    registers: int = 0
+    pool: Pool = "own"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     range: tuple[float, float] | None = None

@@ -16,6 +16,7 @@ from ssl_toolkit.colours import COLOUR_STD, LIGHTNESS_MEAN, LIGHTNESS_STD, rgb_t
 from ssl_toolkit.encoders.backbone import build_backbone
 from ssl_toolkit.encoders.config import EncoderConfig
 from ssl_toolkit.encoders.own_network import OwnNetwork
+from ssl_toolkit.encoders.vision_transformer import pools_by_token
 from ssl_toolkit.encoders.weights_file import content_hash, plain_state
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.objects import describe
@@ -188,7 +189,7 @@ class Encoder(nn.Module):
         backbone, image = self.backbone, self.normalize(image)
         if not hasattr(backbone, "forward_intermediates"):
             return {"output": backbone(image)}
-        by_token = getattr(backbone, "global_pool", None) == "token"
+        by_token = pools_by_token(backbone)
         takes = inspect.signature(backbone.forward_intermediates).parameters
         prefix = {"return_prefix_tokens": True} if by_token and "return_prefix_tokens" in takes else {}
         last, depths = backbone.forward_intermediates(image, indices=4, norm=True, **prefix)

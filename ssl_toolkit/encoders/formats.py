@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from ssl_toolkit.encoders import ConvNet, Encoder
 from ssl_toolkit.encoders.backbone import timm_network
+from ssl_toolkit.encoders.vision_transformer import pools_by_token
 from ssl_toolkit.encoders.weights_file import plain_state, versions
 from ssl_toolkit.errors import UsageError, missing_extra
 
@@ -81,7 +82,9 @@ def _timm_arguments(encoder: Encoder, format: str) -> dict[str, Any]:
     elif config.norm != "batch":
         reason = "it has layer norms where timm's network has batch norms"
     else:
-        return timm_network(config.name, config, config.channels)[1]
+        network, arguments = timm_network(config.name, config, config.channels)
+        by_mean = config.pool == "mean" and pools_by_token(network)
+        return arguments | ({"global_pool": "avg", "fc_norm": False} if by_mean else {})
     raise UsageError(f"--format {format} does not fit this encoder: {reason}; give --format torch-export")
 
 

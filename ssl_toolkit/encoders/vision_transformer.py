@@ -1,4 +1,4 @@
-"""What papers change in timm's vision transformers: their first weights, fixed positions, dropped paths."""
+"""What papers change in timm's vision transformers: first weights, fixed positions, pooling, dropped paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_toolkit.errors import UsageError
 
 
 def adapt_vision_transformer(network: nn.Module, config: EncoderConfig) -> None:
-    """Give a new network the first weights and the positions that `config` asks for.
+    """Give a new network the first weights, the positions and the pooling that `config` asks for.
 
     Raises:
         UsageError: If it is no vision transformer of timm's, or has no positions to fix.
@@ -24,12 +24,19 @@ def adapt_vision_transformer(network: nn.Module, config: EncoderConfig) -> None:
             start_as(network, config.init)
         if config.positions == "sincos":
             fix_positions(network, config.name)
+        if config.pool == "mean" and pools_by_token(network):
+            network.global_pool = "avg"  # behind the norm, whose weights keep their name
         return
-    for option, default in (("heads", 0), ("init", "timm"), ("positions", "learned")):
+    for option, default in (("heads", 0), ("registers", 0), ("init", "timm"), ("positions", "learned")):
         if (value := getattr(config, option)) != default:
             raise UsageError(
                 f"--encoder.{option} {value} is for vision transformers of timm's, {config.name} is none: leave it out"
             )
+
+
+def pools_by_token(network: nn.Module) -> bool:
+    """Whether a network's features are a class token."""
+    return bool(getattr(network, "global_pool", None) == "token")
 
 
 @torch.no_grad()

@@ -18,7 +18,10 @@ from ssl_toolkit import __version__
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.files import write_atomic
 
-LATER_CHOICES = {"norm": "batch", "colours": "rgb", "patch_size": 0, "heads": 0, "positions": "learned", "init": "timm"}
+LATER_CHOICES = {
+    "norm": "batch", "colours": "rgb", "patch_size": 0, "heads": 0, "positions": "learned", "init": "timm",
+    "registers": 0, "pool": "own",
+}  # fmt: skip
 _ELSEWHERE = "; weights from elsewhere are taken with --architecture NAME, to pretrain with --weights FILE"
 
 

@@ -197,7 +197,9 @@ def _new_encoder(config: dict[str, Any], images: ImageSet) -> Encoder:
     if patch_size is None:
         has_weights = _names_weights(name) or config["weights"] is not None
         patch_size = 0 if has_weights else default_patch_size(name, size)
-    vit = {"patch_size": patch_size, "heads": options["heads"] or 0} | {n: options[n] for n in ("positions", "init")}
+    vit = {"patch_size": patch_size} | {n: options[n] or 0 for n in ("heads", "registers")}
+    vit |= {n: options[n] for n in ("positions", "init")}
+    vit["pool"] = found.encoder_pool if options["pool"] == "auto" else options["pool"]
     asked = replace(asked, stem=options["stem"], norm=norm, **vit)
     return start_encoder(asked, config["weights"], config["weights_key"])
 

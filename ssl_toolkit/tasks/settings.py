@@ -75,6 +75,9 @@ class EncoderOptions:
         heads: A ViT's heads, which divide its width; if not given, its own.
         positions: sincos: a ViT's positions are sines and cosines, which are not trained.
         init: Whose first weights a ViT with random ones has.
+        registers: Tokens of a ViT beside its class token and patches; if not given, its own.
+        pool: mean: features are the mean of a ViT's patches; own: its class token, if it has one; auto: as the method's
+            paper has it.
         normalize: Mean and standard deviation that images are normalised with. imagenet: its; data: those of the data,
             measured on up to 2,000 images; auto: those of timm's weights, else imagenet's.
         mean: Mean of each channel instead, in [0, 1].
@@ -87,6 +90,8 @@ class EncoderOptions:
     heads: int | None = None
     positions: Literal["learned", "sincos"] = "learned"
     init: Literal["timm", "moco_v3", "mae"] = "timm"
+    registers: int | None = None
+    pool: Literal["auto", "own", "mean"] = "auto"
     normalize: Literal["auto", "imagenet", "data"] = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -99,6 +104,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "load_size": (8, 4096),
     "encoder.patch_size": (0, 4096),
     "encoder.heads": (1, 1024),
+    "encoder.registers": (0, 64),
     "channels": (1, 4096),
     "epochs": (1, 10**6),
     "batch_size": (2, 10**6),

@@ -67,7 +67,8 @@ def test_fixed_positions_stay_when_an_encoder_is_loaded_again(tmp_path: Path) ->
 def test_what_an_encoder_did_not_ask_for_does_not_change_its_identity() -> None:
     """Encoders from before there were these options keep theirs."""
     described = asdict(vit().config)
-    before = {name: value for name, value in described.items() if name not in ("heads", "positions", "init")}
+    later = ("heads", "positions", "init", "registers", "pool")
+    before = {name: value for name, value in described.items() if name not in later}
     assert content_hash(described, {}) == content_hash(before, {})
 
 
@@ -81,9 +82,28 @@ def test_heads_divide_the_width_and_change_what_the_same_weights_compute() -> No
         vit(heads=7)
 
 
+def test_features_are_the_mean_of_the_patches_where_that_is_asked_for(tmp_path: Path) -> None:
+    encoder, own = vit(pool="mean").eval(), vit().eval()
+    assert own.backbone.state_dict().keys() == encoder.backbone.state_dict().keys()
+    image = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(encoder(image), encoder.tokens(image).mean(1))
+    torch.testing.assert_close(own(image), own.backbone.forward_features(own.normalize(image))[:, 0])
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    assert torch.equal(load_encoder(tmp_path / "encoder.safetensors").eval()(image), encoder(image))
+    pooled = vit("test_vit2").backbone  # by a mean already, with a norm behind it
+    assert str(vit("test_vit2", pool="mean").backbone) == str(pooled)
+
+
+def test_registers_are_no_patches() -> None:
+    encoder = vit(registers=4).eval()
+    assert encoder.backbone.num_prefix_tokens == 1 + 4
+    assert encoder.tokens(torch.rand(2, 3, 32, 32)).shape == (2, 64, 64)
+
+
 @pytest.mark.parametrize("format", ["timm", "hf"])
-def test_timm_loads_other_heads_and_fixed_positions(format: str, tmp_path: Path) -> None:
-    encoder, found, path = vit(heads=8, positions="sincos").eval(), FORMATS[format], tmp_path / "exported"
+def test_timm_loads_other_heads_fixed_positions_registers_and_means(format: str, tmp_path: Path) -> None:
+    encoder = vit(heads=8, positions="sincos", registers=2, pool="mean").eval()
+    found, path = FORMATS[format], tmp_path / "exported"
     found.write(encoder, path, "moco_v3")
     assert difference(encoder, found.load(encoder, path), torch.rand(2, 3, 32, 32)) <= found.tolerance
 
@@ -123,9 +143,11 @@ def test_other_networks_are_refused(name: str, option: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["convnet", "test_resnet"])
-def test_other_networks_have_no_heads(name: str) -> None:
+def test_other_networks_have_no_heads_and_no_registers(name: str) -> None:
     with pytest.raises(UsageError, match=r"--encoder\.heads 2 is for vision|argument 'num_heads'"):
         vit(name, patch_size=0, heads=2)
+    with pytest.raises(UsageError, match=r"--encoder\.registers 2 is for vision|argument 'reg_tokens'"):
+        vit(name, patch_size=0, registers=2)
 
 
 def test_paths_are_dropped_ever_more_often_and_only_in_training() -> None:

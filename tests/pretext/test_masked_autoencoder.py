@@ -7,22 +7,13 @@ from torch import nn
 
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.encoders.tokens import visible_tokens
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.health.doctor import CollapseDoctor
+from ssl_toolkit.masking import random_masking
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.decoder import psnr
-from ssl_toolkit.pretext.masked_autoencoder import (
-    MaskedAutoencoder,
-    MaskedDecoder,
-    masked_loss,
-    normalized_patches,
-    patchify,
-    put_back,
-    random_masking,
-    unpatchify,
-    visible_count,
-    visible_tokens,
-)
+from ssl_toolkit.pretext.masked_autoencoder import MaskedAutoencoder, MaskedDecoder, masked_loss, normalized_patches
 from tests.conftest import small_shapes
 
 # Class token; a register token, a mean over patches and a norm behind it; a norm before the blocks.
@@ -51,36 +42,6 @@ def hidden_pixels(hidden: torch.Tensor, patch: int, height: int, width: int) -> 
         row, column = divmod(place, width // patch)
         found[image, 0, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = True
     return found
-
-
-def test_patches_are_cut_row_by_row_and_put_together_again() -> None:
-    image = torch.rand(2, 3, 8, 12)
-    patches = patchify(image, 4)
-    assert patches.shape == (2, 6, 48)
-    assert torch.equal(patches[1, 4], image[1, :, 4:8, 4:8].permute(1, 2, 0).flatten())
-    assert torch.equal(unpatchify(patches, 4, 8, 12), image)
-
-
-@pytest.mark.parametrize(
-    ("length", "ratio", "count"),
-    [(196, 0.75, 49), (64, 0.75, 16), (10, 0.9, 1), (7, 0.6, 3), (4, 0.99, 1), (4, 0.01, 3)],
-)
-def test_the_share_that_is_asked_for_is_hidden_never_all_and_never_none(length: int, ratio: float, count: int) -> None:
-    assert visible_count(length, ratio) == count
-    visible, hidden = random_masking(3, length, ratio)
-    assert visible.shape == (3, count)
-    assert (~hidden).sum(dim=1).tolist() == [count] * 3
-    assert not hidden.gather(1, visible).any()
-    assert (visible.diff(dim=1) > 0).all()
-
-
-def test_each_image_is_masked_by_itself_and_every_patch_as_often() -> None:
-    torch.manual_seed(0)
-    visible, hidden = random_masking(2000, 16, 0.75)
-    assert len(visible.unique(dim=0)) > 1000  # of 1,820 choices
-    assert (hidden.float().mean(dim=0) - 0.75).abs().max() < 0.04  # four standard deviations
-    torch.manual_seed(0)
-    assert torch.equal(random_masking(2000, 16, 0.75)[0], visible)
 
 
 def test_normalised_patches_have_the_closed_form() -> None:
@@ -122,23 +83,6 @@ def test_the_signal_to_noise_is_that_of_the_hidden_pixels_in_the_units_of_images
         shown = mean
     error = (shown - image)[where].square().mean()
     assert step(method, image)["psnr"].item() == pytest.approx(-10 * error.log10().item(), abs=1e-3)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_with_every_patch_visible_the_tokens_are_the_encoders_own(name: str) -> None:
-    encoder = vit(name).eval()
-    image = torch.rand(2, 3, 16, 16)
-    found = visible_tokens(encoder, image, torch.arange(16).expand(2, -1))
-    torch.testing.assert_close(found[:, encoder.backbone.num_prefix_tokens :], encoder.tokens(image))
-    assert found.shape[1] == encoder.backbone.num_prefix_tokens + 16
-
-
-def test_views_of_another_size_than_the_encoders_are_taken() -> None:
-    encoder = vit().eval()
-    image = torch.rand(2, 3, 24, 24)
-    found = visible_tokens(encoder, image, torch.arange(36).expand(2, -1))
-    torch.testing.assert_close(found[:, 1:], encoder.tokens(image))
-    assert step(made(encoder), image)["loss"].isfinite()
 
 
 def test_views_need_not_be_square() -> None:
@@ -196,12 +140,6 @@ def test_visible_patches_are_no_target() -> None:
     assert torch.equal(painted[0].grad.abs().sum(dim=2) > 0, hidden)
 
 
-def test_tokens_are_put_back_where_they_were() -> None:
-    tokens = torch.tensor([[[1.0, 1.0], [2.0, 2.0]]])
-    back = put_back(tokens, torch.tensor([[3, 0]]), torch.tensor([[[-1.0, -2.0]]]), 5)
-    assert back.tolist() == [[[2, 2], [-1, -2], [-1, -2], [1, 1], [-1, -2]]]
-
-
 def test_the_decoder_knows_places_and_nothing_else_of_hidden_patches() -> None:
     """Without blocks, what it paints is each token, or the mask token, with the position of its place."""
     torch.manual_seed(0)
@@ -242,13 +180,16 @@ def test_grey_images_are_taken() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("convnet", r"leaves patches out, which convnet cannot: give a vision transformer .* vit_tiny_patch16_224"),
-        ("swin_tiny_patch4_window7_224", r"leaves patches out, which swin_tiny_patch4_window7_224 cannot"),
-        ("vit_tiny_r_s16_p8_224", r"leaves patches out, which vit_tiny_r_s16_p8_224 cannot"),
+        (
+            "convnet",
+            r"masked_autoencoder hides patches, which convnet cannot: give a .* vit_tiny_patch16_224",
+        ),
+        ("swin_tiny_patch4_window7_224", r"hides patches, which swin_tiny_patch4_window7_224 cannot"),
+        ("vit_tiny_r_s16_p8_224", r"hides patches, which vit_tiny_r_s16_p8_224 cannot"),
         ("test_vit3", r"test_vit3 pools its patches by attention, .* vit_tiny_patch16_224"),
     ],
 )
-def test_networks_that_cannot_leave_patches_out_are_refused(name: str, message: str) -> None:
+def test_networks_that_cannot_hide_patches_are_refused(name: str, message: str) -> None:
     size = 224 if "224" in name else 32
     with pytest.raises(UsageError, match=message):
         made(Encoder(EncoderConfig(name, image_size=size, load_size=size)))
