@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ssl_toolkit.augment.base import in_unit_range
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.loader import readers_watched
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.files import write_atomic
+from ssl_toolkit.eval.features.growing import Growing
 from ssl_toolkit.progress import progress_bar
 from ssl_toolkit.randomness import numpy_generator
 
@@ -60,7 +60,7 @@ class Features:
 def extract(
     encode: Encode,
     loader: Iterable[Batch],
-    out: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | Growing | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
     *,
@@ -75,37 +75,37 @@ def extract(
         loader: Gives batches of images; where it has a `total`, the progress bar counts up to it.
         out: Folder for ``features.npy``, ``labels.npy``, ``index.npy`` and, with `paths`, ``paths.jsonl``. The
             features pass through memory batch by batch and come back memory-mapped. What the folder held before stays
-            as it was until the last image is encoded. None: everything stays in memory.
+            as it was until the last image is encoded. Or a `Growing`, which is filled behind what it holds, and not
+            finished. None: everything stays in memory.
         device: Where images are encoded.
         progress: Show a progress bar on stderr.
         view: Images (N, C, H, W) to float in [0, 1] (N, C, h, w), such as `ssl_toolkit.augment.eval_view(size)`. None
             scales their integers and does no more.
-        paths: Name of the image at a position of the data set, such as `ImageSet.path`.
+        paths: Name of the image at a position of the loader, such as `ImageSet.path`.
 
     Raises:
         NoFeaturesError: There is no image that can be read.
         ToolkitError: Features are not finite or not (N, D).
     """
+    if out is not None and not isinstance(out, Growing):
+        with Growing(Path(out)) as growing:
+            growing.finish(extract(encode, loader, growing, device, progress, view=view, paths=paths).paths)
+        return load_features(out)
     device = torch.device(device)
-
-    def one_pass(keep: Callable[[NDArray[np.float32]], object]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        labels, indices = [], []
-        total = getattr(loader, "total", None)
-        with evaluating(encode), progress_bar(total, "encoding", "image", progress) as bar:
-            for batch in loader:
-                keep(_encode(encode, view or in_unit_range, batch, device, paths))
-                labels.append(batch.label.numpy())
-                indices.append(batch.index.numpy())
-                bar.update(len(batch.index))
-        if not labels:
-            raise NoFeaturesError("no image could be read, so there are no features")
-        return np.concatenate(labels), np.concatenate(indices)
-
-    if out is not None:
-        return _extract_to(Path(out), one_pass, paths)
-    blocks: list[NDArray[np.float32]] = []
-    label, index = one_pass(blocks.append)
-    return Features(np.concatenate(blocks), label, index, _names(paths, index))
+    blocks: list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]] = []
+    total, done = getattr(loader, "total", None), 0 if out is None else out.end
+    with evaluating(encode), progress_bar(total, "encoding", "image", progress, done) as bar:
+        for batch in loader:
+            x = _encode(encode, view or in_unit_range, batch, device, paths)
+            block = (x, batch.label.numpy(), batch.index.numpy())
+            blocks.append(block) if out is None else out.append(*block)
+            bar.update(len(batch.index))
+    try:
+        x, label, index = map(np.concatenate, zip(*blocks, strict=True)) if out is None else out.features()
+    except ValueError as error:
+        raise NoFeaturesError("no image could be read, so there are no features") from error
+    first = 0 if out is None else out.first
+    return Features(x, label, index, None if paths is None else [paths(int(place) - first) for place in index])
 
 
 def load_features(folder: str | os.PathLike[str]) -> Features:
@@ -209,56 +209,3 @@ def _encode(
             "the encoder has diverged, or its input is far from what it was trained on"
         )
     return block
-
-
-def _extract_to(
-    folder: Path,
-    one_pass: Callable[[Callable[[NDArray[np.float32]], object]], tuple[NDArray[np.int64], NDArray[np.int64]]],
-    paths: Callable[[int], str] | None,
-) -> Features:
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            rows = _RowFile(file)
-            label, index = one_pass(rows.append)
-            rows.finish()
-        # A folder is whole where features.npy is: it goes before the first of the others changes, and comes last.
-        (folder / "features.npy").unlink(missing_ok=True)
-        (folder / "paths.jsonl").unlink(missing_ok=True)
-        write_atomic(folder / "labels.npy", lambda path: np.save(path, label))
-        write_atomic(folder / "index.npy", lambda path: np.save(path, index))
-        if (names := _names(paths, index)) is not None:
-            # JSON, for a file name may hold a line break, or bytes that are no text.
-            text = "".join(json.dumps(name) + "\n" for name in names)
-            write_atomic(folder / "paths.jsonl", lambda path: path.write_text(text))
-
-    write_atomic(folder / "features.npy", write)
-    return load_features(folder)
-
-
-def _names(paths: Callable[[int], str] | None, index: NDArray[np.int64]) -> list[str] | None:
-    return None if paths is None else [paths(int(position)) for position in index]
-
-
-class _RowFile:
-    """A float32 .npy file that grows row by row: how many rows there are is known only at the end."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.shape = (0, 0)
-
-    def append(self, block: NDArray[np.float32]) -> None:
-        if self.shape == (0, 0):
-            self.shape = (0, block.shape[1])
-            self._header()
-        self.shape = (self.shape[0] + len(block), self.shape[1])
-        self.file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
-
-    def finish(self) -> None:
-        self.file.seek(0)
-        self._header()
-
-    def _header(self) -> None:
-        # NumPy pads headers so that the number of rows may change in place.
-        np.lib.format.write_array_header_1_0(self.file, {"descr": "<f4", "fortran_order": False, "shape": self.shape})

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
+import secrets
+import weakref
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -13,6 +17,8 @@ from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.scores.knn import MEASURES, not_own, shared_threads
+from ssl_toolkit.eval.search.gpus import filled, nearest_on_gpus, train
+from ssl_toolkit.eval.search.on_disk import emptied, fill_on_disk, lists_on_disk
 from ssl_toolkit.randomness import numpy_generator
 
 EXACT = "Flat"
@@ -28,7 +34,6 @@ SPARE = 32
 """Candidates beyond k that are scored again."""
 
 _BLOCK = 1 << 12  # queries at once
-_ADDED = 1 << 16  # rows at once
 _TRAINED = 64  # rows a list that it is trained on
 _SAMPLE = 1000  # vectors whose neighbours are looked up to measure recall
 _SCORED = 1 << 24  # numbers gathered at once to score again: bounds them to 64 MB
@@ -44,6 +49,7 @@ class Approximate:
         effort: FAISS's setting of how much of it is looked at, such as ``{"nprobe": 16}``; empty where it has none.
         recall: Share of the ten nearest others of its own vectors that it finds, mean over a sample.
         trained: How many vectors it held when it was trained; 0 where that is not known.
+        lists: The file of its inverted lists, where they stay on the disk.
     """
 
     index: Any
@@ -51,10 +57,18 @@ class Approximate:
     effort: dict[str, int]
     recall: float
     trained: int = 0
+    lists: Path | None = None
 
     @classmethod
     @shared_threads()
-    def build(cls, vectors: NDArray[np.float32], factory: str, metric: str, seed: int = 0) -> Approximate:
+    def build(
+        cls,
+        vectors: NDArray[np.float32],
+        factory: str,
+        metric: str,
+        seed: int = 0,
+        scratch: str | os.PathLike[str] | None = None,
+    ) -> Approximate:
         """Train and fill an index, and set it to the least effort that finds `RECALL` of the neighbours.
 
         Args:
@@ -62,6 +76,8 @@ class Approximate:
             factory: In the words of FAISS's ``index_factory``.
             metric: ``cosine``, of unit vectors, or ``l2``.
             seed: Of the samples that it is trained on and that recall is measured on.
+            scratch: Folder for the inverted lists, where they are to stay on the disk (`lists_on_disk`); the file
+                ends with this object unless it is moved. None: memory holds them.
 
         Raises:
             UsageError: FAISS does not know the factory, or cannot train it on so few vectors.
@@ -71,16 +87,23 @@ class Approximate:
             wanted = min(len(vectors), max(_TRAINED * _lists(factory), 1 << 16))
             rows = numpy_generator(seed, "index").choice(len(vectors), wanted, replace=False)
             try:
-                index.train(vectors[np.sort(rows)])
+                train(index, vectors[np.sort(rows)])
             except RuntimeError as error:
                 raise _unbuildable(factory, len(vectors), error) from error
-        _add(index, vectors)
         made = cls(index, factory, {}, 0.0, len(vectors))
+        made._fill(vectors, scratch)
         made._tune(vectors, metric, seed)
         return made
 
     @shared_threads()
-    def changed(self, vectors: NDArray[np.float32], keep: NDArray[np.int64], metric: str, seed: int = 0) -> Approximate:
+    def changed(
+        self,
+        vectors: NDArray[np.float32],
+        keep: NDArray[np.int64],
+        metric: str,
+        seed: int = 0,
+        scratch: str | os.PathLike[str] | None = None,
+    ) -> Approximate:
         """Another index of other vectors, with what this one has learnt; effort and recall are measured again.
 
         After `GROWTH` times as many vectors as it was trained on, or as few, it is built anew.
@@ -90,14 +113,18 @@ class Approximate:
             keep: Positions in this index of those that stay, ascending.
             metric: As it was built with.
             seed: Of the sample that recall is measured on.
+            scratch: See `build`.
         """
         if not self.trained / GROWTH <= len(vectors) <= self.trained * GROWTH:
-            return Approximate.build(vectors, self.factory, metric, seed)
-        index = faiss.clone_index(self.index)
-        if len(keep) < index.ntotal and not _taken_out(index, keep):
-            index.reset()
-        _add(index, vectors[index.ntotal :])
-        made = dataclasses.replace(self, index=index)
+            return Approximate.build(vectors, self.factory, metric, seed, scratch)
+        if self.lists is not None:
+            index = emptied(self.index)
+        else:
+            index = faiss.clone_index(self.index)
+            if len(keep) < index.ntotal and not _taken_out(index, keep):
+                index.reset()
+        made = dataclasses.replace(self, index=index, lists=None)
+        made._fill(vectors, scratch)
         made._tune(vectors, metric, seed)
         return made
 
@@ -110,6 +137,15 @@ class Approximate:
     def about(self) -> dict[str, Any]:
         """All but the index itself, ready for JSON."""
         return {"factory": self.factory, "effort": self.effort, "recall": self.recall, "trained": self.trained}
+
+    def _fill(self, vectors: NDArray[np.float32], scratch: str | os.PathLike[str] | None) -> None:
+        """Add the vectors that the index does not hold yet: those behind the ones that it does."""
+        if self.index.ntotal or scratch is None or not lists_on_disk(self.index, len(vectors)):
+            filled(self.index, vectors[self.index.ntotal :])
+            return
+        self.lists = Path(scratch) / f".lists.tmp-{secrets.token_hex(8)}.ivfdata"  # `write_index` knows such names
+        weakref.finalize(self, self.lists.unlink, missing_ok=True)
+        fill_on_disk(self.index, vectors, self.lists)
 
     def _tune(self, vectors: NDArray[np.float32], metric: str, seed: int) -> None:
         """Set the least effort that finds `RECALL` of the ten nearest others of a sample, or else the greatest."""
@@ -242,6 +278,8 @@ def nearest_rows(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], count: int, metric: str
 ) -> NDArray[np.int64]:
     """Positions of the nearest vectors by exact search, (M, count); cosines of unit vectors are their products."""
+    if faiss.get_num_gpus():
+        return nearest_on_gpus(vectors, queries, count, MEASURES[metric][0])
     position: NDArray[np.int64] = faiss.knn(queries, vectors, count, metric=MEASURES[metric][0])[1]
     return position
 
@@ -272,11 +310,6 @@ def _others(position: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.i
     """Rows of positions, nearest first, without each row's own, one fewer."""
     others: NDArray[np.int64] = position[not_own(position, own)].reshape(len(position), -1)
     return others
-
-
-def _add(index: Any, vectors: NDArray[np.float32]) -> None:
-    for start in range(0, len(vectors), _ADDED):
-        index.add(np.ascontiguousarray(vectors[start : start + _ADDED]))
 
 
 def _taken_out(index: Any, keep: NDArray[np.int64]) -> bool:

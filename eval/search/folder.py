@@ -16,8 +16,10 @@ import faiss
 import numpy as np
 
 from ssl_toolkit import __version__
-from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.errors import ToolkitError, UsageError, said_by
 from ssl_toolkit.eval.search.approximate import Approximate
+from ssl_toolkit.eval.search.names import Items
+from ssl_toolkit.eval.search.on_disk import name_lists, open_on_disk
 from ssl_toolkit.files import sha256_of, sync, temporary_beside, write_atomic
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Version of what a folder holds; another one is refused."""
 
-_SUFFIX = {"vectors": ".npy", "items": ".jsonl", "encoder": ".safetensors", "approximate": ".faiss"}
+_SUFFIX = {"vectors": ".npy", "items": ".jsonl", "encoder": ".safetensors", "lists": ".ivfdata",
+           "approximate": ".faiss"}  # fmt: skip
 
 
 def write_index(index: EmbeddingIndex, folder: str | os.PathLike[str], overwrite: bool) -> None:
@@ -46,6 +49,8 @@ def write_index(index: EmbeddingIndex, folder: str | os.PathLike[str], overwrite
     }
     if (approximate := index.approximate) is not None:
         inner = approximate.index
+        if approximate.lists is not None:
+            parts["lists"] = _write_lists(folder, approximate)
         parts["approximate"] = _write_part(folder, "approximate", lambda path: faiss.write_index(inner, str(path)))
     sync(folder)
     text = json.dumps(sealed(_manifest(index, parts)), indent=2) + "\n"
@@ -59,19 +64,28 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = read_manifest(folder)
     files = {name: _verified(folder, name, part) for name, part in manifest["parts"].items()}
     vectors = np.load(files["vectors"], mmap_mode="r")
-    items = [json.loads(line) for line in files["items"].read_text(encoding="utf-8").splitlines()]
+    items = Items(files["items"])
     approximate = None
     if "approximate" in files:
-        approximate = Approximate(faiss.read_index(str(files["approximate"])), **manifest["approximate"])
+        lists = files.get("lists")
+        try:
+            inner = (
+                faiss.read_index(str(files["approximate"]))
+                if lists is None
+                else open_on_disk(files["approximate"], lists)
+            )
+        except (RuntimeError, ValueError) as error:
+            raise _damaged(folder, files["approximate"].name, said_by(error)) from error
+        approximate = Approximate(inner, **manifest["approximate"], lists=lists)
     held = len(vectors) if approximate is None else approximate.index.ntotal
     if (*vectors.shape, len(items), held) != (manifest["count"], manifest["dimension"], *[manifest["count"]] * 2):
         raise _damaged(folder, "manifest.json", "its counts are not those of the parts")
     return {
         "vectors": vectors,
         "approximate": approximate,
-        "paths": [item["path"] for item in items],
-        "labels": np.array([item["label"] for item in items], dtype=np.int64) if manifest["labelled"] else None,
-        "stamps": [item["stamp"] for item in items],
+        "paths": items.column("path"),
+        "labels": items.labels() if manifest["labelled"] else None,
+        "stamps": items.column("stamp"),
         "encoder_file": files["encoder"],
         **{name: manifest[name] for name in ("classes", "metric", "factory", "encoder_sha256", "data")},
     }
@@ -108,9 +122,24 @@ def _write_vectors(index: EmbeddingIndex, path: Path) -> None:
 def _write_items(index: EmbeddingIndex, path: Path) -> None:
     """One JSON object a line: a path may hold a line break, or bytes that are no text."""
     with path.open("w", encoding="utf-8") as file:
-        for place, name in enumerate(index.paths):
+        for place, (name, stamp) in enumerate(zip(index.paths, index.stamps, strict=True)):
             label = None if index.labels is None else int(index.labels[place])
-            file.write(json.dumps({"path": name, "label": label, "stamp": index.stamps[place]}) + "\n")
+            file.write(json.dumps({"path": name, "label": label, "stamp": stamp}) + "\n")
+
+
+def _write_lists(folder: Path, approximate: Approximate) -> dict[str, str]:
+    """Put the lists of an index beside it: those that were made for it are moved."""
+    assert approximate.lists is not None
+    digest = sha256_of(approximate.lists)
+    file = folder / f"lists-{digest[:16]}{_SUFFIX['lists']}"
+    if ".tmp-" in approximate.lists.name and approximate.lists.parent == folder:
+        sync(approximate.lists)
+        os.replace(approximate.lists, file)
+        approximate.lists = file
+    elif not file.exists() or not file.samefile(approximate.lists):
+        _write_part(folder, "lists", lambda path: shutil.copyfile(approximate.lists, path))  # type: ignore[arg-type]
+    name_lists(approximate.index, file)
+    return {"file": file.name, "sha256": digest}
 
 
 def _write_part(folder: Path, name: str, writer: Callable[[Path], object]) -> dict[str, str]:

@@ -16,9 +16,11 @@ from ssl_toolkit.eval.scores.knn import unit
 from ssl_toolkit.eval.search.approximate import EXACT, Approximate, default_factory, ranked
 from ssl_toolkit.eval.search.folder import read_index, write_index
 from ssl_toolkit.eval.search.hits import Hits
-from ssl_toolkit.eval.search.joining import joined_labels, joined_vectors
+from ssl_toolkit.eval.search.joining import joined_labels, joined_vectors, unit_on_disk
+from ssl_toolkit.eval.search.names import Chosen, last_of_equals
 
 METRICS = ("cosine", "l2")
+_CHECKED = 1 << 16  # rows at once
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,7 +32,7 @@ class EmbeddingIndex:
     Attributes:
         vectors: (N, D) float32, of unit length for cosine; memory-mapped where the index was loaded.
         approximate: Finds candidates among them; None where search is exact.
-        paths: N names.
+        paths: N names; of an index that was loaded, they are read from the disk when they are asked for.
         labels: (N,) int64, -1 where there is none; or None.
         classes: Names of the labels, or None.
         stamps: N states of the images' files when they were read (`file_stamp`), None where an image is no file.
@@ -58,10 +60,10 @@ class EmbeddingIndex:
 
     vectors: NDArray[np.float32]
     approximate: Approximate | None
-    paths: list[str]
+    paths: Sequence[str]
     labels: NDArray[np.int64] | None
     classes: list[str] | None
-    stamps: list[str | None]
+    stamps: Sequence[str | None]
     metric: str
     factory: str | None
     encoder_file: Path
@@ -82,6 +84,7 @@ class EmbeddingIndex:
         encoder_file: str | os.PathLike[str],
         encoder_sha256: str | None = None,
         data: str = "",
+        scratch: str | os.PathLike[str] | None = None,
     ) -> EmbeddingIndex:
         """An index, in memory; `save` writes it.
 
@@ -97,6 +100,8 @@ class EmbeddingIndex:
             encoder_file: The file that the encoder was loaded from; `save` copies it.
             encoder_sha256: `Encoder.sha256`; None takes it from the metadata of the file.
             data: The word for the data set, to be kept with the index.
+            scratch: Folder whose disk holds vectors and large inverted lists until the index is saved; None: memory
+                holds them.
 
         Raises:
             UsageError: Lengths differ, features are not (N, D) with N and D at least 1, or not finite; or FAISS
@@ -111,10 +116,10 @@ class EmbeddingIndex:
             raise UsageError(f"an index needs a path a row: {count} rows, {len(paths)} paths, {given} labels")
         if classes is not None and labels is not None and int(labels.max()) >= len(classes):
             raise UsageError(f"label {int(labels.max())} has no name: there are {len(classes)} classes")
-        vectors = unit(features) if metric == "cosine" else features
+        vectors = features if metric == "l2" else unit(features) if scratch is None else unit_on_disk(features, scratch)
         return cls(
             vectors,
-            _approximate(vectors, factory, metric),
+            _approximate(vectors, factory, metric, scratch),
             list(paths),
             None if labels is None else labels.astype(np.int64),
             None if classes is None else list(classes),
@@ -195,7 +200,7 @@ class EmbeddingIndex:
             labels: Their labels, (n,), -1 where there is none.
             classes: Names of these labels.
             stamps: States of their files.
-            scratch: Folder whose disk holds the vectors until the index is saved; None: memory holds them.
+            scratch: See `build`.
 
         Raises:
             UsageError: Nothing would be left; as for `build`; or one index has numbers for labels, the other names.
@@ -214,9 +219,9 @@ class EmbeddingIndex:
         )
         joined = _joined([(self, keep), (new, np.arange(len(paths)))], scratch)
         if self.approximate is None:
-            joined.approximate = _approximate(joined.vectors, self.factory, self.metric)
+            joined.approximate = _approximate(joined.vectors, self.factory, self.metric, scratch)
         else:
-            joined.approximate = self.approximate.changed(joined.vectors, keep, self.metric)
+            joined.approximate = self.approximate.changed(joined.vectors, keep, self.metric, scratch=scratch)
         return joined
 
     @classmethod
@@ -233,7 +238,7 @@ class EmbeddingIndex:
         Args:
             indexes: Of one encoder and one metric.
             factory: See `build`; None keeps the one that all of them were asked for, and chooses where they differ.
-            scratch: See `changed`.
+            scratch: See `build`.
 
         Raises:
             UsageError: There are none, or they do not fit together.
@@ -243,17 +248,12 @@ class EmbeddingIndex:
         first = indexes[0]
         for other in indexes[1:]:
             _check_alike(first, other)
-        later = set[str]()
-        parts: list[tuple[EmbeddingIndex, NDArray[np.int64]]] = []
-        for each in reversed(indexes):
-            keep = [row for row, path in enumerate(each.paths) if path not in later]
-            later.update(each.paths)
-            parts.insert(0, (each, np.array(keep, dtype=np.int64)))
+        parts = list(zip(indexes, last_of_equals([each.paths for each in indexes]), strict=True))
         joined = _joined(parts, scratch)
         if factory is None and all(each.factory == first.factory for each in indexes):
             factory = first.factory
         joined.factory, joined.data = factory, ", ".join(dict.fromkeys(each.data for each in indexes))
-        joined.approximate = _approximate(joined.vectors, factory, first.metric)
+        joined.approximate = _approximate(joined.vectors, factory, first.metric, scratch)
         return joined
 
     def check_encoder(self, sha256: str) -> None:
@@ -323,9 +323,11 @@ def file_stamp(path: str) -> str | None:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _approximate(vectors: NDArray[np.float32], factory: str | None, metric: str) -> Approximate | None:
+def _approximate(
+    vectors: NDArray[np.float32], factory: str | None, metric: str, scratch: str | os.PathLike[str] | None
+) -> Approximate | None:
     factory = factory or default_factory(len(vectors))
-    return None if factory == EXACT else Approximate.build(vectors, factory, metric)
+    return None if factory == EXACT else Approximate.build(vectors, factory, metric, scratch=scratch)
 
 
 def _joined(
@@ -337,10 +339,10 @@ def _joined(
         parts[0][0],
         vectors=joined_vectors([(each.vectors, keep) for each, keep in parts], scratch),
         approximate=None,
-        paths=[each.paths[row] for each, keep in parts for row in keep],
+        paths=Chosen([(each.paths, keep) for each, keep in parts]),
         labels=labels,
         classes=classes,
-        stamps=[each.stamps[row] for each, keep in parts for row in keep],
+        stamps=Chosen([(each.stamps, keep) for each, keep in parts]),
     )
 
 
@@ -367,6 +369,7 @@ def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np
     x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] < 1 or (width is not None and x.shape[1] != width):
         raise UsageError(f"{name} must be (N, {width or 'D'}), got {x.shape}")
-    if bad := int((~np.isfinite(x).all(axis=1)).sum()):
+    blocks = range(0, len(x), _CHECKED)
+    if bad := sum(int((~np.isfinite(x[start : start + _CHECKED]).all(axis=1)).sum()) for start in blocks):
         raise UsageError(f"{bad} of {len(x)} {name} are not finite")
     return x

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.scores.knn import unit
 
 _COPIED = 1 << 16  # rows at once
 
@@ -31,6 +32,14 @@ def joined_vectors(
             joined[start : start + len(rows)] = vectors[rows]
             start += len(rows)
     return joined
+
+
+def unit_on_disk(vectors: NDArray[np.float32], scratch: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """The rows (N, D) with length one, see `unit`, on the disk of a folder."""
+    room = _room(len(vectors), vectors.shape[1], scratch)
+    for block in range(0, len(vectors), _COPIED):
+        room[block : block + _COPIED] = unit(vectors[block : block + _COPIED])
+    return room
 
 
 def _room(count: int, width: int, scratch: str | os.PathLike[str] | None) -> NDArray[np.float32]:

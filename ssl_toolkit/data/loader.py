@@ -62,7 +62,8 @@ class ImageLoader:
     always full. Images come whole (see `whole`), so that crops are cut from all of each of them. For evaluation, images
     come in their order, all of them, as their central squares, and those that cannot be read are left out.
 
-    The loader knows its position and resumes from it (`state_dict`, `load_state_dict`).
+    The loader knows its position and resumes from it (`state_dict`, `load_state_dict`). In evaluation, each iteration
+    starts at the batch that `position` names, the first one.
 
     Args:
         images: What to read.
@@ -121,7 +122,7 @@ class ImageLoader:
         return self._length
 
     def __iter__(self) -> Iterator[Batch]:
-        self._order.epoch, self._order.start = divmod(self.position, len(self)) if self.shuffle else (0, 0)
+        self._order.epoch, self._order.start = divmod(self.position, len(self)) if self.shuffle else (0, self.position)
         batches = self._indexed() if self._on_device else self._read()
         for batch in batches if self._device is None or self._on_device else _sent_ahead(batches, self._device):
             self.position += self.shuffle

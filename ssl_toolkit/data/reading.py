@@ -79,7 +79,8 @@ class Order(Sampler[tuple[int, list[int]]]):
             step = self.batch_size * self.world_size
             firsts = [b * step + self.rank * self.batch_size for b in range(self.start, self.total // step)]
         else:
-            order, firsts = np.arange(self.total), list(range(0, self.total, self.batch_size))
+            order = np.arange(self.total)
+            firsts = list(range(self.start * self.batch_size, self.total, self.batch_size))
         for first in firsts:
             yield self.epoch, order[first : first + self.batch_size].tolist()
 

@@ -23,6 +23,7 @@ from ssl_toolkit.encoders.weights_file import versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.baselines import random_weights
 from ssl_toolkit.eval.features.extraction import Features, extract
+from ssl_toolkit.eval.features.growing import Growing
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.objects import describe, is_object
@@ -177,7 +178,9 @@ def image_loader(
     return ImageLoader(images, size, workers=workers, bad=bad, **training)
 
 
-def encode_all(encoder: Encoder, loader: ImageLoader, device: str, progress: bool, out: Path | None = None) -> Features:
+def encode_all(
+    encoder: Encoder, loader: ImageLoader, device: str, progress: bool, out: Growing | None = None
+) -> Features:
     """Features of all images of a loader, with their paths."""
     place = pick_device(device)
     return extract(

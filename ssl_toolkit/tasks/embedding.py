@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
 from ssl_toolkit.tasks.settings import AnyData, AnyPath, AnyTrained
 
 
@@ -13,6 +14,8 @@ def embed(
     data: AnyData,
     out: AnyPath,
     overwrite: bool = False,
+    shard: str | None = None,
+    parquet: bool = False,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
@@ -22,7 +25,8 @@ def embed(
 ) -> Path:
     """Write the features of images to a folder: features.npy, labels.npy, index.npy, paths.jsonl.
 
-    In Python, `run` may be whatever `load_run_encoder` takes, and `data` whatever `open_images` takes.
+    The same command goes on where a killed one was. In Python, `run` may be whatever `load_run_encoder` takes, and
+    `data` whatever `open_images` takes.
 
     Args:
         run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
@@ -30,6 +34,9 @@ def embed(
         data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
         out: The folder to make.
         overwrite: Whether features in `out` may be replaced.
+        shard: Part of the images, i/n with i from 0 to n - 1, which goes to a folder of its own within `out`; merge
+            joins them. If not given, torchrun and srun give each of their processes one.
+        parquet: Write features.parquet too, a row an image with its index, path, label and vector (extra parquet).
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -38,23 +45,53 @@ def embed(
         progress: Whether a progress bar is shown.
 
     Returns:
-        The folder.
+        The folder; of a part, its own.
 
     Raises:
-        UsageError: If the encoder or the data do not exist, or `out` holds features already.
+        UsageError: If the encoder or the data do not exist, or `out` holds features already; those of a part that are
+            of the same images and encoder are left as they are.
     """
+    from ssl_toolkit.eval.features.growing import Growing
+    from ssl_toolkit.eval.features.joining import read_about
+    from ssl_toolkit.eval.features.parquet import require_parquet, write_parquet
     from ssl_toolkit.files import make_folder
-    from ssl_toolkit.tasks.common import encode_all, open_loader
+    from ssl_toolkit.tasks.common import open_stills
+    from ssl_toolkit.tasks.encoding import encode_into, states
+    from ssl_toolkit.tasks.sharding import own_shard
     from ssl_toolkit.tasks.start import load_run_encoder
 
-    folder = Path(out)
-    if (folder / "features.npy").exists() and not overwrite:
+    part = own_shard(shard)
+    folder = Path(out) if part is None else part.folder(out)
+    if parquet:
+        require_parquet()
+    if part is None and (folder / "features.npy").exists() and not overwrite:
         raise UsageError(f"--out {out} holds features already: name another folder, or give --overwrite")
-    encoder, _ = load_run_encoder(run, data, data_root)
-    loader = open_loader(
-        encoder, data, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
-        progress=progress, bad_images_file=folder / "bad_images.csv",
-    )  # fmt: skip
+    encoder, metadata = load_run_encoder(run, data, data_root)
+    images = open_stills(encoder, data, data_root=data_root, labels=labels)
+    first, total = 0, len(images)
+    if part is not None:
+        first, images = part.first(total), part.of(images)
+    state = states(images, metadata["sha256"])
+    about = {
+        "encoder_sha256": metadata["sha256"],
+        "data": images.word,
+        "images": len(images),
+        "first": first,
+        "of": total,
+        "state": None if state is None else state(0, len(images)),
+    }
+    if part is not None and (folder / "features.npy").exists() and not overwrite:
+        if state is None or about != {key: read_about(folder).get(key) for key in about}:
+            raise UsageError(f"{folder} holds features of other images or of another encoder: give --overwrite")
+        say(f"shard {part} is there already")
+        return folder
     make_folder(folder, "--out")
-    encode_all(encoder, loader, device, progress, folder)
+    with Growing(folder, state, first) as growing:
+        features, _ = encode_into(
+            growing, encoder, images, folder / "bad_images.csv", device, workers=workers, max_bad_rate=max_bad_rate,
+            progress=progress,
+        )  # fmt: skip
+        if parquet:
+            write_parquet(features, folder / "features.parquet")
+        growing.finish(features.paths, about)
     return folder

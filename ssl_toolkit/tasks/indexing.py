@@ -1,6 +1,7 @@
 """Search indexes over images: built, changed, merged."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ssl_toolkit.data.image_set import ImageSet
-    from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.encoders import Encoder
+    from ssl_toolkit.eval.features.growing import Growing
     from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     Rows = NDArray[np.int64]
@@ -31,6 +32,7 @@ def index(
     add: bool = False,
     remove: bool = False,
     update: bool = False,
+    shard: str | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
@@ -40,7 +42,8 @@ def index(
 ) -> Path:
     """Build a search index, or change one: a folder with vectors, paths and the encoder itself, checked when read.
 
-    In Python, `run` may be whatever `load_run_encoder` takes, and `data` whatever `open_images` takes.
+    The same command goes on where a killed one was. In Python, `run` may be whatever `load_run_encoder` takes, and
+    `data` whatever `open_images` takes.
 
     Args:
         run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
@@ -56,6 +59,9 @@ def index(
         remove: Take the images of `data` out of it; of a .csv they need not be there any more.
         update: Make it hold what `data` holds: images that are new or were changed are encoded, no others; those that
             are gone, or cannot be read any more, are taken out.
+        shard: Part of the images, i/n with i from 0 to n - 1, which becomes an index of its own within `out`, searched
+            exactly; merge joins them and decides how they are found. If not given, torchrun and srun give each of
+            their processes one.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -71,39 +77,50 @@ def index(
         UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
             it holds none and is, or its encoder is another one.
     """
+    from ssl_toolkit.eval.features.growing import Growing
     from ssl_toolkit.files import make_folder
-    from ssl_toolkit.tasks.common import image_loader, open_stills
+    from ssl_toolkit.tasks.common import open_stills
+    from ssl_toolkit.tasks.encoding import states
+    from ssl_toolkit.tasks.sharding import own_shard
     from ssl_toolkit.tasks.start import load_run_encoder, own_file
 
-    folder = Path(out)
-    change = _change(folder, add=add, remove=remove, update=update, overwrite=overwrite)
+    part = own_shard(shard)
+    if part is not None and index not in ("auto", "Flat"):
+        raise UsageError(f"--index {index}: parts are searched exactly, give it to merge")
+    folder = Path(out) if part is None else part.folder(out)
+    change = _change(folder, part is not None, add=add, remove=remove, update=update, overwrite=overwrite)
     encoder, metadata = load_run_encoder(run, data, data_root)
-    old = _to_change(folder, metadata["sha256"]) if change in ("add", "remove", "update") else None
     images = open_stills(encoder, data, data_root=data_root, labels=labels)
+    images = images if part is None else part.of(images)
+    old = _to_change(folder, metadata["sha256"]) if change in ("add", "remove", "update", "keep") else None
+    if change == "keep" and old is not None:
+        return _kept(old, images, folder)
     total = len(images)
     if old is None:
         _check_factory(index, total, encoder.feature_dim, metric)  # before hours of work, not after
     images, stamps, drop = _to_encode(images, old, change)
-    loader = image_loader(
-        encoder, images, workers=workers, max_bad_rate=max_bad_rate, progress=progress,
-        bad_images_file=folder / "bad_images.csv", total=total,
-    )  # fmt: skip
     make_folder(folder, "--out")
-    items = _encoded(encoder, loader, stamps, device, progress, changes=old is not None)
-    with own_file(run, encoder) as file:
+    with Growing(folder, states(images, metadata["sha256"])) as growing, own_file(run, encoder) as file:
+        items = _encoded(
+            encoder, images, stamps, folder, growing, changes=old is not None, device=device, workers=workers,
+            max_bad_rate=max_bad_rate, progress=progress, total=total,
+        )  # fmt: skip
         about = {"encoder_file": file, "encoder_sha256": metadata["sha256"], "data": images.word}
-        factory = None if index == "auto" else index
+        factory = "Flat" if part is not None else None if index == "auto" else index
         built = _built(items, old, drop, folder, metric=metric, factory=factory, **about)
-        return _saved(built, folder, overwrite=bool(change))
+        _saved(built, folder, overwrite=bool(change))
+        growing.delete()
+    return folder
 
 
 def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwrite: bool = False) -> Path:
-    """Merge search indexes of one encoder, such as those of the shards of a large set of images.
+    """Merge search indexes of one encoder, or the parts of a large set of images, indexes or features.
 
     Vectors pass from disk to disk, so memory need not hold them; what finds them is trained and measured anew.
 
     Args:
-        indexes: Index folders. An image that several of them hold, by its path, is taken from the last of these.
+        indexes: Index folders, or a folder with the parts that index or embed have made of one set. An image that
+            several indexes hold, by its path, is taken from the last of these.
         out: The folder to make.
         index: How neighbours are found, in the words of FAISS's index_factory; auto: as all of them were asked to be,
             or else by the number of images.
@@ -116,21 +133,36 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
         UsageError: If one of them does not exist, they are of several encoders or metrics, or `out` holds an index.
         ToolkitError: If one of them is damaged.
     """
+    from ssl_toolkit.eval.search.approximate import default_factory
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.files import make_folder
     from ssl_toolkit.tasks.common import open_index
+    from ssl_toolkit.tasks.sharding import with_all_shards
 
     folder = Path(out)
-    if (folder / "manifest.json").exists() and not overwrite:
-        raise UsageError(f"--out {out} holds an index already: give --overwrite, or name another folder")
-    parts = [open_index(part, "indexes") for part in indexes]
+    for name, what in (("manifest.json", "an index"), ("features.npy", "features")):
+        if (folder / name).exists() and not overwrite:
+            raise UsageError(f"--out {out} holds {what} already: give --overwrite, or name another folder")
+    given = with_all_shards(indexes)
+    if all(isinstance(each, str | os.PathLike) and (Path(each) / "features.json").exists() for each in given):
+        return _merged_features(given, folder)
+    parts = [open_index(part, "indexes") for part in given]
     total = sum(map(len, parts))
     _check_factory(index, total, parts[0].dimension, parts[0].metric)
     make_folder(folder, "--out")
+    if index == "auto" and given != list(indexes):  # of shards, each is searched exactly
+        index = default_factory(total)
     merged = EmbeddingIndex.merged(parts, None if index == "auto" else index, scratch=folder)
     if twice := total - len(merged):
         say(f"{twice} images are in several of them and are taken from the last of these")
     return _saved(merged, folder, overwrite)
+
+
+def _merged_features(parts: "list[Any]", folder: Path) -> Path:
+    from ssl_toolkit.eval.features.joining import join_features
+
+    say(f"{join_features(parts, folder)} features")
+    return folder
 
 
 def _check_factory(index: str, count: int, dimension: int, metric: str) -> None:
@@ -147,10 +179,21 @@ def _built(
     from ssl_toolkit.eval.search.index import EmbeddingIndex
 
     if old is None:
-        return EmbeddingIndex.build(**items, **about)
-    built = old.changed(drop, **items, scratch=folder)
+        return EmbeddingIndex.build(**items, **about, scratch=folder)
+    built = old.changed(drop, scratch=folder, **items)
     say(f"{len(items['paths'])} encoded, {len(drop)} taken out")
     return built
+
+
+def _kept(old: "EmbeddingIndex", images: "ImageSet", folder: Path) -> Path:
+    """The index of a part that is there already."""
+    from ssl_toolkit.eval.search.index import file_stamp
+
+    missing = {images.path(row): file_stamp(images.path(row)) for row in range(len(images))}
+    if not all(path in missing and missing[path] == stamp for path, stamp in zip(old.paths, old.stamps, strict=True)):
+        raise UsageError(f"{folder} holds an index of other images: give --update or --overwrite")
+    say(f"{folder.name} is there already")
+    return folder
 
 
 def _saved(built: "EmbeddingIndex", folder: Path, overwrite: bool) -> Path:
@@ -159,12 +202,17 @@ def _saved(built: "EmbeddingIndex", folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _change(folder: Path, **flags: bool) -> str:
-    """What is to be done to the index in a folder, of four things at most one; empty where there is none yet."""
+def _change(folder: Path, is_part: bool, **flags: bool) -> str:
+    """What is to be done to the index in a folder, of four things at most one; empty where there is none yet.
+
+    That of a part stays: of several processes whose command is given again, some may have been done.
+    """
     given = [name for name, is_set in flags.items() if is_set]
     if len(given) > 1:
         raise UsageError(f"{' '.join(f'--{name}' for name in given)}: give one of them")
     if not given and (folder / "manifest.json").exists():
+        if is_part:
+            return "keep"
         raise UsageError(
             f"--out {folder} holds an index already: change it by --add, --remove or --update, give --overwrite, or "
             "name another folder"
@@ -201,28 +249,33 @@ def _to_encode(
 
 
 def _encoded(
-    encoder: "Encoder", loader: "ImageLoader", stamps: list[str | None], device: str, progress: bool, changes: bool
+    encoder: "Encoder",
+    images: "ImageSet",
+    stamps: list[str | None],
+    folder: Path,
+    growing: "Growing",
+    changes: bool,
+    **options: Any,
 ) -> dict[str, Any]:
     """What goes into an index. Of `changes` to one there may be nothing, or nothing that can be read."""
     import numpy as np
 
     from ssl_toolkit.eval.features.extraction import NoFeaturesError
-    from ssl_toolkit.tasks.common import encode_all
+    from ssl_toolkit.tasks.encoding import encode_into
 
     nothing = {"features": np.empty((0, encoder.feature_dim), np.float32), "paths": []}
-    if not len(loader.images):
+    if not len(images):
         return nothing
     try:
-        features = encode_all(encoder, loader, device, progress)
+        features, loader = encode_into(growing, encoder, images, folder / "bad_images.csv", **options)
     except NoFeaturesError:
         if not changes:
             raise
-        features = None
+        say(f"{len(images)} could not be read and are not in the index: {folder / 'bad_images.csv'}")
+        return nothing
     if loader.bad:
         say(f"{len(loader.bad)} could not be read and are not in the index: {loader.bad.file}")
-    if features is None:
-        return nothing
-    classes = loader.images.classes
+    classes = images.classes
     return {
         "features": features.x,
         "paths": features.paths,

@@ -203,3 +203,10 @@ def test_images_of_one_size_need_no_boxes() -> None:
     (batch,) = ImageLoader(Unequal((16, 24), (16, 24)), 16, batch_size=2, shuffle=True)
     assert batch.image.shape == (2, 3, 16, 24)
     assert batch.box is None
+
+
+def test_evaluation_starts_at_the_batch_that_its_position_names() -> None:
+    loader = ImageLoader(open_images("shapes:test:10"), 16, batch_size=4)
+    loader.position = 1
+    for _ in range(2):  # and it stays there
+        assert [batch.index.tolist() for batch in loader] == [[4, 5, 6, 7], [8, 9]]

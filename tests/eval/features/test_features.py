@@ -221,7 +221,7 @@ def test_the_progress_bar_counts_images(monkeypatch: pytest.MonkeyPatch) -> None
     made = []
     real = module.progress_bar
 
-    def spy(total: int | None, what: str, unit: str, show: bool) -> object:
+    def spy(total: int | None, what: str, unit: str, show: bool, done: int) -> object:
         made.append((total, show, real(total, what, unit, show=False)))
         made[-1][2].update = lambda n: made.append(n)
         return made[-1][2]
