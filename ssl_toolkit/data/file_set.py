@@ -52,8 +52,15 @@ class FileSet(ImageSet):
     Of files of several depths all are read at the greatest that is found among `LOOKED_AT` from all over the set.
     """
 
-    def __init__(self, paths: PathList, labels: NDArray[np.int64], classes: list[str] | None, wanted: Wanted) -> None:
-        self._paths = paths
+    def __init__(
+        self,
+        paths: PathList,
+        labels: NDArray[np.int64],
+        classes: list[str] | None,
+        wanted: Wanted,
+        captions: list[str] | None = None,
+    ) -> None:
+        self._paths, self._captions = paths, captions
         self.word = ""
         self.labels = labels
         self.classes = classes
@@ -79,3 +86,7 @@ class FileSet(ImageSet):
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""
         return self._paths[index]
+
+    def caption(self, index: int) -> str | None:
+        """As `ImageSet.caption`."""
+        return None if self._captions is None else self._captions[index]
