@@ -216,8 +216,58 @@ def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
         0.7437
     """
     q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
-    similarity = q / temperature @ gather(k).T  # (N, N of all processes)
-    return all_mean(F.cross_entropy(similarity, rank() * len(q) + torch.arange(len(q), device=q.device)))
+    return all_mean(_in_batch(q / temperature, k))
+
+
+@_in_float32
+def clip(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE of images and their texts: each finds the other among those of all processes.
+
+    Args:
+        image: Embeddings of images, (N, D); normalised here.
+        text: Embeddings of their texts, (N, D); row i belongs to row i of `image`; normalised here.
+        scale: What multiplies the cosines, a scalar above 0: one over the temperature.
+
+    Returns:
+        Scalar: mean of the cross-entropies of both directions, in nats. Where all similarities are equal, ``log(N)``.
+
+    Source: Radford et al. 2021 (CLIP), figure 3.
+
+    Example:
+        >>> e = torch.eye(4)
+        >>> round(clip(e, e, torch.tensor(1.0)).item(), 4)
+        0.7437
+    """
+    image, text = F.normalize(image, dim=1), F.normalize(text, dim=1)
+    return all_mean((_in_batch(scale * image, text) + _in_batch(scale * text, image)) / 2)
+
+
+@_in_float32
+def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Sigmoid loss of images and texts: of each pair by itself, whether the two belong together.
+
+    Args:
+        image: Embeddings of images, (N, D); normalised here.
+        text: Embeddings of their texts, (N, D); row i belongs to row i of `image`; normalised here.
+        scale: What multiplies the cosines, a scalar above 0.
+        bias: What is added to them, a scalar: far below 0 at first, as most pairs do not belong together.
+
+    Returns:
+        Scalar: binary cross-entropy, in nats, summed over the texts of all processes, mean over the images. With
+        scale and bias 0, ``N log 2``.
+
+    Source: Zhai et al. 2023 (SigLIP), equation 1 and algorithm 1.
+
+    Example:
+        >>> e = torch.eye(4)
+        >>> round(siglip(e, e, torch.tensor(0.0), torch.tensor(0.0)).item(), 4)  # 4 log 2
+        2.7726
+    """
+    image, text = F.normalize(image, dim=1), F.normalize(text, dim=1)
+    logits = scale * image @ gather(text).T + bias  # (N, N of all processes)
+    own = torch.arange(len(image), device=image.device)
+    sign = torch.full_like(logits, -1.0).index_put((own, rank() * len(image) + own), logits.new_ones(()))
+    return all_mean(-F.logsigmoid(sign * logits).sum(1).mean())
 
 
 @_in_float32
@@ -537,6 +587,12 @@ def _all_pairs(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tens
     own = 2 * n * rank()
     similarity[:, own : own + 2 * n].fill_diagonal_(float("-inf"))
     return similarity, own + torch.arange(2 * n, device=z.device).roll(n)
+
+
+def _in_batch(q: Tensor, k: Tensor) -> Tensor:
+    """Mean cross-entropy of each query (N, D) to its own among the keys of all processes; scores are products."""
+    similarity = q @ gather(k).T  # (N, N of all processes)
+    return F.cross_entropy(similarity, rank() * len(q) + torch.arange(len(q), device=q.device))
 
 
 def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch, as_batch
-from ssl_toolkit.encoders import Colours, Encoder, Pool
+from ssl_toolkit.encoders import Colours, Encoder, Pool, TextTower
 from ssl_toolkit.gradients import ClipMode, clip_gradients
 from ssl_toolkit.logs import is_logged
 from ssl_toolkit.optim import (
@@ -118,6 +118,11 @@ class Method(pl.LightningModule, ABC):
     def kept_encoder(self) -> Encoder:
         """The encoder that is scored and saved: the trained one, unless the method's paper keeps its teacher."""
         return self.encoder
+
+    @property
+    def kept_text(self) -> TextTower | None:
+        """What is saved beside the encoder by methods that learn from captions; None for all others."""
+        return None
 
     @property
     def progress(self) -> float:

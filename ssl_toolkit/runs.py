@@ -53,6 +53,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.csv"
         self.checkpoints = self.path / "checkpoints"
         self.encoder_file = self.path / "encoder.safetensors"
+        self.text_file = self.path / "text.safetensors"
         self.bad_images_file = self.bad_images(0)
         self.results_file = self.path / "results.json"
         self.report_file = self.path / "report.html"

@@ -25,7 +25,7 @@ from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.loader import ImageLoader, readers_watched
 from ssl_toolkit.data.statistics import MEASURED
 from ssl_toolkit.distributed import synchronize_batch_norm
-from ssl_toolkit.encoders import save_encoder
+from ssl_toolkit.encoders import save_encoder, save_text
 from ssl_toolkit.finite import OnlyFinite
 from ssl_toolkit.gradients import ClipMode
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
@@ -183,6 +183,8 @@ def let_compile(method: Method, wanted: bool) -> None:
 def save_kept_encoder(method: Method, run: RunFolder) -> None:
     """Write what a method keeps to its place in a run."""
     save_encoder(method.kept_encoder, run.encoder_file, type(method).__name__)
+    if method.kept_text is not None:
+        save_text(method.kept_text, run.text_file, type(method).__name__)
 
 
 def _trainer(method: Method, cuda: bool, **options: Any) -> pl.Trainer:

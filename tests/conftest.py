@@ -108,8 +108,11 @@ def count(picture: np.ndarray, colour: str | tuple[int, ...]) -> int:
     return int((picture == rgb).all(axis=-1).sum())
 
 
+SOUND = (64, 96)  # mels and steps of a second
+
+
 class Arrays(ImageSet):
-    """An image set out of an array; images whose position is in `broken` cannot be read."""
+    """An image set out of an array, with captions and sounds; images whose position is in `broken` cannot be read."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray | None = None, broken: tuple[int, ...] = ()) -> None:
         self.word = "arrays"
@@ -127,6 +130,12 @@ class Arrays(ImageSet):
 
     def path(self, index: int) -> str:
         return f"arrays#{index}"
+
+    def caption(self, index: int) -> str:
+        return f"picture {index}"
+
+    def sound(self, index: int) -> NDArray[np.float16]:
+        return np.random.default_rng(index).standard_normal(SOUND).astype(np.float16)
 
 
 def small_shapes(size: int, train: int, test: int) -> tuple[ImageSet, ImageSet]:

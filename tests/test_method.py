@@ -35,7 +35,7 @@ from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.inpainting import Inpainting
 from ssl_toolkit.pretext.rotation import Rotation
-from tests.conftest import Arrays, frames_of, small_config, small_shapes, tiny_heads
+from tests.conftest import SOUND, Arrays, frames_of, small_config, small_shapes, tiny_heads
 
 every_method = pytest.mark.parametrize(
     "found", [pytest.param(method_class(name), id=name) for name in installed_methods()]
@@ -70,9 +70,11 @@ def batch_of(label: torch.Tensor, frames: int = 1) -> Batch:
     image = torch.randint(
         0, 256, (len(label), 3 * frames, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    return Batch(image, label, torch.arange(len(label)))
+    return Batch(image, label, torch.arange(len(label)), caption=CAPTIONS[: len(label)], sound=SOUNDS[: len(label)])
 
 
+CAPTIONS = [f"picture {n}" for n in range(64)]
+SOUNDS = torch.randn(64, *SOUND, generator=torch.Generator().manual_seed(1)).half()
 UNLABELLED = torch.full((8,), -1)
 
 
@@ -144,7 +146,8 @@ def test_optimizer_has_the_trained_weights_and_decays_no_norm_or_bias(found: typ
         norm = isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm))
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in decay:
-                assert (decay[parameter] == 0) == (norm or "bias" in name), f"{name} of {module}"
+                undecayed = norm or "bias" in name or parameter.ndim == 0
+                assert (decay[parameter] == 0) == undecayed, f"{name} of {module}"
 
 
 @every_method
@@ -172,7 +175,7 @@ def test_no_trained_weight_is_left_without_a_gradient_by_other_networks(found: t
     try:
         method = found(Encoder(config), found.default_views(64, channels=3 * frames_of(found)), **tiny_heads(found))
         image = torch.rand(8, 3 * frames_of(found), 64, 64)
-        batch = Batch((255 * image).to(torch.uint8), UNLABELLED, torch.arange(8))
+        batch = batch_of(UNLABELLED)._replace(image=(255 * image).to(torch.uint8))
         method.step(method.views(batch.image), batch)["loss"].backward()
     except UsageError as error:
         pytest.skip(str(error))
@@ -298,6 +301,10 @@ PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
 PAINTERS: dict[str, dict[str, Any]] = {"masked_autoencoder": {"epochs": 3, "lr": 2e-3, "views": {}}}
 
 
+# What learns from more than images has a test of its own.
+WITH_MORE_THAN_IMAGES = {"clip": "captions"}
+
+
 def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any], **more: Any) -> Method:
     options = {"size": 16, "batch_size": 50, "seed": 1, **recipe, **more}
     optimizer = OptimizerConfig(lr=options.pop("lr"))
@@ -310,7 +317,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
         name
         for name, path in installed_methods().items()
         if path.startswith("ssl_toolkit.")
-        and name not in {**PUZZLES, **PAINTERS, "distill": "learns from a teacher, below"}
+        and name not in {**PUZZLES, **PAINTERS, "distill": "learns from a teacher, below", **WITH_MORE_THAN_IMAGES}
         and frames_of(method_class(name)) == 1  # what learns from clips alone is taught by a test of its own
     ],
 )

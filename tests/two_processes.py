@@ -26,7 +26,7 @@ from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class
-from tests.conftest import small_config, small_teacher
+from tests.conftest import SOUND, small_config, small_teacher
 
 PROCESSES = 2
 BATCH = 8  # images of all processes
@@ -82,6 +82,8 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
         z[0], z[1], torch.eye(5, dtype=torch.float64), hardness=1.0, false_negatives=0.1
     ),
     "batch_nce": lambda z: losses.batch_nce(z[0], z[1]),
+    "clip": lambda z: losses.clip(z[0], z[1], torch.tensor(3.0)),
+    "siglip": lambda z: losses.siglip(z[0], z[1], torch.tensor(3.0), torch.tensor(-1.0)),
     "barlow_twins": lambda z: losses.barlow_twins(z[0], z[1]),
     "vicreg": lambda z: losses.vicreg(z[0], z[1]),
     "tico": lambda z: losses.tico(z[0], z[1], 0.1 * losses.second_moment(z[0])),
@@ -160,6 +162,8 @@ def norm_case(name: str) -> Outcome:
 LOCAL = [16, 16, 8, 8]  # px: sides of global and local views
 METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "simclr": ("simclr", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
+    "clip": ("clip", [16], {"text_dim": 8, "text_layers": 1}),
+    "siglip": ("clip", [16], {"text_dim": 8, "text_layers": 1, "loss": "sigmoid"}),
     "dcl": ("dcl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "sigma": 0.5}),
     "supcon": ("supcon", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "ressl": ("ressl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
@@ -223,7 +227,9 @@ def method_case(label: str) -> Outcome:
     for step in range(STEPS):
         views = [part(torch.rand(BATCH, 3, size, size, dtype=torch.float64)) for size in sizes]
         numbers = part(torch.arange(BATCH))
-        loss = stepped(views, Batch(views[0], numbers % 3, numbers))
+        captions = [f"{'long ' * (n % 3)}caption {n}" for n in numbers.tolist()]
+        sound = part(torch.rand(BATCH, *SOUND, dtype=torch.float64))
+        loss = stepped(views, Batch(views[0], numbers % 3, numbers, caption=captions, sound=sound))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -291,15 +297,15 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
             distributed._Gather, "backward", staticmethod(lambda ctx, grad: torch.zeros_like(own_rows(ctx, grad)))
         ),
         [
-            *named("loss", "nt_xent", "batch_nce", "cpc", "w_mse"),
-            *named("method", "simclr", "nnclr", "cpc", "cpc v2", "w_mse"),
+            *named("loss", "nt_xent", "batch_nce", "clip", "siglip", "cpc", "w_mse"),
+            *named("method", "simclr", "nnclr", "clip", "siglip", "cpc", "cpc v2", "w_mse"),
         ],
     ),
     "gather passes the gradient of its own process": (
         lambda: patch.object(distributed._Gather, "backward", staticmethod(own_rows)),
         [
-            *named("loss", "nt_xent", "batch_nce", "cpc", "w_mse"),
-            *named("method", "simclr", "nnclr", "cpc", "cpc v2", "w_mse"),
+            *named("loss", "nt_xent", "batch_nce", "clip", "siglip", "cpc", "w_mse"),
+            *named("method", "simclr", "nnclr", "clip", "siglip", "cpc", "cpc v2", "w_mse"),
         ],
     ),
     "mean passes the gradient of its own process": (
@@ -333,7 +339,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "own rows are sought among those of the first process": (
         lambda: patch.object(losses, "rank", lambda: 0),
-        named("loss", "nt_xent", "dcl", "supcon", "batch_nce"),
+        named("loss", "nt_xent", "dcl", "supcon", "batch_nce", "clip", "siglip"),
     ),
     "past embeddings are assigned by each process": (
         lambda: patch.multiple(swav, world_size=lambda: 1, rank=lambda: 0),

@@ -8,6 +8,7 @@ from ssl_toolkit.augment.mix import CutMix, Mixup
 from ssl_toolkit.augment.recipes import (
     byol_views,
     cifar_views,
+    clip_views,
     cpc_views,
     eval_view,
     finetune_views,
@@ -40,6 +41,7 @@ __all__ = [
     "Views",
     "byol_views",
     "cifar_views",
+    "clip_views",
     "cpc_views",
     "eval_view",
     "finetune_views",

@@ -426,6 +426,22 @@ def pretext_views(
     return _alike(**locals())
 
 
+def clip_views(
+    size: int, *, channels: int = 3, crop_scale: Range = (0.9, 1.0), crop_ratio: Range = (3 / 4, 4 / 3)
+) -> Views:
+    """CLIP's one view: a large crop, and no flip, after which "left of" would be false.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images.
+        crop_scale: Least and largest share of the image's area in a crop: what a caption names should be in it.
+        crop_ratio: Least and largest width over height of a crop.
+
+    Source: Radford et al. 2021 (CLIP), section 2.4: a square crop; the scale is of the open_clip project.
+    """
+    return _alike(**locals(), flip_p=0.0, count=1)
+
+
 def jigsaw_views(
     size: int,
     *,

@@ -12,6 +12,7 @@ from ssl_toolkit.errors import UsageError
 
 IMAGE_KEYS = ("image", "images", "img", "x", "pixel_values")
 LABEL_KEYS = ("label", "labels", "target", "y", "fine_label")
+CAPTION_KEYS = ("caption", "captions", "text")
 
 
 class Batch(NamedTuple):
@@ -22,12 +23,16 @@ class Batch(NamedTuple):
         label: (N,) int64, -1 where there is no label.
         index: (N,) int64, position of each image in its data set; -1 where the loader does not say.
         box: (N, 2) int64, height and width of each image in the batch; None where all of them fill it.
+        caption: N texts that say what is in the images, empty where one has none; None where none of them has.
+        sound: (N, mels, steps) float, the log-mel spectrogram of what was heard at each image; None where nothing was.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor  # type: ignore[assignment]  # hides `tuple.index`, which nobody needs here
     box: Tensor | None = None
+    caption: list[str] | None = None
+    sound: Tensor | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
         """The batch on a device; nothing is copied of one that is there."""
@@ -35,8 +40,8 @@ class Batch(NamedTuple):
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A function of every tensor."""
-        box = None if self.box is None else function(self.box)
-        return Batch(function(self.image), function(self.label), function(self.index), box)
+        tensors: dict[str, Any] = {name: part for name, part in self._asdict().items() if isinstance(part, Tensor)}
+        return self._replace(**{name: function(part) for name, part in tensors.items()})
 
 
 def image_and_label(item: Any) -> tuple[Any, Any]:
@@ -63,11 +68,17 @@ def image_and_label(item: Any) -> tuple[Any, Any]:
     return item, None
 
 
+def caption_of(item: Any) -> Any:
+    """The text of an item, a dictionary that has it under one of `CAPTION_KEYS`; None where there is none."""
+    return next((item[key] for key in CAPTION_KEYS if key in item), None) if isinstance(item, Mapping) else None
+
+
 def as_batch(given: Any) -> Batch:
     """What any loader gives as a `Batch`; floats are taken as [0, 1].
 
     Args:
-        given: A `Batch`, images (N, C, H, W), or what `image_and_label` knows.
+        given: A `Batch`, images (N, C, H, W), or what `image_and_label` knows; N texts may be where `caption_of` finds
+            them.
 
     Raises:
         UsageError: If there are no such images in it.
@@ -82,4 +93,6 @@ def as_batch(given: Any) -> Batch:
         )
     unknown = torch.full((len(image),), -1, device=image.device)
     whole = isinstance(label, Tensor) and label.shape == (len(image),) and not label.is_floating_point()
-    return Batch(image, label.long() if whole else unknown, unknown)
+    caption = caption_of(given)
+    captions = list(map(str, caption)) if isinstance(caption, list | tuple) and len(caption) == len(image) else None
+    return Batch(image, label.long() if whole else unknown, unknown, caption=captions)

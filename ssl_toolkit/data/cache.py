@@ -14,7 +14,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.images import BadImageError
-from ssl_toolkit.data.reading import MAX_ASPECT, Fetch, Order, reader
+from ssl_toolkit.data.reading import MAX_ASPECT, Fetch, Order, Sounds, captions_of, reader, stacked
 from ssl_toolkit.progress import progress_bar
 
 READ_AT_ONCE = 64  # images
@@ -38,12 +38,16 @@ class InMemory(ImageSet):
         self.channels, self.frames, self.dtype, self.range = images.channels, images.frames, images.dtype, images.range
         self.images, self.size = images, size
         self._pixels: list[Pixels | None] = [None] * len(images)
+        self._captions: dict[int, str] = {}
+        self._sounds: dict[int, NDArray[np.float16]] = {}
         self._reasons: dict[int, str] = {}
         batches = reader(Fetch(images, size, MAX_ASPECT * size), Order(len(images), READ_AT_ONCE), workers)
         with progress_bar(len(images), "reading images", "image", progress) as bar:
-            for pixels, box, indices, unread in batches:
+            for pixels, box, indices, unread, captions, sounds in batches:
                 bad.record(unread)
                 self._reasons |= unread
+                self._captions |= zip(indices, captions or (), strict=captions is not None)
+                self._sounds |= zip(indices, () if sounds is None else sounds, strict=sounds is not None)
                 # Images of one size stay rows of their batch.
                 rows: Iterable[Pixels] = pixels
                 if box is not None:
@@ -55,6 +59,14 @@ class InMemory(ImageSet):
     def path(self, index: int) -> str:
         """Where the image came from."""
         return self.images.path(index)
+
+    def caption(self, index: int) -> str | None:
+        """As `ImageSet.caption`."""
+        return self._captions.get(index)
+
+    def sound(self, index: int) -> Sounds:
+        """As `ImageSet.sound`."""
+        return self._sounds.get(index)
 
     def load(self, index: int, size: int | None) -> Pixels:
         """The pixels (C, H, W) of image `index`; `size` must be the one that was read, or None."""
@@ -116,8 +128,9 @@ class OnDevice(InMemory):
         index = torch.from_numpy(rows)
         index = index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
         label = self._device_labels.index_select(0, index)
+        found = Batch(self.pixels, label, index, caption=captions_of(self, rows.tolist()), sound=self._heard(rows))
         if self.pixels.dim() == 4:
-            return Batch(self._given(self.pixels.index_select(0, index)), label, index)
+            return found._replace(image=self._given(self.pixels.index_select(0, index)))
         sizes = self.sizes[rows]
         height, width = sizes.max(axis=0).tolist()
         box = self._device_sizes.index_select(0, index)
@@ -127,7 +140,12 @@ class OnDevice(InMemory):
         inside = (y < own_height) & (x < own_width)
         image = self.pixels[place.where(inside, torch.zeros_like(place))] * inside[..., None]
         equal = bool((sizes == sizes[0]).all())
-        return Batch(self._given(image.permute(0, 3, 1, 2).contiguous()), label, index, None if equal else box)
+        image = self._given(image.permute(0, 3, 1, 2).contiguous())
+        return found._replace(image=image, box=None if equal else box)
+
+    def _heard(self, rows: NDArray[np.int64]) -> Tensor | None:
+        sounds = stacked([self.sound(row) for row in rows.tolist()])
+        return None if sounds is None else torch.from_numpy(sounds).to(self.pixels.device)
 
     def _given(self, image: Tensor) -> Tensor:
         """Stored pixels as the loader gives them."""

@@ -110,8 +110,15 @@ class EncodedSet(ImageSet):
 class FileSet(EncodedSet):
     """Image files."""
 
-    def __init__(self, paths: PathList, labels: NDArray[np.int64], classes: list[str] | None, wanted: Wanted) -> None:
-        self._paths = paths
+    def __init__(
+        self,
+        paths: PathList,
+        labels: NDArray[np.int64],
+        classes: list[str] | None,
+        wanted: Wanted,
+        captions: list[str] | None = None,
+    ) -> None:
+        self._paths, self._captions = paths, captions
         super().__init__(labels, classes, wanted)
 
     def source(self, index: int) -> str:
@@ -121,3 +128,7 @@ class FileSet(EncodedSet):
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""
         return self._paths[index]
+
+    def caption(self, index: int) -> str | None:
+        """As `ImageSet.caption`."""
+        return None if self._captions is None else self._captions[index]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_toolkit.data.arrays import ArraySet, label_array, numbered_labels
-from ssl_toolkit.data.batch import image_and_label
+from ssl_toolkit.data.batch import caption_of, image_and_label
 from ssl_toolkit.data.depth import Pixels, Range, at_depth, measured_range, to_pixels
 from ssl_toolkit.data.file_set import FileSet, PathList
 from ssl_toolkit.data.hugging_face import open_hf_object
@@ -84,7 +84,9 @@ class DataSet(ImageSet):
     def __init__(self, items: Any, word: str, wanted: Wanted) -> None:
         self.word, self._items = word, items
         try:
-            image, label = image_and_label(items[0])
+            first = items[0]
+            image, label = image_and_label(first)
+            self._captioned = caption_of(first) is not None
             self.range = self._range(wanted)
             pixels = pixels_of(image, self.range)
             self.dtype = pixels.dtype
@@ -111,6 +113,11 @@ class DataSet(ImageSet):
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""
         return f"{self.word}#{index}"
+
+    def caption(self, index: int) -> str | None:
+        """As `ImageSet.caption`, of several the first; an item is asked for once more."""
+        text = caption_of(self._items[index]) if self._captioned else None
+        return None if text is None else str(text[0] if isinstance(text, list | tuple) else text)
 
     def _range(self, wanted: Wanted) -> Range | None:
         """What is wanted, measured if it is ``auto``."""

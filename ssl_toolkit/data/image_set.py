@@ -98,6 +98,18 @@ class ImageSet(ABC):
     def path(self, index: int) -> str:
         """Where an image lies: a file's path, or a place in a set, ``"shapes:test#17"``; `open_item` reads both."""
 
+    def caption(self, index: int) -> str | None:
+        """The text that says what is in an image, empty where this one has none; None: the set has no such texts."""
+        return None
+
+    def sound(self, index: int) -> NDArray[np.float16] | None:
+        """Log-mel spectrogram (mels, steps) of what was heard at an image; None: the set has no sound.
+
+        Raises:
+            BadImageError: It cannot be read.
+        """
+        return None
+
     def __repr__(self) -> str:
         facts = self._facts() | ({} if self.classes is None else {"classes": str(len(self.classes))})
         return f"{type(self).__name__}({self.word!r}: {', '.join(f'{name} {value}' for name, value in facts.items())})"
@@ -176,3 +188,11 @@ class Subset(ImageSet):
     def check(self, index: int) -> None:
         """As `ImageSet.check`."""
         self.images.check(int(self.rows[index]))
+
+    def caption(self, index: int) -> str | None:
+        """As `ImageSet.caption`."""
+        return self.images.caption(int(self.rows[index]))
+
+    def sound(self, index: int) -> NDArray[np.float16] | None:
+        """As `ImageSet.sound`."""
+        return self.images.sound(int(self.rows[index]))

@@ -140,17 +140,19 @@ class ImageLoader:
             yield self.images.batch(found) if len(found) else None
 
     def _read(self) -> Iterator[Batch | None]:
-        for pixels, box, indices, bad in self._loader:
-            self.bad.record(bad)
-            index = np.asarray(indices, np.int64)
+        for fetched in self._loader:
+            self.bad.record(fetched.bad)
+            index = np.asarray(fetched.rows, np.int64)
             yield (
                 Batch(
-                    torch.from_numpy(pixels),
+                    torch.from_numpy(fetched.pixels),
                     torch.from_numpy(self.images.labels[index]),
                     torch.from_numpy(index),
-                    None if box is None else torch.from_numpy(box),
+                    None if fetched.box is None else torch.from_numpy(fetched.box),
+                    fetched.captions,
+                    None if fetched.sounds is None else torch.from_numpy(fetched.sounds),
                 )
-                if indices
+                if fetched.rows
                 else None
             )
 
@@ -198,7 +200,7 @@ def _sent_ahead(batches: Iterator[Batch | None], device: torch.device) -> Iterat
         step = torch.cuda.current_stream(device)
         step.wait_stream(stream)
         for part in batch or ():
-            if part is not None:
+            if isinstance(part, torch.Tensor):
                 part.record_stream(step)
         return batch
 

@@ -1,4 +1,4 @@
-"""A manifest: a table of paths and, if one likes, labels and splits, as spreadsheets and other programs write them."""
+"""A manifest: a table of paths and, if one likes, labels, splits and captions, as other programs write them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DELIMITERS = ",;\t"
 PATH = ("path", "filepath", "file_path", "image_path", "filename", "file_name", "image_name", "file", "image", "img")
 LABEL = ("label", "class", "category", "class_name", "target")
 SPLIT = ("split",)
+CAPTION = ("caption", "text", "description")
 
 # In this order: the mark of UTF-32 begins like that of UTF-16.
 _MARKS = (
@@ -39,14 +40,16 @@ def open_manifest(path: str, wanted: Wanted, split: str | None = None) -> FileSe
     names: list[bytes] = []
     labels: list[str] = []
     splits: list[str | None] = []
+    captions: list[str | None] = []
     try:
         _refuse_wide(path)
         # utf-8-sig: spreadsheets write a byte order mark; surrogateescape: file names need not be UTF-8.
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            for name, label, part in _rows(path, file):
+            for name, label, part, caption in _rows(path, file):
                 names.append(os.fsencode(name))
                 labels.append(label or "")
                 splits.append(part)
+                captions.append(caption)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     if not names:
@@ -57,7 +60,8 @@ def open_manifest(path: str, wanted: Wanted, split: str | None = None) -> FileSe
     number = {name: i for i, name in enumerate(classes)} | {"": -1}
     numbers: NDArray[np.int64] = np.array([number[labels[i]] for i in chosen], dtype=np.int64)
     folder = os.path.dirname(os.path.abspath(path))
-    return FileSet(PathList(folder, (names[i] for i in chosen)), numbers, classes, wanted)
+    texts = None if captions[0] is None else [captions[i] or "" for i in chosen]
+    return FileSet(PathList(folder, (names[i] for i in chosen)), numbers, classes, wanted, texts)
 
 
 def _rows_of_split(path: str, split: str, splits: list[str | None]) -> list[int]:
@@ -78,13 +82,13 @@ def _refuse_wide(path: str) -> None:
         raise UsageError(f"{path}: it is {wide}: save it as UTF-8")
 
 
-def _rows(path: str, file: TextIO) -> Iterator[tuple[str, str | None, str | None]]:
-    """Path, label and split of each row; None where there is no such column."""
+def _rows(path: str, file: TextIO) -> Iterator[tuple[str, str | None, str | None, str | None]]:
+    """Path, label, split and caption of each row; None where there is no such column."""
     header = file.readline()
     reader = csv.reader(itertools.chain([header], file), delimiter=_delimiter(header))
     try:
         columns = _plain(next(reader, []))
-        places = [_place(columns, names) for names in (PATH, LABEL, SPLIT)]
+        places = [_place(columns, names) for names in (PATH, LABEL, SPLIT, CAPTION)]
         if places[0] is None:
             found = ascii(", ".join(columns))[:120]  # ascii: it may be a binary file
             raise UsageError(
@@ -96,15 +100,15 @@ def _rows(path: str, file: TextIO) -> Iterator[tuple[str, str | None, str | None
             line = f"{path} line {reader.line_num}"
             if len(row) != len(columns):
                 raise UsageError(f"{line}: {len(row)} fields, the header has {len(columns)}")
-            name, label, split = (None if place is None else row[place].strip() for place in places)
+            name, label, split, caption = (None if place is None else row[place].strip() for place in places)
             if not name or "\0" in name:
                 raise UsageError(f"{line}: the path is empty or holds a null byte")
-            foreign = [text for text in (name, label, split) if text and not _is_utf8(text)]
+            foreign = [text for text in (name, label, split, caption) if text and not _is_utf8(text)]
             # The name of a file may be any bytes, if there is such a file.
             if foreign and not (foreign == [name] and os.path.lexists(os.path.join(os.path.dirname(path), name))):
                 reading = foreign[-1].encode(errors="surrogateescape").decode("cp1252", errors="replace")
                 raise UsageError(f"{line}: not UTF-8, as Windows-1252 it reads {reading!r}: save the file as UTF-8")
-            yield name, label, split
+            yield name, label, split, caption
     except csv.Error as error:
         raise UsageError(f"{path} line {reader.line_num}: {error}") from error
 

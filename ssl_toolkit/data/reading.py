@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,29 @@ from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.randomness import numpy_generator
 
 Boxes: TypeAlias = NDArray[np.int64]
+Sounds: TypeAlias = NDArray[np.float16] | None
 Transform: TypeAlias = Callable[[Pixels, np.random.Generator], Pixels]
 
-# What a worker hands over: pixels, their boxes, positions of the images that were read, reasons for those that could
-# not be.
-Fetched: TypeAlias = tuple[Pixels, Boxes | None, list[int], dict[int, str]]
+
+class Fetched(NamedTuple):
+    """What a worker hands over.
+
+    Attributes:
+        pixels: Of the images that were read.
+        box: See `pad`.
+        rows: Positions of these images.
+        bad: Reasons for those that could not be read.
+        captions: See `Batch`.
+        sounds: Likewise.
+    """
+
+    pixels: Pixels
+    box: Boxes | None
+    rows: list[int]
+    bad: dict[int, str]
+    captions: list[str] | None
+    sounds: Sounds
+
 
 # Of an image that is longer, the middle is taken: one panorama would blow up the whole batch.
 MAX_ASPECT = 4
@@ -110,23 +128,39 @@ class Fetch(Dataset[Fetched]):
         bad: dict[int, str] = {}
         read: list[int] = []
         pixels: list[Pixels] = []
+        sounds: list[Sounds] = []
         for index in indices:
             for candidate in range(index, index + self.tries):
                 candidate %= len(self.images)
                 try:
-                    pixels.append(self._read(candidate, epoch))
+                    image, sound = self._read(candidate, epoch), self.images.sound(candidate)
                 except BadImageError as error:
                     bad[candidate] = error.reason
                 else:
+                    pixels.append(image)
+                    sounds.append(sound)
                     read.append(candidate)
                     break
-        return *(pad(pixels) if pixels else (np.empty((0, 0, 0, 0), np.uint8), None)), read, bad
+        padded, box = pad(pixels) if pixels else (np.empty((0, 0, 0, 0), np.uint8), None)
+        return Fetched(padded, box, read, bad, captions_of(self.images, read), stacked(sounds))
 
     def _read(self, index: int, epoch: int) -> Pixels:
         image = center_crop(self.images.load(index, self.size), self.longest)
         if self.transform is not None:
             image = self.transform(image, numpy_generator(self.seed, "sample", epoch, index))
         return image
+
+
+def captions_of(images: ImageSet, rows: Sequence[int]) -> list[str] | None:
+    """The texts of some images, as `Batch.caption` has them."""
+    found = [images.caption(row) for row in rows]
+    return None if all(text is None for text in found) else [text or "" for text in found]
+
+
+def stacked(sounds: Sequence[Sounds]) -> Sounds:
+    """Sounds (mels, steps) of some images as one array, as `Batch.sound` has them."""
+    heard = [sound for sound in sounds if sound is not None]
+    return np.stack(heard) if heard else None
 
 
 def reader(fetch: Fetch, order: Order, workers: int) -> DataLoader[Any]:

@@ -61,8 +61,8 @@ def render(split: str, index: int, size: int, seed: int = 0) -> Pixels:
         raise UsageError(f"shapes need {MIN_SIZE} pixels or more, not {size}")
     rng = Random(derive_seed(seed, "shapes", split, index))
     factor = 4 if size <= 64 else 2  # drawn larger, then averaged: Pillow's drawing has hard edges
-    canvas = _background(rng, size * factor)
-    _DRAW[label(index)](_Pen(rng, canvas), rng)
+    canvas = background(rng, size * factor)
+    DRAW[label(index)](Pen(rng, canvas), rng)
     return np.array(np.asarray(canvas.reduce(factor)).transpose(2, 0, 1), order="C")
 
 
@@ -81,7 +81,14 @@ def _front(rng: Random) -> Colour:
     return _colour(rng, 0.0, 0.25) if rng.random() < 0.5 else _colour(rng, 0.75, 1.0)
 
 
-def _background(rng: Random, side: int) -> Image.Image:
+def _vivid(rng: Random, hue: float) -> Colour:
+    """About this hue, dark or light, as `_front`."""
+    value = 0.6 + 0.1 * rng.random() if rng.random() < 0.5 else 0.9 + 0.1 * rng.random()
+    red, green, blue = colorsys.hsv_to_rgb((hue + 0.04 * rng.random() - 0.02) % 1, 0.8 + 0.2 * rng.random(), value)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def background(rng: Random, side: int) -> Image.Image:
     """A gradient between nine colours, weak stripes over half of them, and small things lying about."""
     colours = [_behind(rng) for _ in range(9)]
     grid = Image.frombytes("RGB", (3, 3), bytes(value for colour in colours for value in colour))
@@ -113,13 +120,22 @@ def _striped(rng: Random, canvas: Image.Image) -> Image.Image:
     return Image.blend(canvas, striped, 0.3)
 
 
-class _Pen:
-    """Draws parts given in the thing's own frame: x to the right, y down, about [-1, 1] each."""
+class Pen:
+    """Draws parts given in the thing's own frame: x to the right, y down, about [-1, 1] each.
 
-    def __init__(self, rng: Random, canvas: Image.Image) -> None:
+    Args:
+        rng: Decides where in its area the thing is, how large and how it is turned.
+        canvas: What is drawn on.
+        area: Left, top and side of the square that the thing is in, pixels; None: all of the canvas.
+        hue: Of all its parts, in turns; None: each has a colour of its own.
+    """
+
+    def __init__(
+        self, rng: Random, canvas: Image.Image, area: tuple[float, float, float] | None = None, hue: float | None = None
+    ) -> None:
         self._draw = ImageDraw.Draw(canvas)
-        self._rng = rng
-        side = canvas.width
+        self._rng, self._hue = rng, hue
+        left, top, side = area or (0, 0, canvas.width)
         self._scale = side * (0.25 + 0.16 * rng.random())
         stretch = math.sqrt(0.8 + 0.45 * rng.random())
         mirror = 1 if rng.random() < 0.5 else -1
@@ -127,25 +143,31 @@ class _Pen:
         tilt = math.radians(12) * (2 * rng.random() - 1)
         self._cos, self._sin = math.cos(tilt) * self._scale, math.sin(tilt) * self._scale
         room = side / 2 - 0.85 * self._scale  # a little may stick out
-        self._centre = (side / 2 + room * (2 * rng.random() - 1), side / 2 + room * (2 * rng.random() - 1))
+        x, y = (side / 2 + room * (2 * rng.random() - 1) for _ in range(2))
+        self._centre = (left + x, top + y)
 
     def _place(self, points: Sequence[Point]) -> list[Point]:
         (x0, y0), (sx, sy), c, s = self._centre, self._stretch, self._cos, self._sin
         return [(x0 + c * sx * x - s * sy * y, y0 + s * sx * x + c * sy * y) for x, y in points]
 
     def colour(self) -> Colour:
-        return _front(self._rng)
+        """Of a part."""
+        return _front(self._rng) if self._hue is None else _vivid(self._rng, self._hue)
 
     def hole(self) -> Colour:
+        """Of what is seen through the thing, or painted on it."""
         return _behind(self._rng)
 
     def polygon(self, *points: Point, fill: Colour) -> None:
+        """Corners in order."""
         self._draw.polygon(self._place(points), fill=fill)
 
     def box(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
+        """An upright rectangle."""
         self.polygon((left, top), (right, top), (right, bottom), (left, bottom), fill=fill)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
+        """Centre and radii."""
         self.polygon(*[(x + rx * c, y + ry * s) for c, s in _CIRCLE], fill=fill)
 
     def dome(self, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
@@ -153,10 +175,11 @@ class _Pen:
         self.polygon(*[(x + rx * c, y + ry * s) for c, s in _CIRCLE[14:]], (x + rx, y), fill=fill)
 
     def line(self, *points: Point, width: float, fill: Colour) -> None:
+        """From point to point."""
         self._draw.line(self._place(points), fill=fill, width=max(1, round(width * self._scale)), joint="curve")
 
 
-def _boat(pen: _Pen, rng: Random) -> None:
+def _boat(pen: Pen, rng: Random) -> None:
     hull, sail = pen.colour(), pen.colour()
     low = 0.55 + 0.15 * rng.random()
     pen.line((0, 0.4), (0, -1), width=0.09, fill=hull)
@@ -166,7 +189,7 @@ def _boat(pen: _Pen, rng: Random) -> None:
     pen.polygon((-1, 0.35), (1, 0.35), (low, 0.9), (-low, 0.9), fill=hull)
 
 
-def _bottle(pen: _Pen, rng: Random) -> None:
+def _bottle(pen: Pen, rng: Random) -> None:
     glass = pen.colour()
     wide, neck, shoulder = 0.34 + 0.1 * rng.random(), 0.12 + 0.04 * rng.random(), -0.3 + 0.25 * rng.random()
     pen.polygon(
@@ -178,7 +201,7 @@ def _bottle(pen: _Pen, rng: Random) -> None:
         pen.box(-wide, 0.25, wide, 0.65, pen.colour())
 
 
-def _car(pen: _Pen, rng: Random) -> None:
+def _car(pen: Pen, rng: Random) -> None:
     body = pen.colour()
     front, roof = 0.35 + 0.25 * rng.random(), -0.5 - 0.15 * rng.random()
     pen.polygon((-0.85, 0.05), (-0.55, roof), (front - 0.1, roof), (front + 0.25, 0.05), fill=body)
@@ -191,7 +214,7 @@ def _car(pen: _Pen, rng: Random) -> None:
         pen.ellipse(x, 0.45, 0.11, 0.11, pen.hole())
 
 
-def _house(pen: _Pen, rng: Random) -> None:
+def _house(pen: Pen, rng: Random) -> None:
     wall, roof = pen.colour(), pen.colour()
     eave, ridge = -0.1 - 0.15 * rng.random(), -0.85 - 0.15 * rng.random()
     if rng.random() < 0.7:
@@ -203,7 +226,7 @@ def _house(pen: _Pen, rng: Random) -> None:
     pen.box(0.25, 0.15, 0.55, 0.45, pen.hole())
 
 
-def _lamp(pen: _Pen, rng: Random) -> None:
+def _lamp(pen: Pen, rng: Random) -> None:
     shade, foot = pen.colour(), pen.colour()
     low, top, wide = -0.15 + 0.1 * rng.random(), 0.25 + 0.15 * rng.random(), 0.65 + 0.15 * rng.random()
     pen.line((0, low), (0, 0.9), width=0.13, fill=foot)
@@ -211,7 +234,7 @@ def _lamp(pen: _Pen, rng: Random) -> None:
     pen.dome(0, 1, 0.5, 0.22, foot)
 
 
-def _mug(pen: _Pen, rng: Random) -> None:
+def _mug(pen: Pen, rng: Random) -> None:
     clay = pen.colour()
     wide, top = 0.52 + 0.1 * rng.random(), -0.7 + 0.2 * rng.random()
     middle, ring = (top + 0.8) / 2, 0.34 + 0.08 * rng.random()
@@ -223,7 +246,7 @@ def _mug(pen: _Pen, rng: Random) -> None:
         pen.box(-wide, middle - 0.12, wide, middle + 0.12, pen.colour())
 
 
-def _mushroom(pen: _Pen, rng: Random) -> None:
+def _mushroom(pen: Pen, rng: Random) -> None:
     rim, wide = 0.0 + 0.15 * rng.random(), 0.85 + 0.15 * rng.random()
     stem = 0.2 + 0.08 * rng.random()
     pen.polygon((-stem, rim - 0.1), (stem, rim - 0.1), (stem + 0.12, 0.95), (-stem - 0.12, 0.95), fill=pen.colour())
@@ -233,7 +256,7 @@ def _mushroom(pen: _Pen, rng: Random) -> None:
         pen.ellipse(x, rim + y, r, r, spot)
 
 
-def _person(pen: _Pen, rng: Random) -> None:
+def _person(pen: Pen, rng: Random) -> None:
     shirt, trousers, skin = pen.colour(), pen.colour(), pen.colour()
     step = 0.2 + 0.2 * rng.random()
     for side in (-1, 1):
@@ -244,7 +267,7 @@ def _person(pen: _Pen, rng: Random) -> None:
     pen.ellipse(0, -0.74, 0.23, 0.26, skin)
 
 
-def _tree(pen: _Pen, rng: Random) -> None:
+def _tree(pen: Pen, rng: Random) -> None:
     tiers = 2 + int(3 * rng.random())
     pen.box(-0.12, 0.5, 0.12, 1, pen.colour())
     leaf, step = pen.colour(), 1.2 / tiers
@@ -253,7 +276,7 @@ def _tree(pen: _Pen, rng: Random) -> None:
         pen.polygon((0, low - step - 0.4), (wide, low), (-wide, low), fill=leaf)
 
 
-def _umbrella(pen: _Pen, rng: Random) -> None:
+def _umbrella(pen: Pen, rng: Random) -> None:
     cloth, stick = pen.colour(), pen.colour()
     rim, wide = -0.05 + 0.1 * rng.random(), 0.95
     pen.line((0, -1), (0, 0.75), (0.04, 0.87), (0.15, 0.92), (0.26, 0.87), (0.3, 0.72), width=0.1, fill=stick)
@@ -265,7 +288,7 @@ def _umbrella(pen: _Pen, rng: Random) -> None:
     pen.polygon(*[(wide * c, rim + 0.9 * s) for c, s in _CIRCLE[14:]], (wide, rim), *edge, fill=cloth)
 
 
-_DRAW: tuple[Callable[[_Pen, Random], None], ...] = (
+DRAW: tuple[Callable[[Pen, Random], None], ...] = (
     _boat, _bottle, _car, _house, _lamp, _mug, _mushroom, _person, _tree, _umbrella,
 )  # fmt: skip
 
@@ -299,14 +322,20 @@ def open_shapes(word: str, wanted: Wanted) -> ShapesSet:
     Raises:
         UsageError: No such split, or a count below 1.
     """
-    _, *options = word.split(":")
+    return ShapesSet(word, *split_and_count(word), wanted.channels)
+
+
+def split_and_count(word: str) -> tuple[str, int]:
+    """What the word for a rendered set asks for.
+
+    Raises:
+        UsageError: No such split, or a count below 1.
+    """
+    name, *options = word.split(":")
     if not 1 <= len(options) <= 2:
-        raise UsageError("shapes needs a split and may have a count: shapes:train, shapes:test, shapes:train:2000")
+        raise UsageError(f"{name} needs a split and may have a count: {name}:train, {name}:test, {name}:train:2000")
     if options[0] not in COUNTS:
-        raise unknown_name("split of shapes", options[0], COUNTS)
-    count = COUNTS[options[0]]
-    if len(options) == 2:
-        if not options[1].isdecimal() or int(options[1]) < 1:
-            raise UsageError(f"shapes:{options[0]}:{options[1]}: the count must be a whole number from 1")
-        count = int(options[1])
-    return ShapesSet(word, options[0], count, wanted.channels)
+        raise unknown_name(f"split of {name}", options[0], COUNTS)
+    if len(options) == 2 and (not options[1].isdecimal() or int(options[1]) < 1):
+        raise UsageError(f"{name}:{options[0]}:{options[1]}: the count must be a whole number from 1")
+    return options[0], int(options[1]) if len(options) == 2 else COUNTS[options[0]]

@@ -17,6 +17,7 @@ from ssl_toolkit.data.hugging_face import open_hf, open_parquet
 from ssl_toolkit.data.image_set import ImageSet, Labels, Wanted, unlabelled
 from ssl_toolkit.data.lance_table import open_lance
 from ssl_toolkit.data.manifest import open_manifest
+from ssl_toolkit.data.scenes import open_scenes
 from ssl_toolkit.data.shapes import open_shapes
 from ssl_toolkit.data.shards import open_shards, open_tar
 from ssl_toolkit.data.torchvision_sets import TORCHVISION, open_torchvision
@@ -31,6 +32,7 @@ Opener: TypeAlias = Callable[[str, Wanted], ImageSet]
 # What a word means by what stands before its first colon; the opener gets the word.
 NAMES: dict[str, Opener] = {
     "shapes": open_shapes,
+    "scenes": open_scenes,
     "clips": open_clips,
     "hf": open_hf,
     "lance": open_lance,
@@ -62,12 +64,13 @@ def open_images(
     Args:
         word: A word or path, one of
 
-            - ``shapes:train``, ``shapes:test``, ``shapes:train:2000``: rendered, the number is the count;
+            - ``shapes:train``, ``shapes:test``, ``shapes:train:2000``: rendered, the number is the count; and
+              ``scenes:train``, likewise, with captions;
             - a data set of torchvision and its split, ``cifar10:train`` (all: `torchvision_names`);
             - a folder, searched for images at any depth;
             - a manifest ``list.csv`` or ``list.tsv``, in UTF-8, with a column ``path`` (relative to the manifest) and,
-              if you like, ``label`` and ``split``; ``list.csv:val`` takes one split. Columns are separated by commas,
-              semicolons or tabs, and may have other usual names, such as ``file_name``, ``image`` and ``class``;
+              if you like, ``label``, ``split`` and ``caption``; ``list.csv:val`` takes one split. Columns are separated
+              by commas, semicolons or tabs, and may have other usual names, such as ``file_name`` and ``class``;
             - an array ``images.npy`` or ``images.npz`` (key ``images``, ``x`` or ``data``, and ``labels`` or ``y``):
               (N, H, W), (N, H, W, C) or (N, C, H, W); uint8, uint16 or floats in [0, 1], with a `range` other
               numbers too; any number of channels.

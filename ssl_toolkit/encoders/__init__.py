@@ -13,6 +13,7 @@ from ssl_toolkit.encoders.saving import (
     load_encoder,
     save_encoder,
 )
+from ssl_toolkit.encoders.text_tower import TextConfig, TextTower, load_text, save_text, text_beside
 from ssl_toolkit.encoders.vision_transformer import drop_paths
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "Pool",
+    "TextConfig",
+    "TextTower",
     "check_weights",
     "drop_paths",
     "encoder_config",
@@ -30,7 +33,10 @@ __all__ = [
     "encoder_from_file",
     "encoder_metadata",
     "load_encoder",
+    "load_text",
     "names_weights",
     "save_encoder",
+    "save_text",
+    "text_beside",
     "timm_weights",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
@@ -70,7 +71,7 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     method = build_method(config, build_encoder(config, images, start), images)
     # What can never be read or trained as asked is better said before the run has a folder.
     for image in read_some(images, [0], 1, config["load_size"]):
-        try_step(method, image)
+        try_step(method, image, images.caption(0), images.sound(0))
     if chosen and launched_rank() == 0:
         say(chosen)
     return images, method
@@ -106,14 +107,18 @@ def readers(devices: int) -> int:
     return max(2, min(16, available_cores() // max(1, devices)))
 
 
-def try_step(method: Method, image: Pixels) -> None:
-    """Ask a copy of the method for one step.
+def try_step(
+    method: Method, image: Pixels, caption: str | None = None, sound: NDArray[np.float16] | None = None
+) -> None:
+    """Ask a copy of the method for one step, of an image and what belongs to it.
 
     Raises:
         UsageError: Views are too small for the task, or do not fit it in another way.
     """
     two = torch.from_numpy(image).expand(2, -1, -1, -1)
-    batch = Batch(two, torch.full((2,), -1), torch.zeros(2, dtype=torch.int64))
+    heard = None if sound is None else torch.from_numpy(sound).expand(2, -1, -1)
+    captions = None if caption is None else [caption, caption]
+    batch = Batch(two, torch.full((2,), -1), torch.zeros(2, dtype=torch.int64), caption=captions, sound=heard)
     with isolate_rng(), torch.no_grad():
         trial = copy.deepcopy(method).eval()
         trial.step(trial.views(batch.image), batch)

@@ -106,6 +106,22 @@ def batch_nce_numpy(q: np.ndarray, k: np.ndarray, temperature: float) -> float:
     return sum(among([cosine(q[i], c) / temperature for c in k], i) for i in range(len(q))) / len(q)
 
 
+def clip_numpy(image: np.ndarray, text: np.ndarray, scale: np.ndarray) -> float:
+    """Figure 3, row by row and column by column."""
+    logits = np.array([[scale * cosine(i, t) for t in text] for i in image])
+    return float(np.mean([among(row, n) for side in (logits, logits.T) for n, row in enumerate(side.tolist())]))
+
+
+def siglip_numpy(image: np.ndarray, text: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> float:
+    """Equation 1, term by term."""
+    terms = [
+        math.log1p(math.exp(-(1 if n == m else -1) * (scale * cosine(i, t) + bias)))
+        for n, i in enumerate(image)
+        for m, t in enumerate(text)
+    ]
+    return sum(terms) / len(image)
+
+
 def dcl_numpy(z1: np.ndarray, z2: np.ndarray, temperature: float, sigma: float | None = None) -> float:
     """Equation 6, and 7 with its weights, for both views."""
     n, total = len(z1), 0.0
@@ -227,7 +243,7 @@ class Case(NamedTuple):
 
     def arrays(self) -> list[np.ndarray]:
         rng = np.random.default_rng(0)
-        return [rng.normal(size=shape) for shape in self.shapes]
+        return [np.asarray(rng.normal(size=shape)) for shape in self.shapes]
 
     def tensors(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         tensors = [torch.from_numpy(array).to(dtype) for array in self.arrays()]
@@ -245,6 +261,8 @@ CASES = {
     "info_nce": Case(losses.info_nce, info_nce_numpy, [(N, D), (N, D), (K, D)], 3, {"temperature": 0.3}),
     "hard info_nce": Case(losses.info_nce, hard_info_nce_numpy, [(N, D), (N, D), (K, D)], 3, HARD),
     "batch_nce": Case(losses.batch_nce, batch_nce_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
+    "clip": Case(losses.clip, clip_numpy, [(N, D), (N, D), ()], 3, {}),
+    "siglip": Case(losses.siglip, siglip_numpy, [(N, D), (N, D), (), ()], 4, {}),
     "dcl": Case(losses.dcl, dcl_numpy, [(N, D)] * 2, 2, {"temperature": 0.3}),
     "dclw": Case(losses.dcl, dcl_numpy, [(N, D)] * 2, 2, {"temperature": 0.3, "sigma": 0.5}),
     "relational": Case(losses.relational, relational_numpy, [(N, D), (N, D), (K, D)], 1, DINO),
@@ -343,6 +361,8 @@ def test_mismatched_rows_raise_the_loss() -> None:
     z, negatives = drawn(8, 6), drawn(3, 6, seed=1)
     pairs: list[Callable[[Tensor, Tensor], Tensor]] = [
         losses.batch_nce,
+        lambda a, b: losses.clip(a, b, torch.tensor(5.0)),
+        lambda a, b: losses.siglip(a, b, torch.tensor(5.0), torch.tensor(0.0)),
         losses.dcl,
         lambda a, b: losses.supcon(a, b, torch.arange(8)),
         lambda a, b: losses.relational(a, b, negatives),
@@ -407,6 +427,14 @@ def test_candidates_that_are_all_alike_are_told_apart_by_chance() -> None:
     assert losses.dino([one] * 5, [one] * 2, torch.zeros(8)).item() == pytest.approx(math.log(8), abs=1e-12)
     codes = [torch.eye(8, dtype=torch.float64)[:6]] * 2
     assert losses.swav([one] * 5, codes).item() == pytest.approx(math.log(8), abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_orthogonal_pairs_of_images_and_texts(scale: float) -> None:
+    e, t = torch.eye(5, 8, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64)
+    expected = math.log1p(4 * math.exp(-scale))
+    assert losses.clip(e, 3 * e, t).item() == pytest.approx(expected, abs=1e-12)
+    assert losses.siglip(e, 3 * e, t, -t / 2).item() == pytest.approx(5 * math.log1p(math.exp(-scale / 2)), abs=1e-12)
 
 
 def test_info_nce_of_random_candidates_is_chance() -> None:

@@ -52,3 +52,9 @@ def test_a_batch_stays() -> None:
 def test_what_holds_no_images_is_refused(given: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         as_batch(given)
+
+
+def test_captions_of_a_loader() -> None:
+    assert as_batch({"image": IMAGE, "text": [f"{n}" for n in range(len(IMAGE))]}).caption == ["0", "1"][: len(IMAGE)]
+    assert as_batch({"image": IMAGE}).caption is None
+    assert as_batch((IMAGE, LABEL)).caption is None

@@ -207,3 +207,10 @@ def test_a_set_keeps_the_range_that_it_was_opened_with() -> None:
     with pytest.raises(UsageError, match=r"was opened with the range \(0.0, 255.0\), \(0.0, 99.0\) is wanted"):
         open_images(images, range="0,99")
     assert open_images(open_images(CHW), range="0,99").load(0, None).max() <= 255  # bytes have their own
+
+
+def test_captions_in_items() -> None:
+    images = open_images(Items(lambda n: {"image": CHW[n], "caption": f"number {n}"}))
+    assert images.caption(3) == "number 3"
+    assert open_images(Items(lambda n: {"image": CHW[n], "captions": [f"{n}", "other"]})).caption(2) == "2"
+    assert open_images(Items(lambda n: {"image": CHW[n]})).caption(0) is None

@@ -7,7 +7,7 @@ import torch
 
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.cache import InMemory
-from ssl_toolkit.data.image_set import ImageSet
+from ssl_toolkit.data.image_set import ImageSet, Subset
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.reading import MAX_ASPECT
 from ssl_toolkit.data.sources import open_images
@@ -210,3 +210,26 @@ def test_evaluation_starts_at_the_batch_that_its_position_names() -> None:
     loader.position = 1
     for _ in range(2):  # and it stays there
         assert [batch.index.tolist() for batch in loader] == [[4, 5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("memory", [False, True])
+def test_captions_and_sounds_stay_with_their_images(noise_images: Callable, workers: int, memory: bool) -> None:
+    images = noise_images(12, broken=(3,))
+    kept = Subset(images, np.arange(12)[::-1])
+    read = InMemory(kept, 16, BadImages(kept, max_rate=1.0)) if memory else kept
+    loader = ImageLoader(read, 16, batch_size=4, shuffle=True, workers=workers, bad=BadImages(read, max_rate=1.0))
+    for batch in loader:
+        assert batch.caption == [f"picture {11 - row}" for row in batch.index.tolist()]
+        assert batch.sound.dtype == torch.float16
+        for row, sound in zip(batch.index.tolist(), batch.sound, strict=True):
+            assert np.array_equal(sound, images.sound(11 - row))
+        assert batch.image[:, 0, 0, 0].tolist() == [11 - row for row in batch.index.tolist()]
+
+
+def test_images_alone_have_neither_captions_nor_sounds() -> None:
+    (batch,) = ImageLoader(open_images("shapes:test:4"), 16)
+    assert (batch.caption, batch.sound) == (None, None)
+    captioned = batch._replace(caption=["a"] * 4, sound=torch.zeros(4, 2, 3))
+    moved = captioned.to("meta")
+    assert (moved.caption, moved.sound.device.type, moved.box) == (["a"] * 4, "meta", None)

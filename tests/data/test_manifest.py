@@ -152,3 +152,14 @@ def test_long_manifest_counts_lines_of_quoted_cells(tmp_path):
         writer = csv.writer(file)
         writer.writerows([["path", "note"], ["a.png", "two\nlines"], ["", "x"]])
     assert "line 4: the path is empty" in refusal(str(tmp_path / "list.csv"))
+
+
+def test_manifest_with_captions(tmp_path):
+    word = manifest(tmp_path, 'path,Caption,split\na.png,"a house, red",x\nb.png,,y\nc.png,ein Bär,y\n')
+    images = open_images(word)
+    assert [images.caption(row) for row in range(3)] == ["a house, red", "", "ein Bär"]
+    assert open_images(f"{word}:y").caption(1) == "ein Bär"
+    assert open_images(manifest(tmp_path, "path\na.png", "none.csv")).caption(0) is None
+    latin = "path,text\na.png,B\xe4r\n".encode("latin-1")
+    (tmp_path / "latin.csv").write_bytes(latin)
+    assert "not UTF-8, as Windows-1252 it reads 'Bär'" in refusal(str(tmp_path / "latin.csv"))

@@ -62,8 +62,8 @@ def test_the_size_changes_the_resolution_and_nothing_else():
 
 def test_classes_take_turns():
     assert [label(i) for i in (0, 1, 9, 10, 25)] == [0, 1, 9, 0, 5]
-    assert len(CLASSES) == len(shapes._DRAW) == len(set(CLASSES)) == 10
-    for name, draw in zip(CLASSES, shapes._DRAW, strict=True):
+    assert len(CLASSES) == len(shapes.DRAW) == len(set(CLASSES)) == 10
+    for name, draw in zip(CLASSES, shapes.DRAW, strict=True):
         assert draw.__name__ == f"_{name}"
 
 
@@ -73,12 +73,12 @@ def silhouette(index: int, size: int = 64) -> np.ndarray:
 
 
 def background(index: int, size: int) -> np.ndarray:
-    drawn = shapes._DRAW
+    drawn = shapes.DRAW
     try:
-        shapes._DRAW = (lambda pen, rng: None,) * 10
+        shapes.DRAW = (lambda pen, rng: None,) * 10
         return render("train", index, size).astype(int)
     finally:
-        shapes._DRAW = drawn
+        shapes.DRAW = drawn
 
 
 def test_the_thing_is_large_and_inside():
