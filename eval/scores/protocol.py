@@ -22,8 +22,10 @@ from ssl_toolkit.eval.features.extraction import Encode, Features, extract, stra
 from ssl_toolkit.eval.features.layers import Layers, Tokens, token_count
 from ssl_toolkit.eval.scores.attentive import attentive
 from ssl_toolkit.eval.scores.knn import knn, select_k
-from ssl_toolkit.eval.scores.linear_probe import linear_probe
+from ssl_toolkit.eval.scores.linear_probe import fit_softmax, linear_probe
 from ssl_toolkit.eval.scores.low_shot import low_shot
+from ssl_toolkit.eval.scores.robustness import IMAGES as CORRUPTED
+from ssl_toolkit.eval.scores.robustness import corruptions
 from ssl_toolkit.eval.scores.sgd_probe import sgd_probe
 from ssl_toolkit.eval.scores.svm import svm
 from ssl_toolkit.eval.scores.sweep import sweep
@@ -88,6 +90,12 @@ class Subject:
     def held_out(self) -> tuple[dict[str, Features], dict[str, Features]]:
         """Features to train on and to test on: where there is no test set, a stratified fifth is held out for it."""
         return self._held_out(self.train, self.test)
+
+    @cached_property
+    def linear(self) -> dict[str, Any]:
+        """What `linear_probe` says: its penalty serves others too."""
+        fit, test = self.held_out
+        return linear_probe(fit["output"], test["output"])
 
     @cached_property
     def tokens(self) -> tuple[Features, Features, int]:
@@ -163,6 +171,17 @@ def _attentive(subject: Subject, **options: Any) -> dict[str, Any]:
     return attentive(*subject.tokens, device=subject.device, **options)
 
 
+def _corruptions(subject: Subject) -> dict[str, Any]:
+    fit, test = (part["output"] for part in subject.held_out)
+    loader = subject.test_images or subject.train_images
+    rows = np.linspace(0, len(test) - 1, min(CORRUPTED, len(test))).astype(np.int64)
+    part = Subset(loader.images, test.index[rows])
+    return corruptions(
+        subject.encode, fit_softmax(fit, subject.linear["l2"]), ImageLoader(part, loader.size, workers=loader.workers),
+        count=len(rows), view=subject.view, device=subject.device, progress=subject.progress,
+    )  # fmt: skip
+
+
 def _sgd(subject: Subject, **options: Any) -> dict[str, Any]:
     """The only one that trains on images, so its test images are the only ones that have to be encoded before."""
     loader = subject.train_images
@@ -185,12 +204,13 @@ def _on_output(title: str, probe: Callable[..., dict[str, Any]]) -> Protocol:
 
 PROTOCOLS = {
     "knn": Protocol("kNN", _knn),
-    "linear": _on_output("linear probe", linear_probe),
+    "linear": Protocol("linear probe", lambda subject: subject.linear),
     "low_shot": _on_output("1 % of labels", low_shot),
     "sweep": Protocol("best of sweep", _sweep, depths=True),
     "sgd": Protocol("SGD on crops", _sgd),
     "svm": _on_output("linear SVM", svm),
     "attentive": Protocol("attentive probe", _attentive, fits=lambda encode, images: token_count(encode) > 1),
+    "corruptions": Protocol("corrupted", _corruptions, fits=lambda encode, images: images.channels in (1, 3)),
 }
 
 

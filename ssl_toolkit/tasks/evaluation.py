@@ -152,7 +152,7 @@ def evaluate(
         sets: Several labelled sets instead of `train` and `test`, each NAME=TRAIN,TEST or NAME=TRAIN.
         protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %), sweep
             (many heads on several depths), attentive (a learned query on patch tokens or places of the feature map),
-            sgd (the literature's, on crops: slow), svm.
+            sgd (the literature's, on crops: slow), svm, corruptions (the linear probe on spoilt test images).
         suite: Instead of protocols, what fits the encoder and the images: quick is knn, linear and attentive, full is
             all but sgd, and LiDAR.
         lidar: Whether LiDAR is measured too: on 10 views each of 1,000 training images.
