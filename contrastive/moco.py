@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ssl_toolkit.augment import Views, moco_v2_views, moco_v3_views
 from ssl_toolkit.contrastive import losses
 from ssl_toolkit.contrastive.momentum import momentum_copy, momentum_update
+from ssl_toolkit.contrastive.passes import shuffled
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.distributed import gather, rank, world_size
+from ssl_toolkit.distributed import world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
 from ssl_toolkit.heads import mlp
@@ -91,21 +92,18 @@ class MoCo(Method):
         self.queue.enqueue(k)
         return {"loss": loss}
 
-    @torch.no_grad()
-    def _keys(self, image: Tensor) -> Tensor:
-        """Unit keys (N, D), made of images shuffled across processes: batch norm must not tell (v1, section 3.3)."""
-        if world_size() == 1:
-            return self._unit_keys(image)
-        n = len(image)
-        mine = slice(rank() * n, (rank() + 1) * n)
-        # The same order in every process.
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", self.global_step))
-        order = torch.randperm(n * world_size(), generator=generator).to(image.device)
-        k = self._unit_keys(gather(image)[order[mine]])
-        return gather(k)[order.argsort()[mine]]
+    @property
+    def shuffle_seed(self) -> int:
+        """What decides how this step's images are shuffled across processes."""
+        return derive_seed(self.seed, "shuffle", self.global_step)
 
-    def _unit_keys(self, image: Tensor) -> Tensor:
-        return F.normalize(self.key_projector(self.key_encoder(image)), dim=1)
+    def _keys(self, image: Tensor) -> Tensor:
+        """Unit keys (N, D), without gradient."""
+
+        def encode(image: Tensor) -> list[Tensor]:
+            return [F.normalize(self.key_projector(self.key_encoder(image)), dim=1)]
+
+        return shuffled(encode, image, self.shuffle_seed)[0]
 
     def after_update(self) -> None:
         """The key network follows."""

@@ -268,6 +268,7 @@ LEARNS: dict[str, dict[str, Any]] = {
     "byol": {"epochs": 4, "lr": 2e-3, "views": UNLIKE_PAIR, "method": BYOL},
     "cpc": {"epochs": 4, "lr": 1e-3, "views": PLAIN, "method": CPC},
     "dcl": {"epochs": 4, "lr": 3e-3, "views": SHAPE_PAIR, "method": HEAD, "size": 32},
+    "dense_cl": {"epochs": 3, "lr": 1e-3, "views": PAIR, "method": {**MOMENTUM, "queue_size": 500}},
     "dino": {"epochs": 4, "lr": 1e-3, "views": DINO_CROPS, "method": DINO},
     "inpainting": {"epochs": 4, "lr": 2e-3, "views": {}, "method": {"code_dim": 32, "discriminator_dim": 8}},
     "moco": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {**MOMENTUM, "queue_size": 500}},

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_toolkit import distributed
-from ssl_toolkit.contrastive import cpc, dino, losses, moco, queue, swav
+from ssl_toolkit.contrastive import cpc, dino, losses, passes, queue, swav
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
@@ -173,6 +173,7 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
         [16, 16],
         {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12, "hardness": 1.0, "false_negatives": 0.1},
     ),
+    "dense_cl": ("dense_cl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
     "tico": ("tico", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "w_mse": ("w_mse", [16, 16], {"hidden_dim": 8, "projection_dim": 3, "slice_size": 4, "slicings": 2, "eps": 0.1}),
     "moco_v3": ("moco_v3", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
@@ -323,7 +324,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "centre is of one process": (lambda: patch.object(dino, "all_mean", lambda x: x), ["method dino"]),
     "queue is of one process": (
         lambda: patch.object(queue, "gather", lambda x: x),
-        named("method", "moco", "nnclr", "ressl", "swav"),
+        named("method", "moco", "nnclr", "ressl", "swav", "dense_cl"),
     ),
     "batch norm is of one process": (
         lambda: patch.object(distributed, "synchronize_batch_norm", lambda module: None),
@@ -346,10 +347,8 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         named("method", "swav"),
     ),
     "keys are out of order": (
-        lambda: patch.object(
-            moco.MoCo, "_keys", lambda self, image, keys=moco.MoCo._keys: keys(self, image).roll(1, 0)
-        ),
-        ["method moco"],
+        lambda: patch.object(passes, "gather", lambda x: gather(x).roll(1, 0)),
+        ["method moco", "method dense_cl"],
     ),
 }
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.methods import method_class
@@ -101,6 +102,28 @@ def hard_moco(m: Any, views: list[Tensor]) -> Tensor:
     against = (-m.false_negatives * len(bank) * pos + reweighted) / (1 - m.false_negatives)
     against = against.clamp(min=len(bank) * math.exp(-1 / m.temperature))
     return -(pos / (pos + against)).log().mean()
+
+
+def dense_cl(m: Any, views: list[Tensor]) -> Tensor:
+    """``densecl.py`` and ``DenseCLNeck`` of ``necks.py``, its 1x1 convolutions as linear layers."""
+    b, kb = m.encoder.feature_map(views[0]), m.key_encoder.feature_map(views[1]).detach()
+    q, kq = b.mean((2, 3)), kb.mean((2, 3))
+    tokens, key_tokens = (x.flatten(2).transpose(1, 2) for x in (b, kb))
+    q, grid = unit(m.projector(q)), m.dense_projector(tokens)
+    with torch.no_grad():
+        k, key_grid = unit(m.key_projector(kq)), m.key_dense_projector(key_tokens)
+    grid, key_grid = (x / x.norm(dim=2, keepdim=True) for x in (grid, key_grid))
+    alike = torch.stack([unit(x) @ unit(y).T for x, y in zip(tokens, key_tokens, strict=True)])
+    chosen = torch.stack([y[row] for y, row in zip(key_grid, alike.max(dim=2)[1], strict=True)])
+
+    def head(positive: Tensor, negative: Tensor) -> Tensor:
+        logits = torch.cat([positive[:, None], negative], 1) / m.temperature
+        return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+    single = head((q * k).sum(1), q @ m.queue.vectors.clone().T)
+    flat = grid.reshape(-1, grid.shape[2])
+    dense = head((grid * chosen).sum(2).view(-1), flat @ m.dense_queue.vectors.clone().T)
+    return single * (1 - m.dense_weight) + dense * m.dense_weight
 
 
 def moco_v3(m: Any, views: list[Tensor]) -> Tensor:
@@ -226,12 +249,13 @@ def swav(m: Any, views: list[Tensor]) -> Tensor:
 
 
 AUTHORS: dict[str, Step] = {
-    "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco hard": hard_moco, "moco_v3": moco_v3,
-    "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins, "vicreg": vicreg, "tico": tico,
-    "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
+    "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco hard": hard_moco, "dense_cl": dense_cl,
+    "moco_v3": moco_v3, "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
+    "vicreg": vicreg, "tico": tico, "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
 }  # fmt: skip
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
 OPTIONS: dict[str, dict[str, Any]] = {
+    "dense_cl": {"dense_weight": 0.3},
     "dino": {"head_norm": True},
     "dcl": {"sigma": 0.5},
     "moco hard": {"hardness": 1.0, "false_negatives": 0.01},
@@ -254,8 +278,9 @@ def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
         for key, p in method.named_parameters():
             if key.startswith(("key_", "target_", "teacher_")):
                 p += 0.1 * torch.randn_like(p) * p.std().nan_to_num()
-        if hasattr(method, "queue") and method.queue is not None:
-            method.queue.vectors.copy_(unit(method.queue.vectors))  # to the last digit
+        for part in method.modules():
+            if isinstance(part, Queue):
+                part.vectors.copy_(unit(part.vectors))  # to the last digit
         if hasattr(method, "covariance"):
             method.covariance.add_(torch.eye(len(method.covariance)) / len(method.covariance))
     crops = [SIZE, SIZE, *([8, 8] if name in ("dino", "swav") else [])]
