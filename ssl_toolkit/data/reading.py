@@ -109,17 +109,22 @@ class Fetch(Dataset[Fetched]):
         bad: dict[int, str] = {}
         read: list[int] = []
         pixels: list[Pixels] = []
-        for index in indices:
-            for candidate in range(index, index + self.tries):
-                candidate %= len(self.images)
+        for place in range(len(indices)):
+            for candidate in self._candidates(indices, place):
                 try:
                     pixels.append(self._read(candidate, epoch))
                 except BadImageError as error:
-                    bad[candidate] = error.reason
+                    bad[int(candidate)] = error.reason
                 else:
-                    read.append(candidate)
+                    read.append(int(candidate))  # of a stream, without the bytes
                     break
         return *(pad(pixels) if pixels else (np.empty((0, 0, 0, 0), np.uint8), None)), read, bad
+
+    def _candidates(self, indices: list[int], place: int) -> list[int]:
+        """The image at a place of a batch and what may stand in for it: the next ones, of a stream its batch's."""
+        if self.images.indexed:
+            return [index % len(self.images) for index in range(indices[place], indices[place] + self.tries)]
+        return (indices[place:] + indices[:place])[: self.tries]
 
     def _read(self, index: int, epoch: int) -> Pixels:
         image = center_crop(self.images.load(index, self.size), self.longest)
@@ -128,7 +133,7 @@ class Fetch(Dataset[Fetched]):
         return image
 
 
-def reader(fetch: Fetch, order: Order, workers: int) -> DataLoader[Any]:
+def reader(fetch: Fetch, order: Sampler[tuple[int, list[int]]], workers: int) -> DataLoader[Any]:
     """Gives what `fetch` reads of each batch of `order`, a `Fetched`."""
     return DataLoader(
         fetch,
