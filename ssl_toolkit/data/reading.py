@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -133,8 +133,8 @@ class Fetch(Dataset[Fetched]):
         return image
 
 
-def reader(fetch: Fetch, order: Sampler[tuple[int, list[int]]], workers: int) -> DataLoader[Any]:
-    """Gives what `fetch` reads of each batch of `order`, a `Fetched`."""
+def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int) -> DataLoader[Any]:
+    """Gives what `fetch` makes of each item of `order`; a `Fetch`, a `Fetched` of each batch."""
     return DataLoader(
         fetch,
         batch_size=None,  # the sampler's items are whole batches

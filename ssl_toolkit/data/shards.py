@@ -13,7 +13,8 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import numpy as np
@@ -27,6 +28,7 @@ from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
 from ssl_toolkit.data.streaming import Stream
 from ssl_toolkit.data.tar import Label, samples
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import progress_bar
 
 LIST, CLASSES = ".index.npz", "classes.json"  # beside a shard, and in their folder: what `pack` writes
@@ -267,9 +269,18 @@ def _places(url: str, named: Named) -> Places:
         return listed
     try:
         with files.open(path, "rb") as file:
-            found = list(samples(file, named.image, named.label, whole=False))
+            return places_in(file, named.image, named.label)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UsageError(f"{url}: cut short, damaged or no tar file ({in_brief(error)}): fetch it again") from error
+
+
+def places_in(file: BinaryIO, image: str | None = None, label: str | None = None) -> Places:
+    """Those of an open tar file; see `samples`.
+
+    Raises:
+        tarfile.TarError, OSError, EOFError: The file is cut short or no tar file.
+    """
+    found = list(samples(file, image, label, whole=False))
     table = np.array([(each.offset, each.size) for each in found], np.int64).reshape(-1, 2)
     return Places(table[:, 0], table[:, 1], label_array([each.label for each in found]))
 
@@ -278,7 +289,7 @@ def _listed(url: str) -> Places | None:
     try:
         files, path = fsspec.core.url_to_fs(url)
         size = int(files.size(path))
-        with fsspec.open(url.removesuffix(".tar") + LIST) as file:
+        with fsspec.open(list_of(url)) as file:
             content = io.BytesIO(file.read())
         with np.load(content, allow_pickle=False) as table:
             found = Places(table["offset"], table["size"], table["label"])
@@ -289,7 +300,16 @@ def _listed(url: str) -> Places | None:
     return found if whole and fits and int((found.offset + found.size).max(initial=0)) <= size else None
 
 
-def write_list(url: str, places: Places) -> None:
-    """Write down where the images of a shard on disk lie."""
-    with open(url.removesuffix(".tar") + LIST, "wb") as file:
-        np.savez(file, **places._asdict(), shard_size=np.int64(os.path.getsize(url)))
+def list_of(shard: str | os.PathLike[str]) -> str:
+    """Where the list of a shard's images is."""
+    return os.fspath(shard).removesuffix(".tar") + LIST
+
+
+def write_list(shard: str | os.PathLike[str], places: Places, **more: int | str) -> None:
+    """Write down where the images of a shard on disk lie, with `more` facts, so that it is there or not."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **places._asdict(), shard_size=np.int64(os.path.getsize(shard)), **more)  # type: ignore[arg-type]
+
+    write_atomic(list_of(shard), write)
