@@ -35,7 +35,7 @@ class SupCon(SimCLR):
             UsageError: Naming them.
         """
         images = getattr(self.trainer.train_dataloader, "images", None)  # of a loader of ours
-        if images is not None and not (images.labels >= 0).any():
+        if images is not None and images.indexed and not (images.labels >= 0).any():
             raise UsageError(
                 f"supcon learns from labels, and '{images.word}' has none: give a folder a class, or --method simclr"
             )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.tasks.exporting import export
     from ssl_toolkit.tasks.finetuning import finetune
     from ssl_toolkit.tasks.indexing import index, merge
+    from ssl_toolkit.tasks.packing import pack
     from ssl_toolkit.tasks.plotting import plot
     from ssl_toolkit.tasks.pretraining import pretrain
     from ssl_toolkit.tasks.propagating import propagate
@@ -60,6 +61,7 @@ __all__ = [
     "merge",
     "open_images",
     "outliers",
+    "pack",
     "plot",
     "pretrain",
     "propagate",
@@ -94,6 +96,7 @@ _HOMES = {
     "merge": "ssl_toolkit.tasks.indexing",
     "open_images": "ssl_toolkit.data.sources",
     "outliers": "ssl_toolkit.tasks.curating",
+    "pack": "ssl_toolkit.tasks.packing",
     "plot": "ssl_toolkit.tasks.plotting",
     "pretrain": "ssl_toolkit.tasks.pretraining",
     "propagate": "ssl_toolkit.tasks.propagating",

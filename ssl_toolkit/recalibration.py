@@ -54,7 +54,7 @@ def recalibrate(
 
     Source: Wu & Johnson 2021, Rethinking "Batch" in BatchNorm, section 3 ("precise" batch norm).
     """
-    norms = batch_norms(encoder)
+    norms, images = batch_norms(encoder), images.few()
     rows = np.sort(numpy_generator(seed, "recalibrate").permutation(len(images))[:count])
     some = Subset(images, rows)
     batches = ImageLoader(

@@ -214,8 +214,9 @@ def _loggers(asked: Any, run: RunFolder, checkpoint: Path | None) -> list[Logger
 
 def prepare(method: Method, loader: ImageLoader, seed: int) -> None:
     """Let a method that is not trained yet measure some of the images, the same ones in every process."""
-    rows = numpy_generator(seed, "prepare").permutation(len(loader.images))[:MEASURED]
-    some = Subset(loader.images, np.sort(rows))
+    images = loader.images.few()
+    rows = numpy_generator(seed, "prepare").permutation(len(images))[:MEASURED]
+    some = Subset(images, np.sort(rows))
     bad = BadImages(some, max_rate=1.0)  # the training itself judges how many are too many
     size = min(loader.batch_size, len(rows))
     batches = ImageLoader(some, loader.size, batch_size=size, shuffle=True, workers=loader.workers, bad=bad)

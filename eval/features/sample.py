@@ -78,6 +78,7 @@ class Sample:
         Raises:
             ToolkitError: None of them can be read, or features are not finite.
         """
+        images = images.few()
         part = Subset(images, shuffled(images, seed)[: max(2, count)])
         features = extract(
             encoder.to(device),

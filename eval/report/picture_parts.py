@@ -71,7 +71,7 @@ def _as_configured(make: Callable[[], T]) -> T:
 
 def _some(config: dict[str, Any], trained: Trained, count: int, clips: bool = False) -> list[Pixels]:
     """Some of the images that were trained on, or clips."""
-    images = images_of(config, trained.encoder, clips)
+    images = images_of(config, trained.encoder, clips).few()
     read = read_some(images, shuffled(images)[: 4 * count], count, trained.encoder.config.load_size)
     if not read:
         raise ToolkitError(f"none of the images of '{images.word}' that were tried can be read")

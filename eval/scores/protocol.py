@@ -266,9 +266,7 @@ def match_labels(test: ImageSet, train: ImageSet) -> None:
             f"class '{missing[0]}' of '{test.word}' is not in '{train.word}' ({len(missing)} such classes): "
             "train and test must be parts of one data set"
         )
-    lookup = np.array([number[name] for name in test.classes])
-    test.labels = np.where(test.labels < 0, -1, lookup[test.labels])
-    test.classes = train.classes
+    test.renumber(np.array([number[name] for name in test.classes]), train.classes)
 
 
 def score(

@@ -48,6 +48,7 @@ TOPICS = {
         "explore": "search index -> a local web page: map, neighbours, drop an image",
     },
     "More": {
+        "pack": "images of any source -> shards: tar files, for large sets and object stores",
         "export": "encoder -> a file for timm, torch, ONNX or the Hugging Face hub",
         "demo": "all of the above, offline, in minutes",
     },

@@ -50,8 +50,9 @@ class BadImages:
         self._add(bad)
         if len(self) <= self.limit:
             return
-        with progress_bar(len(self.images), "looking for more images that cannot be read", "image") as bar:
-            for index in range(len(self.images)):
+        others = range(len(self.images) if self.images.indexed else 0)
+        with progress_bar(len(others), "looking for more images that cannot be read", "image") as bar:
+            for index in others:
                 try:
                     self.images.check(index)
                 except BadImageError as error:

@@ -179,7 +179,7 @@ def cached(
     progress: bool = False,
     device: torch.device | None = None,
 ) -> ImageSet:
-    """The images decoded once and kept in memory or on a device, or as they are.
+    """The images decoded once and kept in memory or on a device, or as they are, which a stream always is.
 
     Args:
         images: What to read.
@@ -191,6 +191,8 @@ def cached(
         progress: Shows a progress bar.
         device: Where the images are needed; None: on the CPU, where memory is all there is.
     """
+    if not images.indexed:
+        return images
     if device is not None and fits_on_device(images, size, cache, device):
         return OnDevice(images, size, bad, device, workers, progress)
     return InMemory(images, size, bad, workers, progress) if fits_in_memory(images, size, cache) else images

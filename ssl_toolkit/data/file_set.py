@@ -99,8 +99,11 @@ class EncodedSet(ImageSet):
 
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`."""
-        read = read_image(self.source(index), size=size, channels=self.channels, range=self.range)
-        return at_depth(read, self.dtype)
+        return self.decoded(self.source(index), size)
+
+    def decoded(self, source: Source, size: int | None) -> Pixels:
+        """Pixels (C, H, W) of an image that is stored as those of this set."""
+        return at_depth(read_image(source, size=size, channels=self.channels, range=self.range), self.dtype)
 
     def check(self, index: int) -> None:
         """As `ImageSet.check`."""

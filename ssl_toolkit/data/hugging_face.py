@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from ssl_toolkit.data.columns import Named, image_column, label_column, named_co
 from ssl_toolkit.data.file_set import EncodedSet
 from ssl_toolkit.data.image_set import Wanted, unlabelled
 from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
-from ssl_toolkit.errors import UsageError, missing_extra, said_by, unknown_name
+from ssl_toolkit.data.streaming import Stream
+from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra, said_by, unknown_name
 
 
 def open_hf(word: str, wanted: Wanted) -> HFSet:
@@ -36,10 +37,21 @@ def open_parquet(path: str, wanted: Wanted) -> HFSet:
     return open_hf(f"hf:{os.path.abspath(path)}", wanted)
 
 
-def open_hf_object(given: Any, word: str, wanted: Wanted) -> HFSet | None:
-    """A `datasets.Dataset` as an image set; None of all else."""
-    is_one = type(given).__module__.startswith("datasets.") and hasattr(given, "select_columns")
-    return HFSet(given, Named(word), wanted) if is_one else None
+def open_hf_stream(word: str, wanted: Wanted) -> HFStream:
+    """The same as `open_hf`, read from end to end.
+
+    Raises:
+        UsageError: As `open_hf`, or it is not known how many images there are.
+    """
+    named = named_columns(word)
+    return HFStream(load(named.word, streaming=True), named, wanted)
+
+
+def open_hf_object(given: Any, word: str, wanted: Wanted) -> HFSet | HFStream | None:
+    """A `datasets.Dataset` or `datasets.IterableDataset` as an image set; None of all else."""
+    if not type(given).__module__.startswith("datasets.") or not hasattr(given, "select_columns"):
+        return None
+    return HFSet(given, Named(word), wanted) if hasattr(given, "__len__") else HFStream(given, Named(word), wanted)
 
 
 class HFSet(EncodedSet):
@@ -77,6 +89,53 @@ class HFSet(EncodedSet):
     def path(self, index: int) -> str:
         """As `ImageSet.path`."""
         return f"{self._name}#{index}"
+
+
+class HFStream(Stream):
+    """A `datasets.IterableDataset` as an image set.
+
+    Args:
+        table: The data set; of one that is on disk its parts are read one after another.
+        named: What it is called, and its columns.
+        wanted: See `Stream`.
+
+    Raises:
+        UsageError: A column is not there or holds something else, or it does not say how many images it has.
+    """
+
+    def __init__(self, table: Any, named: Named, wanted: Wanted) -> None:
+        count = wanted.count
+        if hasattr(table, "to_iterable_dataset"):
+            count, table = count or len(table), table.to_iterable_dataset()
+        known = (table.info.splits or {}).get(str(table.split))
+        count = count or (known.num_examples if known is not None else 0)
+        if not count:
+            raise UsageError(
+                f"{named.word}: say how many images an epoch has, as in stream:1000000:{named.word}, or in Python as "
+                "open_images(..., count=1000000)"
+            )
+        image, label, classes = columns_of(table, named)
+        if label is not None and classes is None and not _is_number(table.features[label].dtype):
+            raise UsageError(
+                f"{named.word}: the column '{label}' is text, and a stream needs all names of classes before: name "
+                "another as ,label=COLUMN, or stream a data set that states them"
+            )
+        self._image, self._label, self._table = image, label, encoded(table, image, label)
+        shards = [f"{named.word}, shard {n}" for n in range(table.num_shards)]
+        super().__init__(named.word, shards, count, classes, wanted)
+
+    def read(self, shard: int, start: int) -> Iterator[tuple[Source, int]]:
+        """As `Stream.read`."""
+        n = start - 1
+        try:
+            for n, row in enumerate(self._table.shard(len(self.shards), shard).skip(start), start):
+                label = None if self._label is None else row[self._label]
+                yield _held(row[self._image], f"{self.shards[shard]}#{n}"), label if isinstance(label, int) else -1
+        except Exception as error:  # of the package, of the hub, of a damaged table
+            raise ToolkitError(
+                f"{self.shards[shard]}: it cannot be read beyond its first {n + 1} images ({in_brief(error)}); "
+                "a run goes on with --resume"
+            ) from error
 
 
 def load(word: str, streaming: bool) -> Any:
@@ -132,9 +191,9 @@ def columns_of(table: Any, named: Named) -> tuple[str, str | None, list[str] | N
     return image, label, None if label is None else getattr(features[label], "names", None)
 
 
-def encoded(table: Any, image: str) -> Any:
-    """The table's column of images, which are not decoded."""
-    table = table.select_columns([image]).with_format(None)
+def encoded(table: Any, image: str, label: str | None = None) -> Any:
+    """The table's column of images, which are not decoded, and that of labels if it is named."""
+    table = table.select_columns([image] if label is None else [image, label]).with_format(None)
     if not _is(table.features[image], "Image"):
         return table
     return table.cast_column(image, type(table.features[image])(decode=False))
@@ -156,6 +215,14 @@ def stored(value: Any, name: str) -> Source:
     return str(path)
 
 
+def _held(value: Any, name: str) -> Source:
+    """As `stored`; what is no image is told when it is to be decoded."""
+    try:
+        return stored(value, name)
+    except ValueError:
+        return Content(name, b"")
+
+
 def _labels(table: Any, column: str, word: str) -> tuple[NDArray[np.int64], list[str] | None]:
     found = table.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     return numbered_labels(word, label_array(found), len(found))
@@ -166,7 +233,11 @@ def _is(feature: Any, kind: str) -> bool:
 
 
 def _is_plain(kind: str) -> bool:
-    return kind.startswith(("int", "uint")) or kind in ("string", "large_string")
+    return _is_number(kind) or kind in ("string", "large_string")
+
+
+def _is_number(kind: str) -> bool:
+    return kind.startswith(("int", "uint"))
 
 
 def _parts(text: str) -> tuple[str, list[str]]:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from ssl_toolkit.data.depth import Pixels, Range
 from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.data.shown import Look
+from ssl_toolkit.errors import UsageError
 
 Labels = Literal["auto", "folder", "none"]
 
@@ -34,12 +35,14 @@ class Wanted:
         labels: Where labels come from.
         channels: What `ImageSet.load` is to give; None: what the source has.
         range: Values that become 0 and 1 of images deeper than 8 bits; ``auto`` measures them.
+        count: Images of an epoch, of a stream; None: as many as it says that it has.
     """
 
     root: str
     labels: Labels = "auto"
     channels: int | None = None
     range: Range | Literal["auto"] | None = None
+    count: int | None = None
 
 
 def unlabelled(count: int) -> NDArray[np.int64]:
@@ -58,6 +61,7 @@ class ImageSet(ABC):
         frames: 1 for images; of clips, how many frames share the channels, one after another.
         dtype: The type of what `load` gives, for all images uint8, uint16 or float32, see `ssl_toolkit.data.depth`.
         range: Values of the source that become 0 and 1; None: those of its type.
+        indexed: Whether an image can be read by its position; if not, it is a `Stream`.
     """
 
     word: str
@@ -67,6 +71,7 @@ class ImageSet(ABC):
     frames: int = 1
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     range: Range | None = None
+    indexed: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,6 +115,29 @@ class ImageSet(ABC):
         """
         return None
 
+    def few(self) -> ImageSet:
+        """What to take where only some images are looked at: all of them, by position."""
+        return self
+
+    def require_positions(self) -> None:
+        """Refuse a stream, where images are needed in an order of one's own.
+
+        Raises:
+            UsageError: Naming it.
+        """
+        if not self.indexed:
+            raise UsageError(f"'{self.word}' is a stream, and here its images are needed in another order or as parts")
+
+    def renumber(self, numbers: NDArray[np.int64], classes: list[str]) -> None:
+        """Give each class another number.
+
+        Args:
+            numbers: (classes before,) the new number of each.
+            classes: Names of the classes by their new numbers.
+        """
+        self.labels = np.where(self.labels < 0, -1, numbers[self.labels])
+        self.classes = classes
+
     def __repr__(self) -> str:
         facts = self._facts() | ({} if self.classes is None else {"classes": str(len(self.classes))})
         return f"{type(self).__name__}({self.word!r}: {', '.join(f'{name} {value}' for name, value in facts.items())})"
@@ -122,8 +150,9 @@ class ImageSet(ABC):
 
     def _repr_html_(self) -> str:
         """For notebooks: a table, and some images from all over the set; of clips, their first frames."""
-        rows = np.unique(np.linspace(0, len(self) - 1, min(SHOWN, len(self))).astype(int))
-        shown = [image[: self.channels // self.frames] for image in read_some(self, rows, SHOWN)]
+        looked_at = self.few()
+        rows = np.unique(np.linspace(0, len(looked_at) - 1, min(SHOWN, len(looked_at))).astype(int))
+        shown = [image[: self.channels // self.frames] for image in read_some(looked_at, rows, SHOWN)]
         facts = {"data": self.word, **self._facts()}
         if shown:
             areas = [(height * width, f"{width} x {height} px") for _, height, width in (each.shape for each in shown)]
@@ -170,9 +199,13 @@ class Subset(ImageSet):
     Args:
         images: The whole.
         rows: Positions in it, (n,) int64.
+
+    Raises:
+        UsageError: The whole is a stream.
     """
 
     def __init__(self, images: ImageSet, rows: NDArray[np.int64]) -> None:
+        images.require_positions()
         self.word, self.classes = images.word, images.classes
         self.channels, self.frames, self.dtype, self.range = images.channels, images.frames, images.dtype, images.range
         self.images, self.rows, self.labels = images, rows, images.labels[rows]

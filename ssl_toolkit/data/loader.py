@@ -16,6 +16,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.data.cache import InMemory, OnDevice
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.reading import MAX_ASPECT, Fetch, Order, Transform, reader
+from ssl_toolkit.data.streaming import Stream, StreamOrder
 from ssl_toolkit.errors import ToolkitError, UsageError
 
 NAMED = 64  # images whose names a checkpoint keeps
@@ -61,6 +62,8 @@ class ImageLoader:
     batches are left out, and an image that cannot be read is replaced by the next one that can, so that a batch is
     always full. Images come whole (see `whole`), so that crops are cut from all of each of them. For evaluation, images
     come in their order, all of them, as their central squares, and those that cannot be read are left out.
+
+    A `Stream` comes in the order of `StreamOrder`, and in place of an image that cannot be read, one of its batch.
 
     The loader knows its position and resumes from it (`state_dict`, `load_state_dict`). In evaluation, each iteration
     starts at the batch that `position` names, the first one.
@@ -112,7 +115,11 @@ class ImageLoader:
         self._whole, self._transform = shuffle if whole is None else whole, transform
         # More bad images than this end the run, so no search for a substitute need go further.
         self._tries = self.bad.limit + 2 if shuffle else 1
-        self._order = Order(self.total, batch_size, shuffle, seed, rank, world_size)
+        self._order: Order | StreamOrder
+        if isinstance(images, Stream):
+            self._order = StreamOrder(images, batch_size, shuffle, seed, rank, world_size)
+        else:
+            self._order = Order(self.total, batch_size, shuffle, seed, rank, world_size)
         longest = MAX_ASPECT * size if self._whole else size
         fetch = Fetch(images, size, longest, self._tries, seed, transform)
         self._loader = reader(fetch, self._order, self.workers)
@@ -158,12 +165,17 @@ class ImageLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position, for a checkpoint, with what tells whether the images are the same."""
-        return {"position": self.position, "images": self.total, "names": self._names()}
+        state = {"position": self.position, "images": self.total, "names": self._names()}
+        if isinstance(self._order, StreamOrder):
+            state["place"] = self._order.place(*divmod(self.position, len(self)))
+        return state
 
     def _names(self) -> list[str]:
-        """Some of the images, all over the set, without the folder, which may lie elsewhere tomorrow."""
-        rows = np.linspace(0, self.total - 1, min(self.total, NAMED), dtype=np.int64)
-        return [os.path.basename(self.images.path(int(row))) for row in rows]
+        """Some of the images, or of a stream's shards, all over the set, without the folder, which may move."""
+        shards = self.images.shards if isinstance(self.images, Stream) else None
+        count = self.total if shards is None else len(shards)
+        rows = np.linspace(0, count - 1, min(count, NAMED), dtype=np.int64)
+        return [os.path.basename(self.images.path(int(row)) if shards is None else shards[row]) for row in rows]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a position that `state_dict` gave.
@@ -183,6 +195,8 @@ class ImageLoader:
                     "back as they were, or start a new run from its encoder"
                 )
         self.position = state["position"]
+        if isinstance(self._order, StreamOrder):
+            self._order.go_to(*divmod(self.position, len(self)), state["place"])
 
 
 def _sent_ahead(batches: Iterator[Batch | None], device: torch.device) -> Iterator[Batch | None]:

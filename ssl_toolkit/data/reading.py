@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -129,20 +129,27 @@ class Fetch(Dataset[Fetched]):
         read: list[int] = []
         pixels: list[Pixels] = []
         sounds: list[Sounds] = []
-        for index in indices:
-            for candidate in range(index, index + self.tries):
-                candidate %= len(self.images)
+        for place in range(len(indices)):
+            for candidate in self._candidates(indices, place):
                 try:
                     image, sound = self._read(candidate, epoch), self.images.sound(candidate)
                 except BadImageError as error:
-                    bad[candidate] = error.reason
+                    bad[int(candidate)] = error.reason
                 else:
                     pixels.append(image)
                     sounds.append(sound)
                     read.append(candidate)
                     break
         padded, box = pad(pixels) if pixels else (np.empty((0, 0, 0, 0), np.uint8), None)
-        return Fetched(padded, box, read, bad, captions_of(self.images, read), stacked(sounds))
+        captions = captions_of(self.images, read)
+        # Of a stream the numbers alone, without the bytes.
+        return Fetched(padded, box, [int(row) for row in read], bad, captions, stacked(sounds))
+
+    def _candidates(self, indices: list[int], place: int) -> list[int]:
+        """The image at a place of a batch and what may stand in for it: the next ones, of a stream its batch's."""
+        if self.images.indexed:
+            return [index % len(self.images) for index in range(indices[place], indices[place] + self.tries)]
+        return (indices[place:] + indices[:place])[: self.tries]
 
     def _read(self, index: int, epoch: int) -> Pixels:
         image = center_crop(self.images.load(index, self.size), self.longest)
@@ -163,8 +170,8 @@ def stacked(sounds: Sequence[Sounds]) -> Sounds:
     return np.stack(heard) if heard else None
 
 
-def reader(fetch: Fetch, order: Order, workers: int) -> DataLoader[Any]:
-    """Gives what `fetch` reads of each batch of `order`, a `Fetched`."""
+def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int) -> DataLoader[Any]:
+    """Gives what `fetch` makes of each item of `order`; a `Fetch`, a `Fetched` of each batch."""
     return DataLoader(
         fetch,
         batch_size=None,  # the sampler's items are whole batches

@@ -13,7 +13,8 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import numpy as np
@@ -23,9 +24,11 @@ from ssl_toolkit.data.arrays import label_array, numbered_labels
 from ssl_toolkit.data.columns import Named, named_columns
 from ssl_toolkit.data.file_set import EncodedSet
 from ssl_toolkit.data.image_set import Wanted
-from ssl_toolkit.data.images import BadImageError, Content, in_brief
-from ssl_toolkit.data.tar import samples
-from ssl_toolkit.errors import UsageError
+from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
+from ssl_toolkit.data.streaming import Stream
+from ssl_toolkit.data.tar import Label, samples
+from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import progress_bar
 
 LIST, CLASSES = ".index.npz", "classes.json"  # beside a shard, and in their folder: what `pack` writes
@@ -118,6 +121,71 @@ class ShardSet(EncodedSet):
         return int(np.searchsorted(self._first, index, "right")) - 1
 
 
+def open_shard_stream(word: str, wanted: Wanted) -> ShardStream:
+    """The images of shards, read from end to end; see `open_images`.
+
+    Raises:
+        UsageError: A shard is missing, or it is not known how many images there are.
+    """
+    named = named_columns(word)
+    urls = shard_urls(named.word)
+    count = wanted.count
+    if count is None:
+        listed = [_listed(url) for url in urls]
+        count = sum(0 if each is None else len(each.offset) for each in listed)
+        if any(each is None for each in listed):
+            raise UsageError(
+                f"{word}: say how many images an epoch has, as in stream:1000000:{word}; of shards that ssl-toolkit "
+                "pack wrote it is known"
+            )
+    return ShardStream(urls, count, named, wanted)
+
+
+class ShardStream(Stream):
+    """The images of shards, from end to end; compressed ones too.
+
+    Args:
+        urls: The shards.
+        count: See `Stream`.
+        named: What it is called, and which files are images and labels.
+        wanted: See `Stream`.
+    """
+
+    def __init__(self, urls: list[str], count: int, named: Named, wanted: Wanted) -> None:
+        self._urls, self._named = urls, named
+        classes = stated_classes(urls[0], None)
+        self._number = {name: number for number, name in enumerate(classes or ())}
+        super().__init__(named.word, [f"wds:{url}" for url in urls], count, classes, wanted)
+
+    def read(self, shard: int, start: int) -> Iterator[tuple[Source, int]]:
+        """As `Stream.read`."""
+        url = self._urls[shard]
+        n = -1
+        try:
+            files, path = fsspec.core.url_to_fs(url)
+            with files.open(path, "rb") as file:
+                for n, image in enumerate(samples(file, self._named.image, self._named.label, whole=True)):
+                    if n >= start:
+                        yield Content(f"{self.shards[shard]}#{n}", image.data or b""), self._label(image.label, url)
+        except ToolkitError:
+            raise
+        except Exception as error:  # a server's, a disk's, a damaged file's
+            raise ToolkitError(
+                f"{url}: it cannot be read beyond its first {n + 1} images ({in_brief(error)}): fetch it again; a run "
+                "goes on with --resume"
+            ) from error
+
+    def _label(self, label: Label, url: str) -> int:
+        if isinstance(label, str) and self._labelled:
+            if label not in self._number:
+                raise UsageError(
+                    f"{url}: the label '{label}' is text, and a stream needs all names of classes before: write them "
+                    f"as a list to {CLASSES} beside the shards, or give --labels none"
+                )
+            return self._number[label]
+        return label if isinstance(label, int) else -1
+
+
 def read_range(url: str, start: int, end: int) -> bytes:
     """Bytes of a file, from `start` to before `end`; in forked processes too, which must not share connections."""
     files, path = fsspec.core.url_to_fs(url)
@@ -196,21 +264,32 @@ def _joined(labels: list[NDArray[Any]]) -> NDArray[Any]:
 def _places(url: str, named: Named) -> Places:
     """Those of a shard: as its list says, if that is of this file and read as asked, else looked for."""
     files, path = fsspec.core.url_to_fs(url)
-    listed = _listed(url, int(files.size(path))) if named.image is None and named.label is None else None
+    listed = _listed(url) if named.image is None and named.label is None else None
     if listed is not None:
         return listed
     try:
         with files.open(path, "rb") as file:
-            found = list(samples(file, named.image, named.label, whole=False))
+            return places_in(file, named.image, named.label)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UsageError(f"{url}: cut short, damaged or no tar file ({in_brief(error)}): fetch it again") from error
+
+
+def places_in(file: BinaryIO, image: str | None = None, label: str | None = None) -> Places:
+    """Those of an open tar file; see `samples`.
+
+    Raises:
+        tarfile.TarError, OSError, EOFError: The file is cut short or no tar file.
+    """
+    found = list(samples(file, image, label, whole=False))
     table = np.array([(each.offset, each.size) for each in found], np.int64).reshape(-1, 2)
     return Places(table[:, 0], table[:, 1], label_array([each.label for each in found]))
 
 
-def _listed(url: str, size: int) -> Places | None:
+def _listed(url: str) -> Places | None:
     try:
-        with fsspec.open(url.removesuffix(".tar") + LIST) as file:
+        files, path = fsspec.core.url_to_fs(url)
+        size = int(files.size(path))
+        with fsspec.open(list_of(url)) as file:
             content = io.BytesIO(file.read())
         with np.load(content, allow_pickle=False) as table:
             found = Places(table["offset"], table["size"], table["label"])
@@ -221,7 +300,16 @@ def _listed(url: str, size: int) -> Places | None:
     return found if whole and fits and int((found.offset + found.size).max(initial=0)) <= size else None
 
 
-def write_list(url: str, places: Places) -> None:
-    """Write down where the images of a shard on disk lie."""
-    with open(url.removesuffix(".tar") + LIST, "wb") as file:
-        np.savez(file, **places._asdict(), shard_size=np.int64(os.path.getsize(url)))
+def list_of(shard: str | os.PathLike[str]) -> str:
+    """Where the list of a shard's images is."""
+    return os.fspath(shard).removesuffix(".tar") + LIST
+
+
+def write_list(shard: str | os.PathLike[str], places: Places, **more: int | str) -> None:
+    """Write down where the images of a shard on disk lie, with `more` facts, so that it is there or not."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **places._asdict(), shard_size=np.int64(os.path.getsize(shard)), **more)  # type: ignore[arg-type]
+
+    write_atomic(list_of(shard), write)

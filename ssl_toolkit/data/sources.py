@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, get_args
 
 from ssl_toolkit.data.arrays import open_array_file
 from ssl_toolkit.data.depth import parse_range
 from ssl_toolkit.data.folder import open_folder
 from ssl_toolkit.data.given import open_given
-from ssl_toolkit.data.hugging_face import open_hf, open_parquet
+from ssl_toolkit.data.hugging_face import open_hf, open_hf_stream, open_parquet
 from ssl_toolkit.data.image_set import ImageSet, Labels, Wanted, unlabelled
 from ssl_toolkit.data.lance_table import open_lance
 from ssl_toolkit.data.manifest import open_manifest
 from ssl_toolkit.data.scenes import open_scenes
 from ssl_toolkit.data.shapes import open_shapes
-from ssl_toolkit.data.shards import open_shards, open_tar
+from ssl_toolkit.data.shards import open_shard_stream, open_shards, open_tar
 from ssl_toolkit.data.torchvision_sets import TORCHVISION, open_torchvision
 from ssl_toolkit.data.video import open_clips
 from ssl_toolkit.errors import UsageError, unknown_name
@@ -36,9 +37,13 @@ NAMES: dict[str, Opener] = {
     "clips": open_clips,
     "hf": open_hf,
     "lance": open_lance,
+    "stream": lambda word, wanted: open_stream(word, wanted),
     "wds": open_shards,
     **dict.fromkeys(TORCHVISION, open_torchvision),
 }
+
+# What can be read from end to end; the opener gets the word behind ``stream:``.
+STREAMS: dict[str, Opener] = {"hf": open_hf_stream, "wds": open_shard_stream}
 
 # What a file is by its suffix; the opener gets the path.
 FILES: dict[str, Opener] = {
@@ -58,6 +63,7 @@ def open_images(
     labels: Labels = "auto",
     channels: int | None = None,
     range: str | Sequence[float] | None = None,
+    count: int | None = None,
 ) -> ImageSet:
     """Open an image set by the word for it; a path that exists wins over a name. Or what Python holds, as one.
 
@@ -85,10 +91,12 @@ def open_images(
               ``hf:FOLDER``, ``hf:FOLDER:train``; a table ``images.parquet``. They need the extra ``hf``;
             - a table ``images.lance``, also by URL, ``lance:s3://...``. It needs the extra ``lance``;
               in these three, ``,image=COLUMN`` and ``,label=COLUMN`` behind the word name the columns that are meant;
+            - ``stream:wds:...`` and ``stream:hf:...``, the same read from end to end, without looking anything up; with
+              the images of an epoch, ``stream:1000000:wds:...``, where the source does not tell;
 
             or an object: a list or array of paths; an array or tensor of images, as in a file; a map-style data set of
             torch, or a list, whose items are a PIL image, an array or a tensor, or a tuple or dictionary of that and a
-            label; a `datasets.Dataset`; a `lance.LanceDataset`; an `ImageSet`.
+            label; a `datasets.Dataset` or `IterableDataset`; a `lance.LanceDataset`; an `ImageSet`.
         root: Where torchvision's data sets lie and are downloaded to; ``data`` in the current folder by default.
         labels: "none" drops all labels. Of a folder, "folder" makes the subfolders directly below it the classes and
             refuses images outside them; "auto" does so where every image lies in one of at least two subfolders, none
@@ -98,13 +106,16 @@ def open_images(
         range: The values that become 0 and 1 of images deeper than 8 bits, ``"0,4095"`` or two numbers; others are
             clamped. ``auto`` measures them: the outer thousandths of the values of up to 256 images. By default 0 to
             65,535 of uint16, and of floats 0 to 1.
+        count: Images of an epoch, of a stream; by default as many as it says that it has.
 
     Raises:
         UsageError: No such name, path or split, no images in it, or a manifest, array or data set that cannot be read.
     """
     if labels not in get_args(Labels):
         raise unknown_name("value of labels", labels, get_args(Labels))
-    wanted = Wanted(os.path.abspath(os.path.expanduser(root or DEFAULT_ROOT)), labels, channels, parse_range(range))
+    wanted = Wanted(
+        os.path.abspath(os.path.expanduser(root or DEFAULT_ROOT)), labels, channels, parse_range(range), count
+    )
     if isinstance(word, str | os.PathLike):
         word = os.fspath(word)
         if labels == "folder" and not os.path.isdir(os.path.expanduser(word)):
@@ -115,9 +126,11 @@ def open_images(
         raise UsageError("labels by folder need a folder, data is an object: leave labels at auto")
     else:
         images = open_given(word, wanted)
+    if count is not None and images.indexed:
+        raise UsageError(f"count is {count}: it is for streams, and '{images.word}' is none")
     if labels == "none":
         images.labels = unlabelled(len(images))
-    if bool((images.labels < 0).all()):
+    if images.indexed and bool((images.labels < 0).all()):
         images.classes = None
     return images
 
@@ -140,6 +153,22 @@ def _open_word(word: str, wanted: Wanted) -> ImageSet:
     if os.sep in word or word.startswith((".", "~")) or {_suffix(path), _suffix(file)} & FILES.keys():
         raise UsageError(f"no such file or folder: '{word}'")
     raise UsageError(f"{unknown_name('data set', name, NAMES)}; and no file or folder of that name")
+
+
+def open_stream(word: str, wanted: Wanted) -> ImageSet:
+    """What ``stream:`` or ``stream:COUNT:`` stands before; see `open_images`.
+
+    Raises:
+        UsageError: It is none of `STREAMS`, or cannot be opened.
+    """
+    inner = word.partition(":")[2]
+    number, _, rest = inner.partition(":")
+    count = int(number) if number.isdecimal() and int(number) else None
+    inner = inner if count is None else rest
+    name = inner.partition(":")[0]
+    if name not in STREAMS:
+        raise UsageError(f"{word}: only {' and '.join(f'{each}:...' for each in STREAMS)} can be streamed")
+    return STREAMS[name](inner, wanted if count is None else replace(wanted, count=count))
 
 
 def _open_file(word: str, path: str, wanted: Wanted) -> ImageSet:

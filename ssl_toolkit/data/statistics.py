@@ -26,7 +26,7 @@ def channel_statistics(images: ImageSet, size: int) -> tuple[tuple[float, ...], 
     Raises:
         ToolkitError: If none of them can be read.
     """
-    channels = images.channels // images.frames
+    channels, images = images.channels // images.frames, images.few()
     order = numpy_generator(0, "statistics").permutation(len(images))[:MEASURED]
     sums, pixels = np.zeros((2, channels)), 0
     for row in order:

@@ -119,9 +119,10 @@ def _loader(config: dict[str, Any], images: "ImageSet", size: int) -> "tuple[Ima
     from ssl_toolkit.randomness import numpy_generator
 
     batch_size, workers, seed = config["batch_size"], config["workers"], config["seed"]
-    order = numpy_generator(seed, "check").permutation(len(images))
-    part = Subset(images, order[: max(VARIETY, BATCHES) * batch_size])
-    in_memory = fits_in_memory(images, size, config["cache"])
+    some = images.few()
+    order = numpy_generator(seed, "check").permutation(len(some))
+    part = Subset(some, order[: max(VARIETY, BATCHES) * batch_size])
+    in_memory = images.indexed and fits_in_memory(images, size, config["cache"])
     bad = BadImages(part, max_rate=max(config["max_bad_rate"], 1 / len(part)))
     since = time.perf_counter()
     source = cached(part, size, bad, "memory" if in_memory else "none", workers, config["progress"])

@@ -56,6 +56,7 @@ def check_device(option: str, name: str) -> None:
 
 def natural_size(images: ImageSet) -> int:
     """The short side that most images have, from 16 to 224 px; from 64 px on a multiple of 8."""
+    images = images.few()
     sides = [min(image.shape[1:]) for image in read_some(images, np.linspace(0, len(images) - 1, 16).astype(int), 16)]
     if not sides:
         return 224

@@ -140,6 +140,7 @@ def _drawn(source: "ImageSet", count: int, method: "Method", workers: int) -> "I
     from ssl_toolkit.data.loader import ImageLoader
     from ssl_toolkit.randomness import numpy_generator
 
+    source = source.few()
     part = Subset(source, numpy_generator(0, "doctor").permutation(len(source))[:count])
     bad, size = BadImages(part, max_rate=1.0), method.encoder.config.load_size
     return ImageLoader(part, size, batch_size=min(256, len(part)), shuffle=True, workers=workers, bad=bad)

@@ -121,7 +121,7 @@ def _images(encoder: "Encoder", run: Any, data: Any, data_root: str | None) -> "
             images = draw_from(config["data"], encoder, root=data_root or config["data_root"])
         except (TypeError, UsageError):  # no run, or one whose images lie on another machine
             images = draw_from(RENDERED, encoder)
-    view = encoder.eval_view()
+    view, images = encoder.eval_view(), images.few()
     read = read_some(images, shuffled(images), COMPARED_ON, encoder.config.load_size)
     if not read:
         raise ToolkitError(f"--data {images.word}: none of its images can be read")

@@ -255,6 +255,8 @@ def _parts(config: dict[str, Any], encoder: "Encoder") -> dict[str, "ImageSet"]:
     opened = partial(open_stills, encoder, data_root=config["data_root"], labels=config["labels"])
     images = opened(config["train"], argument="train")
     test = images if config["test"] is None else opened(config["test"], argument="test")
+    for each in (images, test):
+        each.require_positions()
     match_labels(test, images)
     rows = np.flatnonzero(images.labels >= 0)
     if config["test"] is None:

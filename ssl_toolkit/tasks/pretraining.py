@@ -451,7 +451,7 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     from ssl_toolkit.randomness import numpy_generator
 
     if (images.labels < 0).any():
-        raise UsageError(f"--knn-every needs labels, and '{images.word}' has none: leave it out")
+        raise UsageError(f"--knn-every needs labels from the start, and '{images.word}' has none: leave it out")
     order = numpy_generator(0, "online-knn").permutation(len(images))[:6000]
     test = max(1, len(order) // 6)
     parts = [Subset(images, part) for part in (order[test:], order[:test])]

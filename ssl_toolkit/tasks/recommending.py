@@ -77,7 +77,7 @@ def recommend(
     side = natural_size(images)
     case = Case(
         len(images), side, available_cores(), place, minutes, frames=images.frames,
-        channels=images.channels // images.frames, **asdict(look(images, side, progress)),
+        channels=images.channels // images.frames, **asdict(look(images.few(), side, progress)),
     )  # fmt: skip
     method = decide("method", case)
     assert method is not None  # the last rule is for all cases

@@ -81,7 +81,7 @@ def draw_views(
     from ssl_toolkit.tasks.common import default_load_size, natural_size
 
     made_by, shown = recipe_named(recipe), parse_picture_channels(picture_channels)
-    source = open_images(data, root=data_root, labels=labels, channels=channels, range=range)
+    source = open_images(data, root=data_root, labels=labels, channels=channels, range=range).few()
     size = size or natural_size(source)
     made = made_by(size, channels=source.channels, **(options or {}))
     order = numpy_generator(seed, "views").permutation(len(source))

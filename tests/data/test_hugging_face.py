@@ -11,6 +11,7 @@ from ssl_toolkit.data.images import BadImageError, decode_image
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
+from ssl_toolkit.errors import UsageError
 from tests.data import packed
 from tests.data.small_files import refusal
 
@@ -86,6 +87,16 @@ def test_the_object_itself_and_workers():
     assert len(shuffled) == 6
     assert shuffled.labels.tolist() == table().shuffle(seed=1).select(range(6))["label"]
     assert open_images(table(), labels="none").classes is None
+
+
+def test_the_iterable_object():
+    images = open_images(table().to_iterable_dataset(num_shards=2), count=10)
+    assert (images.indexed, len(images), images.classes) == (False, 10, packed.CLASSES)
+    assert [label for batch in ImageLoader(images, 16) for label in batch.label.tolist()] == packed.labels(10)
+    with pytest.raises(UsageError, match="say how many images an epoch has"):
+        open_images(table().to_iterable_dataset())
+    with pytest.raises(UsageError, match="count is 3: it is for streams"):
+        open_images(table(), count=3)
 
 
 def test_other_columns(tmp_path):

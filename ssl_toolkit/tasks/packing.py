@@ -1,0 +1,107 @@
+"""Images of any source as shards."""
+
+# No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.progress import say
+from ssl_toolkit.tasks.settings import AnyData, AnyPath, AnyRange
+
+SETTINGS = "pack.json"
+
+
+def pack(
+    data: AnyData,
+    out: AnyPath,
+    size: int | None = None,
+    shard_mb: float = 500,
+    shuffle: bool = False,
+    overwrite: bool = False,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    channels: int | None = None,
+    range: AnyRange | None = None,
+    workers: int = 2,
+    data_root: str = "data",
+    max_bad_rate: float = 0.01,
+    progress: bool = True,
+) -> Path:
+    """Write images as shards, tar files as WebDataset has them, with labels, lists of their images and checksums.
+
+    The same command goes on where it was stopped. In Python, `data` may be whatever `open_images` takes.
+
+    Args:
+        data: Images of any source (a folder, a .csv, a word like cifar10:train or hf:NAME:train).
+        out: The folder to make; read it as wds:FOLDER.
+        size: Short side to which images are resized, pixels, as JPEG files; without it files stay as they are, byte for
+            byte, and all else is written without loss.
+        shard_mb: Megabytes of images in a shard.
+        shuffle: Whether images are written in an order that is drawn, always the same: what streams of sorted classes
+            need. By default in their own order.
+        overwrite: Whether shards in `out` that are of other images or settings may be replaced.
+        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        channels: See pretrain; other than 1 and 3 are written as TIFF files (extra deep).
+        range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095; they are written as TIFF files.
+        workers: Processes that read images.
+        data_root: Folder of torchvision's data sets.
+        max_bad_rate: Share of images that may be unreadable, in [0, 1]; they are listed in bad_images.csv.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: If the data do not exist, a number is out of range, or `out` holds other shards.
+    """
+    if size is not None and not 8 <= size <= 4096:
+        raise UsageError(f"--size is {size}: it must be from 8 to 4096")
+    if not 0.001 <= shard_mb <= 10**6:
+        raise UsageError(f"--shard-mb is {shard_mb}: it must be from 0.001 to 1000000")
+    if not 0 <= workers <= 256:
+        raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
+    if not 0 <= max_bad_rate <= 1:
+        raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
+    from ssl_toolkit.data.bad_images import BadImages
+    from ssl_toolkit.data.packing import ShardWriter, write_shards
+    from ssl_toolkit.data.sources import open_images
+    from ssl_toolkit.files import make_folder
+
+    images = open_images(data, root=data_root, labels=labels, channels=channels, range=range)
+    if shuffle and not images.indexed:
+        raise UsageError(f"--shuffle needs images that can be read in any order, and '{images.word}' is a stream")
+    folder = Path(out)
+    asked = {"data": images.word, "images": len(images), "size": size, "shard_mb": shard_mb, "shuffle": shuffle,
+             "channels": images.channels, "range": images.range, "labels": labels}  # fmt: skip
+    if images.indexed:
+        asked |= {"first": images.path(0), "last": images.path(len(images) - 1)}
+    make_folder(folder, "--out")
+    _begin(folder, asked, images.classes, overwrite)
+    writer = ShardWriter(folder, int(shard_mb * 1e6))
+    if writer.position:
+        say(f"{writer.images} images in {len(writer.sums)} shards are there, going on")
+    bad = BadImages(images, folder / "bad_images.csv", max_bad_rate)
+    write_shards(images, writer, bad, size=size, shuffle=shuffle, workers=workers, progress=progress)
+    if bad:
+        say(f"{len(bad)} could not be read and are not in the shards: {bad.file}")
+    say(f"{writer.images} images in {len(writer.sums)} shards: --data wds:{folder}")
+    return folder
+
+
+def _begin(folder: Path, asked: dict[str, Any], classes: list[str] | None, overwrite: bool) -> None:
+    """Write down what is packed, and the names of the classes; refuse a folder that holds something else."""
+    from ssl_toolkit.data.packing import SUMS
+    from ssl_toolkit.data.shards import CLASSES
+    from ssl_toolkit.files import write_atomic
+
+    text = json.dumps(asked, indent=2) + "\n"
+    file = folder / SETTINGS
+    there = sorted([*folder.glob("*.tar"), *folder.glob("*.index.npz")])
+    if there and (not file.is_file() or file.read_text() != text):
+        if not overwrite:
+            raise UsageError(f"--out {folder} holds shards of other images or settings: give another, or --overwrite")
+        for path in [*there, *(folder / name for name in ("bad_images.csv", CLASSES, SUMS))]:
+            path.unlink(missing_ok=True)
+    write_atomic(file, lambda temporary: temporary.write_text(text))
+    if classes is not None:
+        write_atomic(folder / CLASSES, lambda temporary: temporary.write_text(json.dumps(classes) + "\n"))
