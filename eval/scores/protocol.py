@@ -24,6 +24,7 @@ from ssl_toolkit.eval.scores.low_shot import low_shot
 from ssl_toolkit.eval.scores.sgd_probe import sgd_probe
 from ssl_toolkit.eval.scores.svm import svm
 from ssl_toolkit.eval.scores.sweep import sweep
+from ssl_toolkit.eval.scores.zero_shot import EncodeTexts, class_vectors, prompts_of, zero_shot
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,13 +85,13 @@ class Protocol:
 
     Attributes:
         title: What it is called in tables and on charts.
-        score: Subject, and options by name, to what ``results.json`` holds. Without a test set no image may answer
-            itself.
+        score: Subject, and options by name, to what ``results.json`` holds; None where there is nothing to say of such
+            an encoder. Without a test set no image may answer itself.
         depths: Whether it reads features of several depths.
     """
 
     title: str
-    score: Callable[..., dict[str, Any]]
+    score: Callable[..., dict[str, Any] | None]
     depths: bool = False
 
 
@@ -120,6 +121,14 @@ def _sgd(subject: Subject, **options: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def _zero_shot(subject: Subject, encode: EncodeTexts, prompts: Sequence[str]) -> dict[str, Any] | None:
+    """Of the test set or, as nothing is learned, of all images that there are; None of features without such texts."""
+    features = (subject.test or subject.train)["output"]
+    named = prompts_of(prompts, subject.train_images.images.classes or [])
+    vectors = class_vectors(named, encode)
+    return {**zero_shot(features, vectors), "prompts": named} if vectors.shape[1] == features.x.shape[1] else None
+
+
 def _on_output(title: str, probe: Callable[..., dict[str, Any]]) -> Protocol:
     """A probe that takes features to train on and features to test on."""
     return Protocol(title, lambda subject, **options: probe(*(part["output"] for part in subject.held_out), **options))
@@ -132,6 +141,7 @@ PROTOCOLS = {
     "sweep": Protocol("best of sweep", _sweep, depths=True),
     "sgd": Protocol("SGD on crops", _sgd),
     "svm": _on_output("linear SVM", svm),
+    "zero_shot": Protocol("zero-shot", _zero_shot),
 }
 
 
@@ -209,5 +219,7 @@ def score(
             subject = Subject(encode, train, test, folder, depths, view, device, progress)
             for protocol in protocols:
                 say(f"{name}: {protocol}")
-                results[name][protocol] = PROTOCOLS[protocol].score(subject, **options.get(protocol, {}))
+                found = PROTOCOLS[protocol].score(subject, **options.get(protocol, {}))
+                if found is not None:
+                    results[name][protocol] = found
     return results

@@ -50,7 +50,7 @@ class Scores(Found, dict[str, Any]):
         width = max(map(len, sets)) + 2 if any(sets) else 0
         protocols = next(iter(sets.values()))["protocol"]["names"]
         rows = [
-            ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) for p in protocols)]
+            ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) if p in scores else "" for p in protocols)]
             for name, labelled in sets.items()
             for number, (key, scores) in enumerate(labelled["results"].items())
         ]
@@ -65,6 +65,7 @@ def evaluate(
     test: AnyData | None = None,
     sets: AnySets | None = None,
     protocol: str = "knn,linear",
+    prompts: AnyPath | None = None,
     sgd_epochs: int = 100,
     sgd_lr: float = 0.1,
     sgd_schedule: Literal["cosine", "step"] = "cosine",
@@ -91,7 +92,10 @@ def evaluate(
             a time and the probes hold out a fifth.
         sets: Several labelled sets instead of `train` and `test`, each NAME=TRAIN,TEST or NAME=TRAIN.
         protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %), sweep
-            (many heads on several depths), sgd (the literature's, on crops: slow), svm.
+            (many heads on several depths), sgd (the literature's, on crops: slow), svm, zero_shot (the class whose
+            prompts are nearest, of encoders with a text tower; alone, it needs `test` and no `train`).
+        prompts: Text file for zero_shot, a prompt a line: a template with {} for the name of the class (a photo of a
+            {}.), or CLASS: TEXT for one class; a class with several gets their mean. If not given, the names.
         sgd_epochs: Passes of the protocol sgd over the images.
         sgd_lr: Learning rate of sgd, for a batch of 256.
         sgd_schedule: Its course: cosine to zero, or step, a tenth from 60 % and again from 80 % of training on.
@@ -115,9 +119,16 @@ def evaluate(
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
 
-    labelled, protocols = labelled_sets(train, test, sets), _protocols(protocol, sgd_epochs, sgd_lr, sgd_schedule)
+    protocols = _protocols(protocol, sgd_epochs, sgd_lr, sgd_schedule)
+    if train is None and list(protocols) == ["zero_shot"]:
+        train, test = test, None  # nothing is learned
+    labelled = labelled_sets(train, test, sets)
     folder, files = _files(run, out)
     encoder, metadata = load_run_encoder(run, next(iter(labelled.values()))[0], data_root)
+    if "zero_shot" in protocols:
+        protocols["zero_shot"] = _texts(run, encoder, prompts)
+    elif prompts is not None:
+        raise UsageError("--prompts is for --protocol zero_shot: give that too, or leave it out")
     results = Results(run, encoder, metadata, seed)
     reader = partial(
         open_loader, encoder, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
@@ -145,6 +156,18 @@ def _protocols(names: str, epochs: int, lr: float, schedule: str) -> dict[str, d
     if not lr > 0:
         raise UsageError(f"--sgd-lr is {lr}: it must be above 0")
     return protocols | ({"sgd": {"epochs": epochs, "lr": lr, "schedule": schedule}} if "sgd" in protocols else {})
+
+
+def _texts(run: AnyTrained, encoder: "Encoder", prompts: AnyPath | None) -> dict[str, Any]:
+    """The options of zero_shot: what encodes texts, and the lines of the file of prompts."""
+    from ssl_toolkit.tasks.common import text_tower
+
+    try:
+        lines = [] if prompts is None else Path(prompts).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--prompts {prompts} cannot be read as text in UTF-8: {error}") from error
+    tower = text_tower(Weights.of(run).path, encoder.feature_dim)
+    return {"encode": lambda texts: tower.encode(texts).numpy(), "prompts": lines}
 
 
 def _files(run: AnyTrained, out: AnyPath | None) -> tuple[RunFolder | None, list[Path]]:
