@@ -1,7 +1,7 @@
-"""What a page can ask of an index: its map, the neighbours of any image of it or of a dropped one, names.
+"""What a page can ask of an index: its map, the neighbours of any image of it, of a dropped one or of words, names.
 
-What can be asked for is a place in the index, a piece of a name, or the neighbours of bytes: no path ever comes from
-the browser.
+What can be asked for is a place in the index, a piece of a name, or the neighbours of bytes or of words: no path ever
+comes from the browser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ssl_toolkit.data.depth import Range
 from ssl_toolkit.data.images import decode_image
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.reading import center_crop
-from ssl_toolkit.encoders import load_encoder
+from ssl_toolkit.encoders import load_encoder, load_text, text_beside
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.explore.embedding_map import EmbeddingMap, ProjectionName
 from ssl_toolkit.eval.pictures.pixels import tile
@@ -37,6 +37,7 @@ MAX_PIXELS = 1 << 26
 FOUND = 20  # names that a search by name lists
 
 Encode: TypeAlias = Callable[[bytes], NDArray[np.float32]]
+EncodeText: TypeAlias = Callable[[str], NDArray[np.float32]]
 
 
 class Explorer:
@@ -54,6 +55,8 @@ class Explorer:
         root: Folder of torchvision's data sets.
         range: Of the images, see `open_images`.
         picture_channels: Which are shown, see `Look`.
+        encode_text: What an image shows, in words, to a vector (D,) that is compared with features by cosine; None: the
+            encoder has no text tower.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class Explorer:
         root: str | os.PathLike[str] | None = None,
         range: Range | None = None,
         picture_channels: tuple[int, ...] = (),
+        encode_text: EncodeText | None = None,
     ) -> None:
         self.index, self.map = index, map
-        self._encode, self._channels, self._root = encode, channels, root
+        self._encode, self._channels, self._root, self._encode_text = encode, channels, root, encode_text
         self._range, self._shown = range, picture_channels
         self._common = _shared_folder(min(index.paths), max(index.paths))
         self._on_map = {int(position): row for row, position in enumerate(map.position)}
@@ -103,7 +107,8 @@ class Explorer:
             return features
 
         drawn = EmbeddingMap.draw(index, points, projection)
-        return cls(index, encode, drawn, config.channels, root, config.range, picture_channels)
+        texts = _texts_of(index)
+        return cls(index, encode, drawn, config.channels, root, config.range, picture_channels, texts)
 
     def overview(self) -> dict[str, Any]:
         """The index in words and numbers, and the map: for each of its n points position, class, x and y."""
@@ -113,6 +118,7 @@ class Explorer:
             "metric": self.index.metric,
             "how": self.index.how,
             "classes": [shown(name, 40) for name in self.classes],
+            "texts": self._encode_text is not None,
             "map": {
                 "about": self.map.about,
                 "position": self.map.position.tolist(),
@@ -156,6 +162,21 @@ class Explorer:
             query = query / max(float(np.linalg.norm(query)), 1e-12)
         xy = None if self.map.place is None else self.map.place(query)[0].round(4).tolist()
         return {"query": {"xy": xy}, "hits": self._rows(list(zip(hits.position[0], hits.score[0], strict=True)))}
+
+    def described(self, text: str, k: int = 25) -> dict[str, Any]:
+        """The k items that show most of what a text says; the text has no place on the map.
+
+        Raises:
+            UsageError: The encoder of the index has no text tower, or the text is empty.
+        """
+        if self._encode_text is None:
+            raise UsageError("the encoder of this index knows no texts")
+        if not text.strip():
+            raise UsageError("there are no words to look for")
+        with self._busy:
+            query = self._encode_text(text.strip())[None]
+        hits = self.index.search(query, k)
+        return {"query": {"xy": None}, "hits": self._rows(list(zip(hits.position[0], hits.score[0], strict=True)))}
 
     def find(self, text: str) -> dict[str, Any]:
         """The first items whose name or class holds a text, upper or lower case, and whether there are more."""
@@ -208,6 +229,20 @@ class Explorer:
             }
             for position, (_, score), place in zip(positions, near, xy, strict=True)
         ]
+
+
+def _texts_of(index: EmbeddingIndex) -> EncodeText | None:
+    """What encodes texts for an index, if it can be searched by them."""
+    file = text_beside(index.encoder_file)
+    if file is None or index.metric != "cosine":
+        return None
+    tower = load_text(file)
+
+    def encode(text: str) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = tower.encode([text])[0].numpy()
+        return vector
+
+    return encode
 
 
 def _shared_folder(first: str, last: str) -> int:

@@ -13,7 +13,7 @@ SIDES = (64, 192)
 
 _SIDE, _NUMBER = "|".join(map(str, SIDES)), r"\d{1,12}"
 PATHS = re.compile(
-    rf"/|/map|/neighbours/{_NUMBER}|/picture/({_SIDE})/{_NUMBER}|/find|/similar|/gradio_api/startup-events"
+    rf"/|/map|/neighbours/{_NUMBER}|/picture/({_SIDE})/{_NUMBER}|/find|/described|/similar|/gradio_api/startup-events"
 )
 """All that is answered; the last is how Gradio starts."""
 

@@ -25,6 +25,8 @@ from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE
 from ssl_toolkit.eval.pictures.themes import DARK, LIGHT
 from ssl_toolkit.eval.pictures.words import shown
 
+MAX_TEXT = 200  # characters of a text that is looked for
+
 
 def page(explorer: Explorer, nonce: str) -> str:
     """The HTML of the page.
@@ -151,6 +153,12 @@ def _routes(explorer: Explorer, html: str, k: int) -> Iterator[tuple[str, list[s
         except UsageError as error:
             return refuse(error, 404)
 
+    def described(request: Any) -> Any:
+        try:
+            return JSONResponse(explorer.described(request.query_params.get("text", "")[:MAX_TEXT], k))
+        except UsageError as error:
+            return refuse(error, 422)
+
     async def similar(request: Any) -> Any:
         content = bytearray()
         async for chunk in request.stream():
@@ -164,7 +172,8 @@ def _routes(explorer: Explorer, html: str, k: int) -> Iterator[tuple[str, list[s
 
     yield "/", ["GET"], lambda request: HTMLResponse(html, headers={"cache-control": "no-store"})
     yield "/map", ["GET"], lambda request: Response(overview, media_type="application/json")
-    yield "/find", ["GET"], lambda request: JSONResponse(explorer.find(request.query_params.get("text", "")[:200]))
+    yield "/find", ["GET"], lambda request: JSONResponse(explorer.find(request.query_params.get("text", "")[:MAX_TEXT]))
+    yield "/described", ["GET"], described
     yield "/neighbours/{position:int}", ["GET"], neighbours
     yield "/picture/{side:int}/{position:int}", ["GET"], picture
     yield "/similar", ["POST"], similar

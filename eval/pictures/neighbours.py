@@ -18,10 +18,13 @@ from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.pictures.pixels import tile
 from ssl_toolkit.eval.pictures.png import write_figure
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
-from ssl_toolkit.eval.pictures.words import fitted, shown
+from ssl_toolkit.eval.pictures.words import fitted, shown, wrapped
 
 Hit: TypeAlias = Mapping[str, Any]
 """A neighbour: its ``path``, ``score`` and ``label``."""
+
+TEXT = "text:"
+"""How a query begins that is no image, but says what one shows."""
 
 SIDE = 128
 """Side of a picture, pixels."""
@@ -51,7 +54,7 @@ def neighbour_grid(
     read any more is an empty tile.
 
     Args:
-        queries: Files, or items of a set like ``shapes:test#17``.
+        queries: Files, items of a set like ``shapes:test#17``, or texts behind `TEXT`.
         hits: For each query its neighbours, best first, with ``path``, ``score`` and ``label``.
         out: The PNG file; its folder is made.
         channels: Channels of the images.
@@ -70,6 +73,8 @@ def neighbour_grid(
     seen: dict[str, NDArray[np.uint8] | None] = {}
 
     def read(path: str) -> NDArray[np.uint8] | None:
+        if path.startswith(TEXT):
+            return None
         if path not in seen:
             try:
                 image = open_item(path, channels, root=root, size=SIDE, range=range)
@@ -83,7 +88,7 @@ def neighbour_grid(
         [read(query) for query in queries],
         [[read(hit["path"]) for hit in found] for found in hits],
         hits,
-        names=[os.path.basename(query) for query in queries],
+        names=[query if query.startswith(TEXT) else os.path.basename(query) for query in queries],
         query_labels=query_labels,
         heads=heads,
     )
@@ -105,7 +110,7 @@ def neighbours_figure(
         query_tiles: Q pictures (side, side, 3) uint8; None where there is none to show.
         hit_tiles: Q lists of pictures.
         hits: Q lists of ``{"score", "label"}``, best first.
-        names: What a query without a label is called.
+        names: What a query without a label is called; of a text, behind `TEXT`, it stands in the place of the picture.
         query_labels: Q labels, None where unknown: no neighbour is right or wrong then.
         theme: Colours.
         heads: See `neighbour_grid`.
@@ -154,6 +159,10 @@ class _Sheet:
 
     def query(self, line: int, picture: NDArray[np.uint8] | None, name: object) -> None:
         y = self.LINE * line
+        if isinstance(name, str) and name.startswith(TEXT):
+            words = wrapped(shown(name.removeprefix(TEXT), 90), 14)
+            self._tile(0, y, None, self.theme.ink, 2.2, words)
+            return
         self._tile(0, y, picture, self.theme.ink, 2.2)
         name = fitted(shown(name), 72, size=self.SIZE, weight="bold")
         self._text(0, y + 1.155, name, self.theme.ink, weight="bold")
@@ -175,11 +184,15 @@ class _Sheet:
         more = f"{left_out} more {'query is' if left_out == 1 else 'queries are'} not shown" if left_out else ""
         self._text(0, self.bottom + 0.14, "   ".join(filter(None, (legend, more))), self.theme.muted)
 
-    def _tile(self, x: float, y: float, picture: NDArray[np.uint8] | None, colour: str, width: float) -> None:
+    def _tile(
+        self, x: float, y: float, picture: NDArray[np.uint8] | None, colour: str, width: float, words: str = ""
+    ) -> None:
+        """A picture, or what stands in its place: nothing says that it cannot be read."""
         box = (x, x + 1, y + 1, y)
         if picture is None:
             self.axes.fill((x, x + 1, x + 1, x), (y, y, y + 1, y + 1), color=self.theme.faint, lw=0)
-            self._text(x + 0.5, y + 0.5, "cannot\nbe read", self.theme.muted, ha="center", va="center")
+            ink = self.theme.ink if words else self.theme.muted
+            self._text(x + 0.5, y + 0.5, words or "cannot\nbe read", ink, ha="center", va="center")
         else:
             self.axes.imshow(picture, extent=box, aspect="auto", interpolation="antialiased")
         # The frame lies outside the picture and hides none of it.

@@ -29,6 +29,7 @@ from ssl_toolkit.eval.scores.robustness import corruptions
 from ssl_toolkit.eval.scores.sgd_probe import sgd_probe
 from ssl_toolkit.eval.scores.svm import svm
 from ssl_toolkit.eval.scores.sweep import sweep
+from ssl_toolkit.eval.scores.zero_shot import EncodeTexts, class_vectors, prompts_of, zero_shot
 
 
 def spread(loader: ImageLoader, count: int) -> ImageLoader:
@@ -74,7 +75,7 @@ class Subject:
         """Likewise of the test set, if there is one."""
         return None if self.test_images is None else self._extract(self.test_images, "test")
 
-    def score(self, protocol: str, **options: Any) -> dict[str, Any]:
+    def score(self, protocol: str, **options: Any) -> dict[str, Any] | None:
         """What a key of `PROTOCOLS` says, with options of its function; its time is noted in `seconds`."""
         started, before = time.perf_counter(), self.seconds["encoding"]
         found = PROTOCOLS[protocol].score(self, **options)
@@ -144,14 +145,14 @@ class Protocol:
 
     Attributes:
         title: What it is called in tables and on charts.
-        score: Subject, and options by name, to what ``results.json`` holds. Without a test set no image may answer
-            itself.
+        score: Subject, and options by name, to what ``results.json`` holds; None where there is nothing to say of such
+            an encoder. Without a test set no image may answer itself.
         depths: Whether it reads features of several depths.
         fits: Whether it says something of an encoder and test images.
     """
 
     title: str
-    score: Callable[..., dict[str, Any]]
+    score: Callable[..., dict[str, Any] | None]
     depths: bool = False
     fits: Callable[[Encode, ImageSet], bool] = lambda encode, images: True
 
@@ -197,6 +198,14 @@ def _sgd(subject: Subject, **options: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def _zero_shot(subject: Subject, encode: EncodeTexts, prompts: Sequence[str]) -> dict[str, Any] | None:
+    """Of the test set or, as nothing is learned, of all images that there are; None of features without such texts."""
+    features = (subject.test or subject.train)["output"]
+    named = prompts_of(prompts, subject.train_images.images.classes or [])
+    vectors = class_vectors(named, encode)
+    return {**zero_shot(features, vectors), "prompts": named} if vectors.shape[1] == features.x.shape[1] else None
+
+
 def _on_output(title: str, probe: Callable[..., dict[str, Any]]) -> Protocol:
     """A probe that takes features to train on and features to test on."""
     return Protocol(title, lambda subject, **options: probe(*(part["output"] for part in subject.held_out), **options))
@@ -211,14 +220,15 @@ PROTOCOLS = {
     "svm": _on_output("linear SVM", svm),
     "attentive": Protocol("attentive probe", _attentive, fits=lambda encode, images: token_count(encode) > 1),
     "corruptions": Protocol("corrupted", _corruptions, fits=lambda encode, images: images.channels in (1, 3)),
+    "zero_shot": Protocol("zero-shot", _zero_shot),
 }
 
 
 SUITES = {
     "quick": ("knn", "linear", "attentive"),
-    "full": tuple(name for name in PROTOCOLS if name != "sgd"),
+    "full": tuple(name for name in PROTOCOLS if name not in ("sgd", "zero_shot")),
 }
-"""Protocols that are run together; what encodes each image a hundred times is in neither."""
+"""Protocols that are run together; what encodes each image a hundred times, or needs texts, is in neither."""
 
 
 def fitting(
@@ -308,6 +318,8 @@ def score(
             subject = Subject(encode, train, test, folder, depths, view, device, progress)
             for protocol in protocols:
                 say(f"{name}: {protocol}")
-                results[name][protocol] = subject.score(protocol, **options.get(protocol, {}))
+                found = subject.score(protocol, **options.get(protocol, {}))
+                if found is not None:
+                    results[name][protocol] = found
             then(name, subject)
     return results

@@ -40,8 +40,8 @@ class Batch(NamedTuple):
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A function of every tensor."""
-        tensors: dict[str, Any] = {name: part for name, part in self._asdict().items() if isinstance(part, Tensor)}
-        return self._replace(**{name: function(part) for name, part in tensors.items()})
+        changed: dict[str, Any] = {n: function(part) for n, part in self._asdict().items() if isinstance(part, Tensor)}
+        return self._replace(**changed)
 
 
 def image_and_label(item: Any) -> tuple[Any, Any]:

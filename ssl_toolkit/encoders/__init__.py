@@ -13,12 +13,13 @@ from ssl_toolkit.encoders.saving import (
     load_encoder,
     save_encoder,
 )
-from ssl_toolkit.encoders.text_tower import TextConfig, TextTower, load_text, save_text, text_beside
+from ssl_toolkit.encoders.text_tower import TEXT_FILE, TextConfig, TextTower, load_text, save_text, text_beside
 from ssl_toolkit.encoders.vision_transformer import drop_paths
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "TEXT_FILE",
     "Colours",
     "ConvNet",
     "Encoder",

@@ -17,7 +17,7 @@ from ssl_toolkit.encoders.weights_file import load_weights, save_weights
 from ssl_toolkit.errors import ToolkitError
 
 FORMAT = "ssl-toolkit-text-1"
-FILE = "text.safetensors"
+TEXT_FILE = "text.safetensors"
 BYTES = "bytes"
 
 
@@ -112,7 +112,7 @@ def text_beside(encoder: str | os.PathLike[str]) -> Path | None:
         encoder: The encoder's file, or the folder of a run.
     """
     path = Path(encoder)
-    file = (path if path.is_dir() else path.parent) / FILE
+    file = (path if path.is_dir() else path.parent) / TEXT_FILE
     return file if file.is_file() else None
 
 

@@ -18,7 +18,7 @@ from ssl_toolkit.data.cache import cached
 from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders import Encoder, TextTower, load_text, text_beside
 from ssl_toolkit.encoders.weights_file import versions
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.baselines import random_weights
@@ -127,6 +127,26 @@ def open_stills(encoder: Encoder, data: Any, *, data_root: str, labels: Labels, 
             f"'{images.word}' has clips of {images.frames} frames: give single frames as images, clips:PATH:1"
         )
     return images
+
+
+def text_tower(encoder: Any, feature_dim: int) -> TextTower:
+    """The text tower that belongs to an encoder.
+
+    Args:
+        encoder: Its file, or the folder of its run.
+        feature_dim: Width of its features.
+
+    Raises:
+        UsageError: There is none.
+    """
+    file = text_beside(encoder) if isinstance(encoder, str | os.PathLike) else None
+    if file is None:
+        given = encoder if isinstance(encoder, str | os.PathLike) else describe(encoder)
+        raise UsageError(f"texts need an encoder with a text tower, and beside {given} is none: clip trains both")
+    tower = load_text(file)
+    if tower.config.dim != feature_dim:
+        raise UsageError(f"{file} gives {tower.config.dim} features, the encoder {feature_dim}: they are not of a run")
+    return tower
 
 
 def is_nameless(path: str) -> bool:

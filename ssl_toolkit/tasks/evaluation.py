@@ -67,7 +67,7 @@ def _wide(sets: Mapping[str, dict[str, Any]]) -> Table:
     width = max(map(len, sets)) + 2 if any(sets) else 0
     protocols = next(iter(sets.values()))["protocol"]["names"]
     rows = [
-        ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) for p in protocols)]
+        ["" if number else name, ENCODERS[key], *(in_percent(scores[p]) if p in scores else "" for p in protocols)]
         for name, labelled in sets.items()
         for number, (key, scores) in enumerate(labelled["results"].items())
     ]
@@ -88,10 +88,10 @@ def _tall(sets: Mapping[str, dict[str, Any]]) -> Table:
         rows.append([f"{name}: encoding" if name else "encoding", *("" for _ in encoders), ""])
         rows[-1].append(f"{seconds['encoding']:.1f}")
         for protocol in labelled["protocol"]["names"]:
-            found = [labelled["results"][encoder][protocol] for encoder in encoders]
-            ece = f"{100 * found[0]['ece']:.1f}" if "ece" in found[0] else ""
+            found = [labelled["results"][encoder].get(protocol) for encoder in encoders]
+            ece = f"{100 * found[0]['ece']:.1f}" if "ece" in (found[0] or ()) else ""
             title = score_title(f"{name}: {protocol}" if name else protocol)
-            rows.append([title, *map(in_percent, found), ece, f"{seconds[protocol]:.1f}"])
+            rows.append([title, *(in_percent(each) if each else "" for each in found), ece, f"{seconds[protocol]:.1f}"])
     width = max(len(row[0]) for row in rows) + 2
     head = ["top-1, %", *(ENCODERS[key] for key in encoders), "ECE, %", "seconds"]
     return Table(head, rows, [f"<{max(width, 16)}", *(">16" for _ in encoders), ">9", ">10"])
@@ -125,6 +125,7 @@ def evaluate(
     protocol: str = "knn,linear",
     suite: Literal["quick", "full"] | None = None,
     lidar: bool = False,
+    prompts: AnyPath | None = None,
     sgd_epochs: int = 100,
     sgd_lr: float = 0.1,
     sgd_schedule: Literal["cosine", "step"] = "cosine",
@@ -152,10 +153,13 @@ def evaluate(
         sets: Several labelled sets instead of `train` and `test`, each NAME=TRAIN,TEST or NAME=TRAIN.
         protocol: Scores, separated by commas: knn, linear, low_shot (1, 5 and 10 labels a class, 1 and 10 %), sweep
             (many heads on several depths), attentive (a learned query on patch tokens or places of the feature map),
-            sgd (the literature's, on crops: slow), svm, corruptions (the linear probe on spoilt test images).
+            sgd (the literature's, on crops: slow), svm, corruptions (the linear probe on spoilt test images), zero_shot
+            (the class whose prompts are nearest, of encoders with a text tower; alone, it needs `test` and no `train`).
         suite: Instead of protocols, what fits the encoder and the images: quick is knn, linear and attentive, full is
-            all but sgd, and LiDAR.
+            all but sgd and zero_shot, and LiDAR.
         lidar: Whether LiDAR is measured too: on 10 views each of 1,000 training images.
+        prompts: Text file for zero_shot, a prompt a line: a template with {} for the name of the class (a photo of a
+            {}.), or CLASS: TEXT for one class; a class with several gets their mean. If not given, the names.
         sgd_epochs: Passes of the protocol sgd over the images.
         sgd_lr: Learning rate of sgd, for a batch of 256.
         sgd_schedule: Its course: cosine to zero, or step, a tenth from 60 % and again from 80 % of training on.
@@ -179,10 +183,16 @@ def evaluate(
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
 
-    labelled = labelled_sets(train, test, sets)
     protocols = _protocols(protocol, suite, sgd_epochs, sgd_lr, sgd_schedule)
+    if train is None and list(protocols) == ["zero_shot"]:
+        train, test = test, None  # nothing is learned
+    labelled = labelled_sets(train, test, sets)
     folder, files = _files(run, out)
     encoder, metadata = load_run_encoder(run, next(iter(labelled.values()))[0], data_root)
+    if "zero_shot" in protocols:
+        protocols["zero_shot"] = _texts(run, encoder, prompts)
+    elif prompts is not None:
+        raise UsageError("--prompts is for --protocol zero_shot: give that too, or leave it out")
     results = Results(run, encoder, metadata, seed)
     reader = partial(
         open_loader, encoder, data_root=data_root, labels=labels, workers=workers, max_bad_rate=max_bad_rate,
@@ -212,6 +222,18 @@ def _protocols(names: str, suite: str | None, epochs: int, lr: float, schedule: 
     if not lr > 0:
         raise UsageError(f"--sgd-lr is {lr}: it must be above 0")
     return protocols | ({"sgd": {"epochs": epochs, "lr": lr, "schedule": schedule}} if "sgd" in protocols else {})
+
+
+def _texts(run: AnyTrained, encoder: "Encoder", prompts: AnyPath | None) -> dict[str, Any]:
+    """The options of zero_shot: what encodes texts, and the lines of the file of prompts."""
+    from ssl_toolkit.tasks.common import text_tower
+
+    try:
+        lines = [] if prompts is None else Path(prompts).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--prompts {prompts} cannot be read as text in UTF-8: {error}") from error
+    tower = text_tower(Weights.of(run).path, encoder.feature_dim)
+    return {"encode": lambda texts: tower.encode(texts).numpy(), "prompts": lines}
 
 
 def _files(run: AnyTrained, out: AnyPath | None) -> tuple[RunFolder | None, list[Path]]:

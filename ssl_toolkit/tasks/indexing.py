@@ -77,6 +77,7 @@ def index(
         UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
             it holds none and is, or its encoder is another one.
     """
+    from ssl_toolkit.encoders import text_beside
     from ssl_toolkit.eval.features.growing import Growing
     from ssl_toolkit.files import make_folder
     from ssl_toolkit.tasks.common import open_stills
@@ -108,7 +109,8 @@ def index(
         about = {"encoder_file": file, "encoder_sha256": metadata["sha256"], "data": images.word}
         factory = "Flat" if part is not None else None if index == "auto" else index
         built = _built(items, old, drop, folder, metric=metric, factory=factory, **about)
-        _saved(built, folder, overwrite=bool(change))
+        text = text_beside(file) or (None if old is None else text_beside(folder))
+        _saved(built, folder, overwrite=bool(change), text=text)
         growing.delete()
     return folder
 
@@ -133,6 +135,7 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
         UsageError: If one of them does not exist, they are of several encoders or metrics, or `out` holds an index.
         ToolkitError: If one of them is damaged.
     """
+    from ssl_toolkit.encoders import text_beside
     from ssl_toolkit.eval.search.approximate import default_factory
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.files import make_folder
@@ -155,7 +158,7 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
     merged = EmbeddingIndex.merged(parts, None if index == "auto" else index, scratch=folder)
     if twice := total - len(merged):
         say(f"{twice} images are in several of them and are taken from the last of these")
-    return _saved(merged, folder, overwrite)
+    return _saved(merged, folder, overwrite, text_beside(parts[0].encoder_file))
 
 
 def _merged_features(parts: "list[Any]", folder: Path) -> Path:
@@ -196,8 +199,17 @@ def _kept(old: "EmbeddingIndex", images: "ImageSet", folder: Path) -> Path:
     return folder
 
 
-def _saved(built: "EmbeddingIndex", folder: Path, overwrite: bool) -> Path:
+def _saved(built: "EmbeddingIndex", folder: Path, overwrite: bool, text: Path | None) -> Path:
+    """Write an index to its folder, with the text tower that belongs to its encoder, if there is one."""
+    from ssl_toolkit.encoders import TEXT_FILE, text_beside
+    from ssl_toolkit.files import write_atomic
+
+    content = text.read_bytes() if text is not None else None
     built.save(folder, overwrite)
+    if content is not None:
+        write_atomic(folder / TEXT_FILE, lambda temporary: temporary.write_bytes(content))
+    elif (other := text_beside(folder)) is not None:
+        other.unlink()  # of the encoder of another index, which was here before
     say(f"{len(built)} images, {built.dimension} features, {built.metric}, {built.how}")
     return folder
 

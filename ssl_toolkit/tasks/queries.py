@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ssl_toolkit.data.image_set import ImageSet, Subset
 from ssl_toolkit.data.items import Items
 from ssl_toolkit.data.sources import FILES
-from ssl_toolkit.encoders import Encoder, encoder_metadata, load_encoder
+from ssl_toolkit.encoders import Encoder, TextTower, encoder_metadata, load_encoder
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.eval.pictures.neighbours import TEXT
 from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
 from ssl_toolkit.objects import describe
 from ssl_toolkit.progress import say
-from ssl_toolkit.tasks.common import encode_all, image_loader, is_nameless, open_stills
+from ssl_toolkit.tasks.common import encode_all, image_loader, is_nameless, open_stills, text_tower
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -87,13 +88,17 @@ class Asking:
                     yield from self._vectors(word)
                 elif kind == "set":
                     yield from self._set(word)
+                elif kind == "text":
+                    yield self._text(word)
 
     def _kind(self, query: Any) -> str:
-        """How a query is read: ``image``, ``vectors``, or ``set`` for what `open_images` takes."""
+        """How a query is read: ``image``, ``text``, ``vectors``, or ``set`` for what `open_images` takes."""
         if not isinstance(query, str):
             return "vectors" if getattr(query, "ndim", 3) < 3 else "set"
         if self._own(query) is not None:
             return "image"
+        if query.startswith(TEXT):
+            return "text"
         if query.endswith(".npy") and os.path.isfile(query) and _open_npy(query).ndim < 3:
             return "vectors"
         is_file = os.path.isdir(query) or query.endswith(tuple(FILES))
@@ -147,6 +152,21 @@ class Asking:
         for path, reason in loader.bad.reasons.items():
             say(f"left out, it cannot be read: {path}: {reason}")
         return features.index, features.x
+
+    @functools.cached_property
+    def _texts(self) -> TextTower:
+        """The text tower of the index.
+
+        Raises:
+            UsageError: It has none, or compares by another measure than texts are trained for.
+        """
+        if self.index.metric != "cosine":
+            raise UsageError(f"texts are compared by cosine, the index by {self.index.metric}: build one of cosine")
+        return text_tower(self.index.encoder_file, self.index.dimension)
+
+    def _text(self, query: str) -> dict[str, Any]:
+        vector = self._texts.encode([query.removeprefix(TEXT).strip()]).numpy()
+        return {"query": query, "label": None, "hits": next(iter(self.index.search(vector, self.k).rows()))}
 
     def _vectors(self, given: Any) -> Iterator[dict[str, Any]]:
         word, x = (given, _open_npy(given)) if isinstance(given, str) else (describe(given), np.asarray(given))

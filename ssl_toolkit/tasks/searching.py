@@ -68,7 +68,8 @@ def search(
 
     Args:
         index: Index folder.
-        queries: Image files or items (shapes:test#17), folders or sets of images, vectors in a .npy.
+        queries: Image files or items (shapes:test#17), folders or sets of images, vectors in a .npy; or what an image
+            shows, "text:a red car", of an index whose encoder has a text tower (clip).
         k: Neighbours a query.
         grid: PNG file for a picture of the queries, the first fifty of them, and their neighbours.
         picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_toolkit import Run, evaluate
-from ssl_toolkit.encoders import Encoder
+from ssl_toolkit.encoders import Encoder, TextConfig, TextTower, load_text, save_encoder, save_text
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.health.collapse import effective_rank
 from ssl_toolkit.eval.scores.protocol import SUITES, fitting
@@ -149,3 +150,58 @@ def test_what_does_not_fit_is_said_in_a_line(small_encoder: Encoder, given: dict
     with pytest.raises(UsageError, match=message) as error:
         evaluate(**given, **READ)
     assert len(str(error.value).splitlines()) == 1
+
+
+def with_text(encoder: Encoder, folder: Path) -> Path:
+    """The folder of an encoder and of a text tower with random weights."""
+    folder.mkdir()
+    save_encoder(encoder, folder / "encoder.safetensors")
+    torch.manual_seed(1)
+    save_text(TextTower(TextConfig("bytes", encoder.feature_dim, 16, 1)), folder / "text.safetensors")
+    return folder
+
+
+def test_zero_shot_asks_the_texts_of_the_prompts(small_encoder: Encoder, tmp_path: Path) -> None:
+    run = with_text(small_encoder, tmp_path / "run")
+    (tmp_path / "prompts.txt").write_text("a {}\n1: the bright one\n")
+    found = evaluate(run, test=DATA, prompts=tmp_path / "prompts.txt", **READ | {"protocol": "zero_shot"})
+    scores = {name: each["zero_shot"] for name, each in found["results"].items() if each}
+    assert set(scores) == {"trained", "random"}  # of pixels no text says anything
+    assert scores["trained"]["prompts"] == {"0": ["a 0"], "1": ["a 1", "the bright one"]}
+    encode = load_text(run / "text.safetensors").encode
+    vectors = torch.stack([encode(["a 0"])[0], encode(["a 1", "the bright one"]).mean(0)])
+    with torch.no_grad():
+        x = small_encoder.eval()(small_encoder.eval_view()(IMAGES))
+    answers = (F.normalize(x) @ F.normalize(vectors).T).argmax(1)
+    assert scores["trained"]["top1"] == pytest.approx((answers == LABELS).float().mean().item())
+    assert found["protocol"]["train"]["images"] == 24
+    assert "zero-shot" in str(found)
+    both = evaluate(run, DATA, DATA, **READ | {"protocol": "knn,zero_shot"})
+    assert {"knn", "zero_shot"} == set(both["results"]["trained"])
+    assert set(both["results"]["pixels"]) == {"knn"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"protocol": "zero_shot"},
+            r"texts need an encoder with a text tower, .* beside .*encoder.safetensors is none",
+        ),
+        ({"protocol": "knn", "prompts": "x.txt"}, "--prompts is for --protocol zero_shot"),
+        ({"protocol": "zero_shot", "prompts": "x.txt"}, "--prompts x.txt cannot be read"),
+    ],
+)
+def test_zero_shot_says_what_it_lacks(
+    small_encoder: Encoder, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    save_encoder(small_encoder, tmp_path / "encoder.safetensors")
+    with pytest.raises(UsageError, match=message):
+        evaluate(tmp_path / "encoder.safetensors", DATA, **READ | options)
+
+
+def test_a_text_tower_of_another_encoder_is_refused(small_encoder: Encoder, tmp_path: Path) -> None:
+    run = with_text(small_encoder, tmp_path / "run")
+    save_text(TextTower(TextConfig("bytes", 7, 16, 1)), run / "text.safetensors")
+    with pytest.raises(UsageError, match=r"text.safetensors gives 7 features, the encoder 256: they are not"):
+        evaluate(run, DATA, **READ | {"protocol": "zero_shot"})

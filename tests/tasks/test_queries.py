@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from ssl_toolkit.encoders import Encoder, save_encoder
+from ssl_toolkit.encoders import Encoder, TextConfig, TextTower, save_encoder, save_text
 from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.tasks import searching as module
 from ssl_toolkit.tasks.embedding import embed
-from ssl_toolkit.tasks.indexing import index
+from ssl_toolkit.tasks.indexing import index, merge
 from ssl_toolkit.tasks.queries import Asking
 from ssl_toolkit.tasks.searching import Neighbours, search
 
@@ -175,3 +177,46 @@ def test_the_table_shows_all_labels() -> None:
     assert [line.split() for line in text.splitlines()] == [
         ["q.png"], ["1", "0.500", "0", "a.png"], ["1", "0.500", "cat", "a.png"], ["1", "0.500", "a.png"],
     ]  # fmt: skip
+
+
+@pytest.fixture
+def towered(place: Path, small_encoder: Encoder) -> TextTower:
+    """The text tower of the index of `place`, built anew with it."""
+    torch.manual_seed(1)
+    tower = TextTower(TextConfig("bytes", small_encoder.feature_dim, 16, 1))
+    save_text(tower, place / "text.safetensors")
+    again = {"overwrite": True, "workers": 0, "progress": False}
+    index(str(place / "encoder.safetensors"), str(place / "indexed"), str(place / "index"), **again)
+    return tower
+
+
+def test_words_find_what_is_nearest_to_them(place: Path, towered: TextTower) -> None:
+    grid = place / "grid.png"
+    found = ask(place, "text:a red car", place / "copies" / "b" / "0.png", "text: a/house.npy", k=3, grid=grid)
+    assert [one["query"] for one in found] == ["text:a red car", str(place / "copies/b/0.png"), "text: a/house.npy"]
+    vectors = towered.encode(["a red car", "a/house.npy"]).numpy()
+    expected = EmbeddingIndex.load(place / "index").search(vectors, 3)
+    assert [[hit["path"] for hit in found[row]["hits"]] for row in (0, 2)] == expected.path
+    np.testing.assert_allclose([hit["score"] for hit in found[0]["hits"]], expected.score[0], atol=1e-6)
+    assert grid.is_file()
+
+
+def test_an_index_keeps_its_text_tower_while_it_changes(place: Path, towered: TextTower) -> None:
+    own = next((place / "index").glob("encoder-*.safetensors"))
+    for encoder in (place / "encoder.safetensors", own):
+        index(str(encoder), str(place / "copies"), str(place / "index"), add=True, workers=0, progress=False)
+    (place / "text.safetensors").unlink()
+    index(str(place / "encoder.safetensors"), str(place / "indexed"), str(place / "index"), update=True, workers=0)
+    assert ask(place, "text:a red car")
+    merge([place / "index"], place / "merged")
+    assert search(place / "merged", "text:a red car", k=1)
+    index(str(place / "encoder.safetensors"), str(place / "indexed"), str(place / "index"), overwrite=True, workers=0)
+    with pytest.raises(UsageError, match=r"texts need an encoder with a text tower, and beside .* is none"):
+        ask(place, "text:a red car")
+
+
+def test_words_are_compared_by_cosine_alone(place: Path, towered: TextTower) -> None:
+    settings = {"metric": "l2", "overwrite": True, "workers": 0, "progress": False}
+    index(str(place / "encoder.safetensors"), str(place / "indexed"), str(place / "index"), **settings)
+    with pytest.raises(UsageError, match="texts are compared by cosine, the index by l2"):
+        ask(place, "text:a red car")

@@ -11,6 +11,7 @@ from explored import explored_folder, indexed
 from PIL import Image
 
 from ssl_toolkit.data.images import BadImageError
+from ssl_toolkit.encoders import TextConfig, TextTower, save_text
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.explore import explorer as explore
 from ssl_toolkit.eval.explore.embedding_map import EmbeddingMap
@@ -106,3 +107,23 @@ def test_classes_that_are_numbers_and_items_without_one(tmp_path: Path) -> None:
     assert [made.neighbours(place)["query"]["label"] for place in range(3)] == [1, -1, 0]
     drawn = made.overview()["map"]
     assert dict(zip(drawn["position"], drawn["label"], strict=True)) == {0: 1, 1: -1, 2: 0}
+
+
+def test_words_find_what_is_nearest_to_them(made: Explorer, folder: Path) -> None:
+    assert made.overview()["texts"] is False
+    with pytest.raises(UsageError, match="knows no texts"):
+        made.described("a red car")
+    index = EmbeddingIndex.load(folder / "index")
+    tower = TextTower(TextConfig("bytes", index.dimension, 16, 1))
+    save_text(tower, folder / "index" / "text.safetensors")
+    try:
+        told = Explorer.of(index)
+    finally:
+        (folder / "index" / "text.safetensors").unlink()
+    assert told.overview()["texts"] is True
+    answer = told.described(" a red car", k=4)
+    hits = index.search(tower.encode(["a red car"]).numpy(), 4)
+    assert [hit["position"] for hit in answer["hits"]] == hits.position[0].tolist()
+    assert answer["query"] == {"xy": None}
+    with pytest.raises(UsageError, match="no words"):
+        told.described("  ")

@@ -113,3 +113,12 @@ def test_grid_that_cannot_be_written_is_the_users_to_know(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--grid .*file cannot be written"):
         neighbour_grid(["a"], [[hit("b", None)]], tmp_path / "file" / "hits.png")
+
+
+def test_words_stand_where_a_picture_would(tmp_path: Path) -> None:
+    figure = neighbours_figure([None], [[None]], [[hit("", None)]], ["text:a red house above a car"], [None])
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "a red house\nabove a car" in texts
+    assert texts.count("cannot\nbe read") == 1  # the hit
+    neighbour_grid(["text:a/b"], [[hit("gone", None)]], tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").is_file()
