@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ssl_toolkit.data.depth import Pixels
@@ -57,13 +58,40 @@ def render(split: str, index: int, size: int, seed: int = 0) -> Pixels:
     Raises:
         UsageError: `size` is too small to show anything.
     """
+    canvas, _, factor = _drawn(split, index, size, seed)
+    return np.array(np.asarray(canvas.reduce(factor)).transpose(2, 0, 1), order="C")
+
+
+def render_mask(split: str, index: int, size: int, seed: int = 0) -> NDArray[np.int64]:
+    """Where the thing of an image is, as `render` draws it; its windows and spots belong to it.
+
+    Args:
+        split: As of `render`.
+        index: Likewise.
+        size: Likewise.
+        seed: Likewise.
+
+    Returns:
+        (size, size): 0 behind it, 1 + its class where it covers at least half of the pixel.
+
+    Raises:
+        UsageError: `size` is too small to show anything.
+    """
+    _, silhouette, factor = _drawn(split, index, size, seed)
+    covered = np.asarray(silhouette).reshape(size, factor, size, factor).mean(axis=(1, 3)) >= 0.5
+    return np.where(covered, label(index) + 1, 0)
+
+
+def _drawn(split: str, index: int, size: int, seed: int) -> tuple[Image.Image, Image.Image, int]:
+    """The image and the thing's silhouette (0 or 1), larger than asked for by a factor, which comes third."""
     if size < MIN_SIZE:
         raise UsageError(f"shapes need {MIN_SIZE} pixels or more, not {size}")
     rng = Random(derive_seed(seed, "shapes", split, index))
     factor = 4 if size <= 64 else 2  # drawn larger, then averaged: Pillow's drawing has hard edges
     canvas = _background(rng, size * factor)
-    _DRAW[label(index)](_Pen(rng, canvas), rng)
-    return np.array(np.asarray(canvas.reduce(factor)).transpose(2, 0, 1), order="C")
+    silhouette = Image.new("L", canvas.size)
+    _DRAW[label(index)](_Pen(rng, canvas, silhouette), rng)
+    return canvas, silhouette, factor
 
 
 def _colour(rng: Random, low: float, high: float) -> Colour:
@@ -116,8 +144,8 @@ def _striped(rng: Random, canvas: Image.Image) -> Image.Image:
 class _Pen:
     """Draws parts given in the thing's own frame: x to the right, y down, about [-1, 1] each."""
 
-    def __init__(self, rng: Random, canvas: Image.Image) -> None:
-        self._draw = ImageDraw.Draw(canvas)
+    def __init__(self, rng: Random, canvas: Image.Image, silhouette: Image.Image) -> None:
+        self._draw, self._covers = ImageDraw.Draw(canvas), ImageDraw.Draw(silhouette)
         self._rng = rng
         side = canvas.width
         self._scale = side * (0.25 + 0.16 * rng.random())
@@ -140,7 +168,9 @@ class _Pen:
         return _behind(self._rng)
 
     def polygon(self, *points: Point, fill: Colour) -> None:
-        self._draw.polygon(self._place(points), fill=fill)
+        placed = self._place(points)
+        self._draw.polygon(placed, fill=fill)
+        self._covers.polygon(placed, fill=1)
 
     def box(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
         self.polygon((left, top), (right, top), (right, bottom), (left, bottom), fill=fill)
@@ -153,7 +183,9 @@ class _Pen:
         self.polygon(*[(x + rx * c, y + ry * s) for c, s in _CIRCLE[14:]], (x + rx, y), fill=fill)
 
     def line(self, *points: Point, width: float, fill: Colour) -> None:
-        self._draw.line(self._place(points), fill=fill, width=max(1, round(width * self._scale)), joint="curve")
+        placed, thick = self._place(points), max(1, round(width * self._scale))
+        self._draw.line(placed, fill=fill, width=thick, joint="curve")
+        self._covers.line(placed, fill=1, width=thick, joint="curve")
 
 
 def _boat(pen: _Pen, rng: Random) -> None:
