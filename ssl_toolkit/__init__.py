@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.tasks.retrieving import retrieval
     from ssl_toolkit.tasks.run import Run, Runs
     from ssl_toolkit.tasks.searching import search
+    from ssl_toolkit.tasks.segmenting import segment
     from ssl_toolkit.tasks.settings import Weights
     from ssl_toolkit.tasks.sweeping import sweep
     from ssl_toolkit.tasks.viewing import draw_views
@@ -69,6 +70,7 @@ __all__ = [
     "report",
     "retrieval",
     "search",
+    "segment",
     "sweep",
 ]
 
@@ -104,6 +106,7 @@ _HOMES = {
     "report": "ssl_toolkit.tasks.reporting",
     "retrieval": "ssl_toolkit.tasks.retrieving",
     "search": "ssl_toolkit.tasks.searching",
+    "segment": "ssl_toolkit.tasks.segmenting",
     "sweep": "ssl_toolkit.tasks.sweeping",
 }
 

@@ -50,7 +50,7 @@ def linear_probe(
             above 0.
     """
     check_labelled(train, test)
-    l2, path = choose_strength(train, strengths, lambda fit: _Path(fit, device), held_out, seed)
+    l2, path = choose_strength(train, strengths, lambda fit: SoftmaxPath(fit, device), held_out, seed)
     return {**fit_softmax(train, l2, device=device).accuracies(test), "l2": l2, "path": path}
 
 
@@ -68,14 +68,15 @@ def fit_softmax(train: Features, l2: float, *, device: str | torch.device = "cpu
     return problem.model(*problem.solve(l2, *problem.zero(), tolerance=1e-5))
 
 
-class _Path:
+class SoftmaxPath:
     """Solutions for one strength after the other, each from where the last one ended, to the precision of a choice."""
 
-    def __init__(self, train: Features, device: str | torch.device) -> None:
+    def __init__(self, train: Features, device: str | torch.device = "cpu") -> None:
         self.problem = _Problem(train, device)
         self.last = self.problem.zero()
 
     def __call__(self, l2: float) -> LinearClassifier:
+        """The solution for one strength."""
         self.last = self.problem.solve(l2, *self.last, tolerance=2e-4)
         return self.problem.model(*self.last)
 

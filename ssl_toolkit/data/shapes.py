@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ssl_toolkit.data.depth import Pixels
@@ -57,13 +58,40 @@ def render(split: str, index: int, size: int, seed: int = 0) -> Pixels:
     Raises:
         UsageError: `size` is too small to show anything.
     """
+    canvas, _, factor = _drawn(split, index, size, seed)
+    return np.array(np.asarray(canvas.reduce(factor)).transpose(2, 0, 1), order="C")
+
+
+def render_mask(split: str, index: int, size: int, seed: int = 0) -> NDArray[np.int64]:
+    """Where the thing of an image is, as `render` draws it; its windows and spots belong to it.
+
+    Args:
+        split: As of `render`.
+        index: Likewise.
+        size: Likewise.
+        seed: Likewise.
+
+    Returns:
+        (size, size): 0 behind it, 1 + its class where it covers at least half of the pixel.
+
+    Raises:
+        UsageError: `size` is too small to show anything.
+    """
+    _, silhouette, factor = _drawn(split, index, size, seed)
+    covered = np.asarray(silhouette).reshape(size, factor, size, factor).mean(axis=(1, 3)) >= 0.5
+    return np.where(covered, label(index) + 1, 0)
+
+
+def _drawn(split: str, index: int, size: int, seed: int) -> tuple[Image.Image, Image.Image, int]:
+    """The image and the thing's silhouette (0 or 1), larger than asked for by a factor, which comes third."""
     if size < MIN_SIZE:
         raise UsageError(f"shapes need {MIN_SIZE} pixels or more, not {size}")
     rng = Random(derive_seed(seed, "shapes", split, index))
     factor = 4 if size <= 64 else 2  # drawn larger, then averaged: Pillow's drawing has hard edges
     canvas = background(rng, size * factor)
-    DRAW[label(index)](Pen(rng, canvas), rng)
-    return np.array(np.asarray(canvas.reduce(factor)).transpose(2, 0, 1), order="C")
+    silhouette = Image.new("L", canvas.size)
+    DRAW[label(index)](Pen(rng, canvas, silhouette=silhouette), rng)
+    return canvas, silhouette, factor
 
 
 def _colour(rng: Random, low: float, high: float) -> Colour:
@@ -128,12 +156,19 @@ class Pen:
         canvas: What is drawn on.
         area: Left, top and side of the square that the thing is in, pixels; None: all of the canvas.
         hue: Of all its parts, in turns; None: each has a colour of its own.
+        silhouette: What becomes 1 where the thing is; None: it is not wanted.
     """
 
     def __init__(
-        self, rng: Random, canvas: Image.Image, area: tuple[float, float, float] | None = None, hue: float | None = None
+        self,
+        rng: Random,
+        canvas: Image.Image,
+        area: tuple[float, float, float] | None = None,
+        hue: float | None = None,
+        silhouette: Image.Image | None = None,
     ) -> None:
         self._draw = ImageDraw.Draw(canvas)
+        self._covers = None if silhouette is None else ImageDraw.Draw(silhouette)
         self._rng, self._hue = rng, hue
         left, top, side = area or (0, 0, canvas.width)
         self._scale = side * (0.25 + 0.16 * rng.random())
@@ -160,7 +195,10 @@ class Pen:
 
     def polygon(self, *points: Point, fill: Colour) -> None:
         """Corners in order."""
-        self._draw.polygon(self._place(points), fill=fill)
+        placed = self._place(points)
+        self._draw.polygon(placed, fill=fill)
+        if self._covers is not None:
+            self._covers.polygon(placed, fill=1)
 
     def box(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
         """An upright rectangle."""
@@ -176,7 +214,10 @@ class Pen:
 
     def line(self, *points: Point, width: float, fill: Colour) -> None:
         """From point to point."""
-        self._draw.line(self._place(points), fill=fill, width=max(1, round(width * self._scale)), joint="curve")
+        placed, thick = self._place(points), max(1, round(width * self._scale))
+        self._draw.line(placed, fill=fill, width=thick, joint="curve")
+        if self._covers is not None:
+            self._covers.line(placed, fill=1, width=thick, joint="curve")
 
 
 def _boat(pen: Pen, rng: Random) -> None:
