@@ -20,7 +20,7 @@ def test_a_shape_covers_what_differs_from_its_background(monkeypatch: pytest.Mon
         assert mask.shape == (64, 64)
         assert set(np.unique(mask)) == {0, index % 10 + 1}
         with monkeypatch.context() as patched:
-            patched.setattr(shapes, "_DRAW", tuple(lambda pen, rng: None for _ in shapes.CLASSES))
+            patched.setattr(shapes, "DRAW", tuple(lambda pen, rng: None for _ in shapes.CLASSES))
             behind = shapes.render("train", index, 64).astype(int)
         differs = np.abs(image - behind).max(axis=0) > 0
         assert not (mask > 0)[~differs].any()  # but for pixels that are covered by less than half
