@@ -69,7 +69,7 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     torch.manual_seed(derive_seed(config["seed"], "init"))
     method = build_method(config, build_encoder(config, images, start), images)
     # What can never be read or trained as asked is better said before the run has a folder.
-    for image in read_some(images, [0], 1, config["load_size"]):
+    for image in read_some(images.few(), [0], 1, config["load_size"]):
         try_step(method, image)
     if chosen and launched_rank() == 0:
         say(chosen)
