@@ -21,6 +21,8 @@ from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
 from ssl_toolkit.data.streaming import Stream
 from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra, said_by, unknown_name
 
+PARTS = 64
+
 
 def open_hf(word: str, wanted: Wanted) -> HFSet:
     """A data set and its split, ``hf:NAME:train``; see `open_images`.
@@ -95,7 +97,7 @@ class HFStream(Stream):
     """A `datasets.IterableDataset` as an image set.
 
     Args:
-        table: The data set; of one that is on disk its parts are read one after another.
+        table: The data set; one that is on disk is read in up to `PARTS` parts.
         named: What it is called, and its columns.
         wanted: See `Stream`.
 
@@ -106,7 +108,8 @@ class HFStream(Stream):
     def __init__(self, table: Any, named: Named, wanted: Wanted) -> None:
         count = wanted.count
         if hasattr(table, "to_iterable_dataset"):
-            count, table = count or len(table), table.to_iterable_dataset()
+            count, parts = count or len(table), min(len(table), PARTS)
+            table = table.to_iterable_dataset(num_shards=max(1, parts))
         known = (table.info.splits or {}).get(str(table.split))
         count = count or (known.num_examples if known is not None else 0)
         if not count:

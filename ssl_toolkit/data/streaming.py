@@ -116,7 +116,9 @@ class Stream(ImageSet):
 
     def load(self, index: int, size: int | None) -> Pixels:
         """As `ImageSet.load`, of a position that is `Held`."""
-        assert isinstance(index, Held), f"no place in '{self.word}' can be looked up"
+        if not isinstance(index, Held):
+            self.require_positions()
+        assert isinstance(index, Held)
         return self._first.decoded(index.source, size)
 
     def path(self, index: int) -> str:

@@ -70,8 +70,9 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     torch.manual_seed(derive_seed(config["seed"], "init"))
     method = build_method(config, build_encoder(config, images, start), images)
     # What can never be read or trained as asked is better said before the run has a folder.
-    for image in read_some(images, [0], 1, config["load_size"]):
-        try_step(method, image, images.caption(0), images.sound(0))
+    few = images.few()
+    for image in read_some(few, [0], 1, config["load_size"]):
+        try_step(method, image, few.caption(0), few.sound(0))
     if chosen and launched_rank() == 0:
         say(chosen)
     return images, method
