@@ -13,7 +13,7 @@ from ssl_toolkit.encoders.saving import (
     load_encoder,
     save_encoder,
 )
-from ssl_toolkit.encoders.vision_transformer import drop_paths
+from ssl_toolkit.encoders.vision_transformer import checkpoint_activations, drop_paths
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -23,6 +23,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "check_weights",
+    "checkpoint_activations",
     "drop_paths",
     "encoder_config",
     "encoder_file",

@@ -75,6 +75,8 @@ class EncoderOptions:
         heads: A ViT's heads, which divide its width; if not given, its own.
         positions: sincos: a ViT's positions are sines and cosines, which are not trained.
         init: Whose first weights a ViT with random ones has.
+        checkpoint_activations: Whether a ViT's blocks are computed again in the backward pass, in the place of keeping
+            what they were: the same gradients for less memory, in about a third more time.
         normalize: Mean and standard deviation that images are normalised with. imagenet: its; data: those of the data,
             measured on up to 2,000 images; auto: those of timm's weights, else imagenet's.
         mean: Mean of each channel instead, in [0, 1].
@@ -87,6 +89,7 @@ class EncoderOptions:
     heads: int | None = None
     positions: Literal["learned", "sincos"] = "learned"
     init: Literal["timm", "moco_v3", "mae"] = "timm"
+    checkpoint_activations: bool = False
     normalize: Literal["auto", "imagenet", "data"] = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -107,6 +110,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
     "devices": (1, 1024),
+    "nodes": (1, 10**4),
     "recalibrate": (0, 10**9),
     "clip_gradient": (0, float("inf")),
     "checkpoint_every": (1, 10**9),
