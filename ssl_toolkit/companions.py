@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -19,14 +19,12 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from torch.distributed.tensor import DTensor
 
-from ssl_toolkit.checkpoints import Interrupted, shard_file
+from ssl_toolkit.checkpoints import Interrupted
 from ssl_toolkit.errors import ToolkitError, said_by
 from ssl_toolkit.launch import started_by_torchrun
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import local_rank
-from ssl_toolkit.sharding import load_local, load_local_optimizer, local
 from ssl_toolkit.slurm import started_by_srun
 
 # The number of the process that has started this one, if one of ours has.
@@ -44,81 +42,17 @@ def environment() -> ClusterEnvironment:
     return SLURMEnvironment(auto_requeue=False) if started_by_srun() else LightningEnvironment()
 
 
-class _Watched:
-    """A strategy of Lightning's whose processes are watched."""
+class Together(DDPStrategy):
+    """Lightning's, with processes that are watched; each holds all weights."""
 
-    def _configure_launcher(self: Any) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
-
-
-class Together(_Watched, DDPStrategy):
-    """Every process holds all weights."""
+    def _configure_launcher(self) -> None:
+        self._launcher = launcher(self)
 
 
-class Sharded(_Watched, ModelParallelStrategy):
-    """Every process holds its rows of the weights, and saves them to a file of its own (see `shard`).
-
-    Args:
-        processes: How many train together.
-        backend: Of their exchange.
-    """
-
-    def __init__(self, processes: int, backend: str) -> None:
-        super().__init__(data_parallel_size=processes, tensor_parallel_size=1, process_group_backend=backend)
-
-    @contextlib.contextmanager
-    def block_backward_sync(self) -> Iterator[None]:
-        """Gradients stay where they are, whole, until the last batch of a step."""
-        model: Any = self.model
-        model.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            model.set_requires_gradient_sync(True)
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        """Our checkpoints hold the optimiser, as others do."""
-        return True
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """This process's part."""
-        assert self.lightning_module is not None
-        state: dict[str, Any] = local(self.lightning_module.state_dict())
-        return state
-
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """This process's part."""
-        state: dict[str, Any] = local(optimizer.state_dict())
-        return state
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """A file a process; the first one's comes last, and says that there are all."""
-        assert self.lightning_module is not None
-        own = self.lightning_module.state_dict()
-        checkpoint["processes"] = self.world_size
-        checkpoint["shared"] = [name for name, value in own.items() if isinstance(value, DTensor)]
-        if not self.is_global_zero:
-            self.checkpoint_io.save_checkpoint(checkpoint, shard_file(filepath, self.global_rank))
-        self.barrier()
-        if self.is_global_zero:
-            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
-
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """This process's file."""
-        found: dict[str, Any] = self.checkpoint_io.load_checkpoint(shard_file(checkpoint_path, self.global_rank))
-        return found
-
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """This process's part."""
-        assert self.lightning_module is not None
-        load_local(self.lightning_module, checkpoint["state_dict"], strict)
-
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """This process's part."""
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            load_local_optimizer(optimizer, state)
+def launcher(strategy: DDPStrategy | ModelParallelStrategy) -> _Launcher:
+    """Starts the processes of a strategy, where nothing else has, and watches them."""
+    assert strategy.cluster_environment is not None
+    return _Launcher(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
 
 
 class _Launcher(_SubprocessScriptLauncher):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from ssl_toolkit.checkpoints import shard_file
+from ssl_toolkit.companions import launcher
 from ssl_toolkit.encoders import Encoder
 
 
@@ -78,3 +82,71 @@ def load_local_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, A
         for number, values in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": held})
+
+
+class Sharded(ModelParallelStrategy):
+    """Lightning's, with processes that are watched; each holds its rows of the weights (see `shard`), in a file too.
+
+    Args:
+        processes: How many train together.
+        backend: Of their exchange.
+    """
+
+    def __init__(self, processes: int, backend: str) -> None:
+        super().__init__(data_parallel_size=processes, tensor_parallel_size=1, process_group_backend=backend)
+
+    def _configure_launcher(self) -> None:
+        self._launcher = launcher(self)
+
+    @contextlib.contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Gradients stay where they are, whole, until the last batch of a step."""
+        model: Any = self.model
+        model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(True)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Our checkpoints hold the optimiser, as others do."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This process's part."""
+        assert self.lightning_module is not None
+        state: dict[str, Any] = local(self.lightning_module.state_dict())
+        return state
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """This process's part."""
+        state: dict[str, Any] = local(optimizer.state_dict())
+        return state
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """A file a process; the first one's comes last, and says that there are all."""
+        assert self.lightning_module is not None
+        own = self.lightning_module.state_dict()
+        checkpoint["processes"] = self.world_size
+        checkpoint["shared"] = [name for name, value in own.items() if isinstance(value, DTensor)]
+        if not self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, shard_file(filepath, self.global_rank))
+        self.barrier()
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """This process's file."""
+        found: dict[str, Any] = self.checkpoint_io.load_checkpoint(shard_file(checkpoint_path, self.global_rank))
+        return found
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """This process's part."""
+        assert self.lightning_module is not None
+        load_local(self.lightning_module, checkpoint["state_dict"], strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """This process's part."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            load_local_optimizer(optimizer, state)

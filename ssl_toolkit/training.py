@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import Logger
 from timm.layers import convert_sync_batchnorm
 
 from ssl_toolkit.checkpoints import AtomicCheckpointIO, Checkpoints, latest_checkpoint, signals_given_back
-from ssl_toolkit.companions import Sharded, Together, environment
+from ssl_toolkit.companions import Together, environment
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.loader import ImageLoader, readers_watched
@@ -34,6 +34,7 @@ from ssl_toolkit.logs import CsvLog, Progress, make_loggers
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
 from ssl_toolkit.runs import RunFolder, launched_rank
+from ssl_toolkit.sharding import Sharded
 
 BEFORE_TRAINING = -1  # the step of these draws
 

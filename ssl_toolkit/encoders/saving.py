@@ -17,9 +17,7 @@ from ssl_toolkit.errors import ToolkitError, UsageError
 FORMAT = "ssl-toolkit-encoder-1"
 
 
-def save_encoder(
-    encoder: Encoder, path: str | Path, method: str = "", weights: dict[str, Tensor] | None = None
-) -> str:
+def save_encoder(encoder: Encoder, path: str | Path, method: str = "", weights: dict[str, Tensor] | None = None) -> str:
     """Write `encoder` to one safetensors file that `load_encoder` rebuilds it from.
 
     The metadata holds the configuration, the method that trained it, library versions and a sha256 of it all.

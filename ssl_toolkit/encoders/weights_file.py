@@ -24,7 +24,7 @@ _ELSEWHERE = "; weights from elsewhere are taken with --architecture NAME, to pr
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state, on the CPU and contiguous; where processes share it out, each of them must ask, and gets all."""
+    """A module's state, on the CPU and contiguous; where processes share it out, each must ask, and gets all."""
     return {k: whole(v.detach()).cpu().contiguous() for k, v in module.state_dict().items()}
 
 

@@ -153,7 +153,7 @@ def check_fsdp(config: dict[str, Any], method: Method) -> None:
         UsageError: Naming the option that does not go with it.
     """
     if config["devices"] * nodes() == 1:
-        raise UsageError("--strategy fsdp shares weights out over processes, and there is one: give --devices 2 or more")
+        raise UsageError("--strategy fsdp shares weights out over processes, and there is one: give more --devices")
     if config["precision"] == "16-mixed":
         raise UsageError("--strategy fsdp does not go with --precision 16-mixed: give bf16-mixed or 32-true")
     if config["compile"] == "always":

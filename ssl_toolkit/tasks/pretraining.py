@@ -449,9 +449,11 @@ def first_step(since: float) -> "pl.Callback":
 
 
 def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> list["pl.Callback"]:
-    """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
+    """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others; processes share them out."""
     if not config["knn_every"]:
         return []
+    import numpy as np
+
     from ssl_toolkit.data.bad_images import BadImages
     from ssl_toolkit.data.image_set import Subset
     from ssl_toolkit.data.loader import ImageLoader
@@ -461,8 +463,10 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     if (images.labels < 0).any():
         raise UsageError(f"--knn-every needs labels, and '{images.word}' has none: leave it out")
     order = numpy_generator(0, "online-knn").permutation(len(images))[:6000]
-    test = max(1, len(order) // 6)
-    parts = [Subset(images, part) for part in (order[test:], order[:test])]
+    test, together = max(1, len(order) // 6), config["devices"] * nodes()
+    # As many in each process, which step together where weights are shared out: some come twice where it does not fit.
+    shares = (np.resize(part, -(-len(part) // together) * together) for part in (order[test:], order[:test]))
+    parts = [Subset(images, share[launched_rank() :: together]) for share in shares]
     # The training itself judges how many bad images are too many.
     bank, queries = (ImageLoader(p, encoder.config.load_size, bad=BadImages(p, max_rate=1.0)) for p in parts)
     return [OnlineKNN(bank, queries, config["knn_every"], view=encoder.eval_view())]
