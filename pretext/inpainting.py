@@ -55,13 +55,13 @@ def hole_weights(hole: Tensor, overlap: int, overlap_weight: float) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean over all pixels and channels, weighted.
+    """Mean over all pixels and channels, weighted; of several processes, over the images of all.
 
     Args:
         values: (N, C, H, W).
         weights: (N, 1, H, W), at least 0, not all 0.
     """
-    return (values * weights).sum() / (weights.sum() * values.shape[1])
+    return all_mean((values * weights).sum()) / (all_mean(weights.sum()) * values.shape[1])
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to logits of being real (N,)."""
         logits: Tensor = self.layers(2 * image - 1)
-        return logits.float().mean(dim=(1, 2, 3))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(dim=(1, 2, 3))
 
 
 class Inpainting(MapTask):
@@ -251,14 +251,16 @@ class Inpainting(MapTask):
         loss = super().training_step(batch, batch_idx)
         if self.discriminator is None:
             return loss
-        loss = loss / self.accumulate
-        self.manual_backward(loss)
+        loss, last = loss / self.accumulate, (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
+        generator: Any = self.optimizers()[0]  # type: ignore[index]
+        with generator.toggle_model(sync_grad=last):
+            self.manual_backward(loss)
         with learning(self.discriminator):
             judged = self.judge()
             # Past Lightning, whose gradient scaling and exchange between processes are for the generator.
             torch.autograd.backward(judged / self.accumulate)
         self.log("discriminator", judged.detach(), batch_size=len(batch.image), sync_dist=True)
-        if (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
+        if last:
             self._move(self.discriminator)
         return loss
 

@@ -35,12 +35,13 @@ def point(reference: Tensor, target: Tensor, temperature: float) -> Tensor:
         temperature: The lower, the fewer places are pointed to.
 
     Returns:
-        log A, (N, J, I) float32; each row of A sums to 1.
+        log A, (N, J, I), at least float32; each row of A sums to 1.
 
     Source: Vondrick et al. 2018, eq. 2.
     """
+    wide = torch.promote_types(target.dtype, torch.float32)
     with torch.autocast(target.device.type, enabled=False):
-        scores = target.float() @ reference.float().transpose(1, 2)
+        scores = target.to(wide) @ reference.to(wide).transpose(1, 2)
         return (scores / temperature).log_softmax(dim=2)
 
 

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from ssl_toolkit.distributed import agree
+from ssl_toolkit.distributed import agree, rank
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import say
@@ -79,8 +79,18 @@ def _save(checkpoint: dict[str, Any], path: Path) -> None:
             raise
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
+def shard_file(path: str | Path, rank: int) -> Path:
+    """What process `rank` writes of a checkpoint whose weights are shared out; the first one's has its name."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.{rank}") if rank else path
+
+
+def latest_checkpoint(folder: Path, rank: int = 0) -> Path | None:
     """The newest checkpoint in `folder` that loads; None if there has never been one.
+
+    Args:
+        folder: Where they lie.
+        rank: Whose part must load, where each process has written its own.
 
     Raises:
         ToolkitError: If there are checkpoints and none of them loads.
@@ -88,10 +98,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
     paths = sorted(folder.glob("step-*.ckpt"), reverse=True)
     for path in paths:
         try:
-            AtomicCheckpointIO().load_checkpoint(path)
+            if AtomicCheckpointIO().load_checkpoint(path).get("processes", 1) > 1 and rank:
+                AtomicCheckpointIO().load_checkpoint(shard_file(path, rank))
         except ToolkitError as error:
             warnings.warn(f"{error}; falling back to the one before", stacklevel=2)
-            path.rename(path.with_suffix(".damaged"))  # else it would count as one of the last two
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                path.rename(path.with_suffix(".damaged"))  # else it would count as one of the last two
         else:
             return path
     if paths:
@@ -109,10 +121,19 @@ def load_newest(method: pl.LightningModule, folder: Path) -> bool:
     if not paths:
         return False
     try:
-        method.load_state_dict(AtomicCheckpointIO().load_checkpoint(paths[-1])["state_dict"])
+        method.load_state_dict(_joined_state(paths[-1]))
     except (RuntimeError, KeyError) as error:
         raise ToolkitError(f"{paths[-1]} does not fit the run's configuration") from error
     return True
+
+
+def _joined_state(path: Path) -> dict[str, Any]:
+    """The state of the method in a checkpoint, of all processes' parts."""
+    first = AtomicCheckpointIO().load_checkpoint(path)
+    others = range(1, first.get("processes", 1))
+    parts = [first, *(AtomicCheckpointIO().load_checkpoint(shard_file(path, number)) for number in others)]
+    joined = {name: torch.cat([part["state_dict"][name] for part in parts]) for name in first.get("shared", ())}
+    return {**first["state_dict"], **joined}
 
 
 @contextlib.contextmanager
@@ -174,9 +195,19 @@ class Checkpoints(pl.Callback):
             signal.signal(signum, self._on_signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen again: Lightning's own handlers would leave with nothing saved."""
-        self._step = self._saved_step = trainer.global_step
+        """Listen again: Lightning's own handlers would leave with nothing saved.
+
+        Raises:
+            ToolkitError: The processes go on from different steps.
+        """
+        self._step = self._saved_step = step = trainer.global_step
         self.listen()
+        most, least = agree([step, -step], trainer.strategy.root_device)
+        if most != -least:
+            raise ToolkitError(
+                f"process {rank()} goes on from step {step}, others from {-least} to {most}: all machines must see the "
+                f"same {self.folder}, and all parts of a checkpoint must be whole"
+            )
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -234,8 +265,9 @@ class Checkpoints(pl.Callback):
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.KEEP]:
-                old.unlink()
-            self.also()
+                for part in sorted(self.folder.glob(f"{old.name}*")):  # the first one's before the others'
+                    part.unlink()
+        self.also()
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

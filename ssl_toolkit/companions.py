@@ -17,11 +17,12 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from ssl_toolkit.checkpoints import Interrupted
 from ssl_toolkit.errors import ToolkitError, said_by
+from ssl_toolkit.launch import started_by_torchrun
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import local_rank
 from ssl_toolkit.slurm import started_by_srun
@@ -36,17 +37,22 @@ _GONE = re.compile(r"gloo|nccl|connection|peer|socket|store", re.IGNORECASE)
 
 def environment() -> ClusterEnvironment:
     """Who has started this process and knows the others. Lightning itself takes torchrun in a SLURM job for srun."""
-    if TorchElasticEnvironment.detect():
+    if started_by_torchrun():
         return TorchElasticEnvironment()
     return SLURMEnvironment(auto_requeue=False) if started_by_srun() else LightningEnvironment()
 
 
 class Together(DDPStrategy):
-    """Lightning's, with processes that are watched."""
+    """Lightning's, with processes that are watched; each holds all weights."""
 
     def _configure_launcher(self) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+        self._launcher = launcher(self)
+
+
+def launcher(strategy: DDPStrategy | ModelParallelStrategy) -> _Launcher:
+    """Starts the processes of a strategy, where nothing else has, and watches them."""
+    assert strategy.cluster_environment is not None
+    return _Launcher(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
 
 
 class _Launcher(_SubprocessScriptLauncher):

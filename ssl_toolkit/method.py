@@ -27,6 +27,7 @@ from ssl_toolkit.optim import (
 )
 from ssl_toolkit.own_trainer import OwnTrainer
 from ssl_toolkit.randomness import seed_device
+from ssl_toolkit.sharding import shard
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,11 @@ class Method(pl.LightningModule, ABC):
         """Images (N, C, H, W) in [0, 1] to features (N, D): all that evaluation ever sees."""
         features: Tensor = self.kept_encoder(image)
         return features
+
+    def configure_model(self) -> None:
+        """Share the weights out over the processes, where Lightning's `ModelParallelStrategy` has a mesh of them."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"])
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """What stands in for `fit` under a Trainer of the user's own."""

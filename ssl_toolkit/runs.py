@@ -12,13 +12,15 @@ import yaml
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.files import write_atomic
+from ssl_toolkit.launch import started_by_torchrun
 from ssl_toolkit.progress import say
 from ssl_toolkit.slurm import requeued_job, started_by_srun
 
-# What may differ between a run and its resumption: these change how it is done, never what comes out.
+# What may differ between a run and its resumption: these change how it is done, never what comes out. Of devices and
+# nodes, the product counts.
 FREE_ON_RESUME = {
     *("out", "workers", "checkpoint_every", "progress", "data_root", "cache", "max_bad_rate", "doctor", "logger"),
-    "requeue",
+    *("requeue", "devices", "nodes", "encoder.checkpoint_activations"),
 }
 
 # What ``config.yaml`` says of a run besides its settings: that it was extended.
@@ -27,6 +29,8 @@ HISTORY = "extended"
 
 def launched_rank() -> int:
     """Number of this process among all that train the run together, as Lightning, torchrun or srun has told it."""
+    if started_by_torchrun():
+        return int(os.environ["RANK"])
     return int(os.environ["SLURM_PROCID"]) if started_by_srun() else local_rank()
 
 
@@ -181,17 +185,26 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], path: Path, extend: bool | None) -> None:
+    fix = f"start a new run from its encoder with --encoder {path}"
+    if _processes(before) != _processes(now):
+        raise UsageError(
+            f"--devices x --nodes is {_processes(now)} processes, but the run in {path} has {_processes(before)}, on "
+            f"which its course depends: resume it with as many, or {fix}"
+        )
     for key in sorted(before.keys() | now.keys()):
         if key in FREE_ON_RESUME or before.get(key) == now.get(key):
             continue
         longer = key == "epochs" and extend is not None and now[key] > before[key]
         if longer and extend:
             continue
-        fix = f"start a new run from its encoder with --encoder {path}"
         raise UsageError(
             f"--{key.replace('_', '-')} is {now.get(key)}, but the run in {path} has {before.get(key)}: "
             f"{'give --extend too to go on with it' if longer else 'resume it as it was'}, or {fix}"
         )
+
+
+def _processes(config: dict[str, Any]) -> int:
+    return (config.get("devices") or 1) * (config.get("nodes") or 1)
 
 
 def _extend(run: RunFolder, epochs: int) -> None:

@@ -6,35 +6,13 @@ import os
 import shutil
 import subprocess
 
-from ssl_toolkit.errors import UsageError, said_by
+from ssl_toolkit.errors import said_by
 
 
 def started_by_srun() -> bool:
     """Whether srun has started this process beside others; torchrun, under srun, numbers its processes itself."""
     several = int(os.environ.get("SLURM_NTASKS", "1")) > 1
     return several and "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
-
-
-def nodes() -> int:
-    """Machines that train together."""
-    return int(os.environ.get("SLURM_NNODES", "1")) if started_by_srun() else 1
-
-
-def check_tasks(devices: int) -> None:
-    """Refuse another number of processes than `devices` on each machine: they would wait for each other for ever.
-
-    Raises:
-        UsageError: Naming both numbers.
-    """
-    if not started_by_srun():
-        return
-    tasks = int(os.environ["SLURM_NTASKS"])
-    each = os.environ.get("SLURM_NTASKS_PER_NODE")
-    if tasks != devices * nodes() or each != str(devices):
-        raise UsageError(
-            f"srun has started {tasks} processes on {nodes()} machines, and --devices is {devices}: give sbatch "
-            f"--ntasks-per-node={devices} (not --ntasks), or --devices {each or max(1, tasks // nodes())}"
-        )
 
 
 def requeue() -> str | None:

@@ -24,15 +24,17 @@ from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.loader import ImageLoader, readers_watched
 from ssl_toolkit.data.statistics import MEASURED
-from ssl_toolkit.distributed import synchronize_batch_norm
+from ssl_toolkit.distributed import rank, synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder, save_text
+from ssl_toolkit.encoders.weights_file import plain_state
 from ssl_toolkit.finite import OnlyFinite
 from ssl_toolkit.gradients import ClipMode
+from ssl_toolkit.launch import nodes
 from ssl_toolkit.logs import CsvLog, Progress, make_loggers
 from ssl_toolkit.method import Method
 from ssl_toolkit.randomness import numpy_generator, seed_device
 from ssl_toolkit.runs import RunFolder, launched_rank
-from ssl_toolkit.slurm import nodes
+from ssl_toolkit.sharding import Sharded
 
 BEFORE_TRAINING = -1  # the step of these draws
 
@@ -40,6 +42,7 @@ BEFORE_TRAINING = -1  # the step of these draws
 WORTH_COMPILING = 2000
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+StrategyName = Literal["ddp", "fsdp"]
 
 
 def native_bf16(accelerator: str = "auto") -> bool:
@@ -65,6 +68,7 @@ def fit(
     clip_mode: ClipMode = "norm",
     accelerator: str = "auto",
     devices: int = 1,
+    strategy: StrategyName = "ddp",
     sync_batch_norm: bool = True,
     compile: bool = False,
     checkpoint_every: int | None = None,
@@ -89,6 +93,7 @@ def fit(
         clip_mode: Whose norm that is, see `clip_gradients`.
         accelerator: Lightning's name of the device type.
         devices: Processes that train together on each machine, a device each; `loader` must be that of this process.
+        strategy: Whether each process holds all weights (``ddp``), or its share of them (``fsdp``, see `shard`).
         sync_batch_norm: Whether batch norm is over the batches of all processes.
         compile: Whether ``torch.compile`` is applied to the encoder, and on CUDA to the views.
         checkpoint_every: Optimiser steps between checkpoints; None takes one every five minutes.
@@ -104,7 +109,7 @@ def fit(
     """
     cuda, first = on_cuda(accelerator), launched_rank() == 0
     together = devices * nodes()
-    checkpoint = latest_checkpoint(run.checkpoints) if resume else None
+    checkpoint = latest_checkpoint(run.checkpoints, launched_rank()) if resume else None
     tell(method, loader, epochs, first_epochs, seed, accumulate, together)
     method.clip_gradient, method.clip_mode = clip_gradient, clip_mode
     let_compile(method, compile)
@@ -112,11 +117,11 @@ def fit(
         prepare(method, loader, seed)
     if together > 1 and sync_batch_norm:
         (convert_sync_batchnorm if cuda else synchronize_batch_norm)(method)
-    save = functools.partial(save_kept_encoder, method, run)
+    save = functools.partial(save_kept_encoder, method, run, type(method).__name__)  # which sharding changes
     checkpoints = Checkpoints(run.checkpoints, checkpoint_every, also=save, requeue=requeue)
     with _quiet(), signals_given_back(), fast_arithmetic(cuda), collector_spared():
         trainer = _trainer(
-            method, cuda, max_epochs=epochs, accelerator=accelerator, devices=devices, num_nodes=nodes(),
+            method, cuda, strategy, max_epochs=epochs, accelerator=accelerator, devices=devices, num_nodes=nodes(),
             precision=precision, logger=_loggers(logger, run, checkpoint) if first else False,
             callbacks=[
                 Progress(len(loader) * epochs, show=progress and first), Extension(loader), OnlyFinite(run.bad_batches),
@@ -125,8 +130,7 @@ def fit(
         )  # fmt: skip
         checkpoints.listen()
         trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
-    if first:  # a run that was killed right after its last checkpoint has nothing left to train
-        checkpoints.also()
+    save()  # a run that was killed right after its last checkpoint had nothing left to train
 
 
 def tell(
@@ -180,18 +184,20 @@ def let_compile(method: Method, wanted: bool) -> None:
         method.compile_encoder()
 
 
-def save_kept_encoder(method: Method, run: RunFolder) -> None:
-    """Write what a method keeps to its place in a run."""
-    save_encoder(method.kept_encoder, run.encoder_file, type(method).__name__)
-    if method.kept_text is not None:
-        save_text(method.kept_text, run.text_file, type(method).__name__)
+def save_kept_encoder(method: Method, run: RunFolder, name: str) -> None:
+    """Write what a method of that name keeps to its place in a run; all processes gather it, the first one writes."""
+    weights = plain_state(method.kept_encoder.backbone)
+    if rank() == 0:
+        save_encoder(method.kept_encoder, run.encoder_file, name, weights)
+        if method.kept_text is not None:
+            save_text(method.kept_text, run.text_file, name)
 
 
-def _trainer(method: Method, cuda: bool, **options: Any) -> pl.Trainer:
+def _trainer(method: Method, cuda: bool, strategy: StrategyName, **options: Any) -> pl.Trainer:
     """Lightning's loop without what is done here: checkpoints, bar, order of images, clipping, optimising by hand."""
-    by_hand = not method.automatic_optimization
+    by_hand, processes = not method.automatic_optimization, options["devices"] * options["num_nodes"]
     return pl.Trainer(
-        strategy=_together(cuda) if options["devices"] * options["num_nodes"] > 1 else "auto",
+        strategy=_together(cuda, strategy, processes) if processes > 1 else "auto",
         accumulate_grad_batches=1 if by_hand else method.accumulate,
         # Short runs are logged more often, to have a curve; a GPU is waited for whenever one looks.
         log_every_n_steps=max(1, min(50 if cuda else 10, method.total_steps // 50)),
@@ -256,10 +262,13 @@ def on_cuda(accelerator: str) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def _together(cuda: bool) -> Together:
+def _together(cuda: bool, strategy: StrategyName, processes: int) -> Together | Sharded:
+    backend = "nccl" if cuda else "gloo"
+    if strategy == "fsdp":
+        return Sharded(processes, backend)
     # Buffers need not be sent: queues and centres gather what they are made of, batch norm is synchronised or, where
     # that is not wanted, the first process's is kept.
-    return Together(process_group_backend="nccl" if cuda else "gloo", broadcast_buffers=False)
+    return Together(process_group_backend=backend, broadcast_buffers=False)
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb

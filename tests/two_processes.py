@@ -6,6 +6,7 @@ say what one process finds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,27 +18,22 @@ import torch.distributed as dist
 import torch.multiprocessing
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ssl_toolkit import distributed
 from ssl_toolkit.contrastive import cpc, dino, losses, passes, queue, swav
-from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
-from ssl_toolkit.encoders import Encoder
-from ssl_toolkit.method import Method
-from ssl_toolkit.methods import method_class
-from tests.conftest import SOUND, small_config, small_teacher
+from ssl_toolkit.errors import UsageError
+from ssl_toolkit.methods import installed_methods
+from tests.every_method import Outcome, averaged, every_case, make, method_case, part
+from tests.trained_together import as_by_torchrun, train_more, train_together
 
 PROCESSES = 2
 BATCH = 8  # images of all processes
 STEPS = 2
 
-Outcome = dict[str, Tensor]
-
-
-def part(x: Tensor) -> Tensor:
-    """This process's rows."""
-    return x.tensor_split(world_size())[rank()]
+# Those that are tried whenever tests are; the slow ones try all variants, and shares of all methods' weights.
+METHODS = [*installed_methods(), "cpc v2"]
+SHARED = ["masked_autoencoder", "moco", "swav"]
 
 
 def joined(x: Tensor) -> Tensor:
@@ -46,14 +42,6 @@ def joined(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_gather_object(parts, parts[0])
     return torch.cat(parts)
-
-
-def averaged(x: Tensor) -> Tensor:
-    """The mean over processes, by other means than the tested ones."""
-    total = x.detach().clone()
-    if world_size() > 1:
-        dist.all_reduce(total)
-    return total / world_size()
 
 
 def random(*shape: int) -> Tensor:
@@ -159,89 +147,9 @@ def norm_case(name: str) -> Outcome:
     return {**outcome, **gradients(network), **network.state_dict()}
 
 
-LOCAL = [16, 16, 8, 8]  # px: sides of global and local views
-METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
-    "simclr": ("simclr", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
-    "clip": ("clip", [16], {"text_dim": 8, "text_layers": 1}),
-    "siglip": ("clip", [16], {"text_dim": 8, "text_layers": 1, "loss": "sigmoid"}),
-    "dcl": ("dcl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "sigma": 0.5}),
-    "supcon": ("supcon", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
-    "ressl": ("ressl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
-    "moco": ("moco", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
-    "moco, hard negatives": (
-        "moco",
-        [16, 16],
-        {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12, "hardness": 1.0, "false_negatives": 0.1},
-    ),
-    "dense_cl": ("dense_cl", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
-    "tico": ("tico", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
-    "w_mse": ("w_mse", [16, 16], {"hidden_dim": 8, "projection_dim": 3, "slice_size": 4, "slicings": 2, "eps": 0.1}),
-    "moco_v3": ("moco_v3", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
-    "byol": ("byol", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
-    "simsiam": ("simsiam", [16, 16], {"hidden_dim": 4, "projection_dim": 8}),
-    "barlow_twins": ("barlow_twins", [16, 16], {"projection_dim": 6}),
-    "vicreg": ("vicreg", [16, 16], {"projection_dim": 6}),
-    "nnclr": ("nnclr", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "queue_size": 12}),
-    "swav": (  # the queue is full, and so in use, after the first step; its halves are of unequal size
-        "swav",
-        LOCAL,
-        {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6, "queue_size": 7, "queue_start": 0.0},
-    ),
-    "dino": ("dino", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
-    "distill": ("distill", [16], {"teacher": small_teacher()}),
-    "colorization": ("colorization", [16], {}),
-    "split_brain": ("split_brain", [16], {}),
-    "cpc": ("cpc", [16], {"steps": 2, "context_dim": 8, "projection_dim": 4}),
-    "cpc v2": ("cpc", [16], {"steps": 2, "context": "conv", "directions": 4, "context_dim": 8, "projection_dim": 4}),
-}
-
-
-def make_method(name: str, **options: Any) -> Method:
-    torch.manual_seed(0)
-    found = method_class(name)
-    encoder = Encoder(small_config(found, 16))
-    return found(encoder, found.default_views(size=16), **options).double()
-
-
-class Stepped(nn.Module):
-    """A method's loss as a module's output, as `DistributedDataParallel` wants it."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, views: list[Tensor], batch: Batch) -> Tensor:
-        return self.method.step(views, batch)["loss"]
-
-
-def method_case(label: str) -> Outcome:
-    """Losses of some steps, and all that the method knows afterwards."""
-    name, sizes, options = METHODS[label]
-    method = make_method(name, **options)
-    stepped: nn.Module = Stepped(method)
-    if world_size() > 1:
-        distributed.synchronize_batch_norm(method)
-        stepped = DistributedDataParallel(stepped, broadcast_buffers=False)
-    # Not Adam: it turns the rounding of a gradient that should be 0 into a step.
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
-    outcome = {}
-    for step in range(STEPS):
-        views = [part(torch.rand(BATCH, 3, size, size, dtype=torch.float64)) for size in sizes]
-        numbers = part(torch.arange(BATCH))
-        captions = [f"{'long ' * (n % 3)}caption {n}" for n in numbers.tolist()]
-        sound = part(torch.rand(BATCH, *SOUND, dtype=torch.float64))
-        loss = stepped(views, Batch(views[0], numbers % 3, numbers, caption=captions, sound=sound))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        method.after_update()
-        outcome[f"loss {step}"] = loss.detach()
-    return {**outcome, **{k: v.clone() for k, v in method.state_dict().items()}}
-
-
 def keys_case(train: bool) -> Outcome:
     """MoCo's keys with batch norm of each process alone, and which images the key encoder of this process saw."""
-    method = make_method("moco", hidden_dim=8, projection_dim=4, queue_size=12).train(train)
+    method = make("moco").train(train)
     image, seen = key_images(), []
     method.key_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     keys = joined(method._keys(part(image)))
@@ -258,6 +166,7 @@ CASES: dict[str, Callable[[], Outcome]] = {
     **{f"loss {name}": lambda name=name: loss_case(name) for name in LOSSES},
     **{f"batch norm {name}": lambda name=name: norm_case(name) for name in NORMS},
     **{f"method {label}": lambda label=label: method_case(label) for label in METHODS},
+    **{f"shared {label}": lambda label=label: method_case(label, shared=True) for label in SHARED},
 }
 
 
@@ -289,7 +198,6 @@ def named(kind: str, *names: str) -> list[str]:
 
 
 OF_ROWS = [name for name in LOSSES if name != "w_mse"]  # of which a process computes the rows of its own images
-WITH_BATCH_NORM = named("method", *[label for label in METHODS if not label.startswith("cpc")])
 
 # A fault: what is put in the place of what, and the cases that must notice.
 FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
@@ -297,21 +205,15 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: patch.object(
             distributed._Gather, "backward", staticmethod(lambda ctx, grad: torch.zeros_like(own_rows(ctx, grad)))
         ),
-        [
-            *named("loss", "nt_xent", "batch_nce", "clip", "siglip", "cpc", "w_mse"),
-            *named("method", "simclr", "nnclr", "clip", "siglip", "cpc", "cpc v2", "w_mse"),
-        ],
+        [*named("loss", "nt_xent", "batch_nce", "clip", "siglip", "cpc", "w_mse"), *named("method", "simclr", "cpc")],
     ),
     "gather passes the gradient of its own process": (
         lambda: patch.object(distributed._Gather, "backward", staticmethod(own_rows)),
-        [
-            *named("loss", "nt_xent", "batch_nce", "clip", "siglip", "cpc", "w_mse"),
-            *named("method", "simclr", "nnclr", "clip", "siglip", "cpc", "cpc v2", "w_mse"),
-        ],
+        [*named("loss", "nt_xent", "batch_nce", "clip", "siglip", "cpc", "w_mse"), *named("method", "simclr", "cpc")],
     ),
     "mean passes the gradient of its own process": (
         lambda: patch.object(distributed._AllMean, "backward", staticmethod(lambda ctx, grad: grad / PROCESSES)),
-        [*named("loss", *OF_ROWS), *named("method", "simsiam", "dino", "tico")],
+        [*named("loss", *OF_ROWS), *named("method", "dino", "tico")],
     ),
     "mean within the loss is of one process": (
         lambda: patch.object(losses, "all_mean", lambda x: x),
@@ -324,15 +226,15 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "centre is of one process": (lambda: patch.object(dino, "all_mean", lambda x: x), ["method dino"]),
     "queue is of one process": (
         lambda: patch.object(queue, "gather", lambda x: x),
-        named("method", "moco", "nnclr", "ressl", "swav", "dense_cl"),
+        named("method", "moco", "swav", "dense_cl"),
     ),
     "batch norm is of one process": (
         lambda: patch.object(distributed, "synchronize_batch_norm", lambda module: None),
-        [*named("batch norm", *NORMS), *WITH_BATCH_NORM],
+        [*named("batch norm", *NORMS), "method simclr"],
     ),
     "negatives are of one process": (
         lambda: patch.multiple(cpc, gather=lambda x: x, rank=lambda: 0),
-        named("method", "cpc", "cpc v2"),
+        ["method cpc"],
     ),
     "batches are whitened by each process": (
         lambda: patch.object(losses, "gather", lambda x: torch.cat([x] * world_size())),
@@ -353,8 +255,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
 }
 
 
-def in_two_processes(folder: Path) -> list[dict[str, dict[str, Outcome]]]:
-    """What each process found: by fault ('' for none), then by case.
+def in_two_processes(folder: Path) -> list[dict[str, dict[str, Outcome | str]]]:
+    """What each process found: by fault ('' for none), then by case; in the place of a case that fails, why.
+
+    The runs of `train_together` are in the folder.
 
     Raises:
         ProcessRaisedException: With the traceback of the process that failed; one that hangs fails in ten minutes.
@@ -372,9 +276,32 @@ def work(number: int, folder: Path) -> None:
         world_size=PROCESSES,
         timeout=timedelta(minutes=10),
     )
-    found = {"": {name: case() for name, case in {**CASES, **OTHER_CASES}.items()}}
+    found = {"": {name: tried(case) for name, case in {**CASES, **OTHER_CASES}.items()}}
     for fault, (put_in, cases) in FAULTS.items():
         with put_in():
             found[fault] = {name: CASES[name]() for name in cases}
     torch.save(found, folder / f"{number}.pt")
+    as_by_torchrun(number, PROCESSES)
+    train_together(folder)
     dist.destroy_process_group()
+
+
+def by_torchrun(folder: Path) -> None:
+    """All there is, in processes that torchrun has started."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    train_together(folder)
+    seen = {"cases": every_case(), **train_more(folder)}
+    torch.save(seen, folder / f"{rank()}.pt")
+    dist.destroy_process_group()
+
+
+def tried(case: Callable[[], Outcome]) -> Outcome | str:
+    try:
+        return case()
+    except (AssertionError, UsageError) as error:
+        return repr(error)
+
+
+if __name__ == "__main__":
+    by_torchrun(Path(sys.argv[1]))

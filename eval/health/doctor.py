@@ -93,7 +93,7 @@ class CollapseDoctor(pl.Callback):
         else:
             encoder, box = method.kept_encoder, None if batch.box is None else batch.box[:LOOKED_AT]
             with isolate_rng(), evaluating(encoder), torch.no_grad():
-                z = [encoder(encoder.eval_view()(batch.image[:LOOKED_AT], box)).float().cpu().numpy()]
+                z = [method(encoder.eval_view()(batch.image[:LOOKED_AT], box)).float().cpu().numpy()]
         if np.isfinite(z).all() and len(z[0]) > 1:
             measures |= measure(*z)
         return measures | beside_a_guess(method, loss, len(batch.image))

@@ -26,7 +26,7 @@ TOPICS = {
     "While it trains": ("checkpoint_every", "requeue", "knn_every", "doctor", "logger"),
     "More options": (),
     **dict.fromkeys(("Method", "Encoder", "Optimiser", "Views"), ()),
-    "Machine": ("accelerator", "device", "devices", "workers", "cache", "compile", "progress"),
+    "Machine": ("accelerator", "device", "devices", "nodes", "strategy", "workers", "cache", "compile", "progress"),
     "Help and settings": ("help", "config", "print_config"),
 }
 """Topics and their options in order, those of one command only behind its name; the rest are `"More options"`."""

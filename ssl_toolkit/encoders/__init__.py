@@ -14,7 +14,7 @@ from ssl_toolkit.encoders.saving import (
     save_encoder,
 )
 from ssl_toolkit.encoders.text_tower import TEXT_FILE, TextConfig, TextTower, load_text, save_text, text_beside
-from ssl_toolkit.encoders.vision_transformer import drop_paths
+from ssl_toolkit.encoders.vision_transformer import checkpoint_activations, drop_paths
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -28,6 +28,7 @@ __all__ = [
     "TextConfig",
     "TextTower",
     "check_weights",
+    "checkpoint_activations",
     "drop_paths",
     "encoder_config",
     "encoder_file",

@@ -17,10 +17,16 @@ from ssl_toolkit.errors import ToolkitError, UsageError
 FORMAT = "ssl-toolkit-encoder-1"
 
 
-def save_encoder(encoder: Encoder, path: str | Path, method: str = "") -> str:
+def save_encoder(encoder: Encoder, path: str | Path, method: str = "", weights: dict[str, Tensor] | None = None) -> str:
     """Write `encoder` to one safetensors file that `load_encoder` rebuilds it from.
 
     The metadata holds the configuration, the method that trained it, library versions and a sha256 of it all.
+
+    Args:
+        encoder: What is written.
+        path: The file.
+        method: What trained it.
+        weights: What `plain_state` gives of its network, where that is known already.
 
     Returns:
         The encoder's sha256.
@@ -28,7 +34,8 @@ def save_encoder(encoder: Encoder, path: str | Path, method: str = "") -> str:
     Raises:
         ToolkitError: If a weight is not finite.
     """
-    return save_weights(plain_state(encoder.backbone), asdict(encoder.config), path, FORMAT, method)
+    weights = plain_state(encoder.backbone) if weights is None else weights
+    return save_weights(weights, asdict(encoder.config), path, FORMAT, method)
 
 
 def encoder_file(path: str | os.PathLike[str]) -> Path:

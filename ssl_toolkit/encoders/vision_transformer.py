@@ -1,4 +1,4 @@
-"""What papers change in timm's vision transformers: first weights, fixed positions, pooling, dropped paths."""
+"""What is changed in timm's vision transformers: first weights, fixed positions, pooling, dropped paths, what is kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from timm.layers import DropPath, build_sincos2d_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ssl_toolkit.encoders.config import EncoderConfig, Init
 from ssl_toolkit.errors import UsageError
@@ -105,3 +106,35 @@ def drop_paths(network: nn.Module, rate: float, name: str) -> None:
     for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
         for branch in ("drop_path1", "drop_path2"):
             setattr(block, branch, DropPath(share).train(block.training))
+
+
+class CheckpointedBlocks(nn.Sequential):
+    """Blocks of which the backward pass computes again what is in them, from what went in, with the same draws.
+
+    Source: Chen et al. 2016, Training deep nets with sublinear memory cost, section 3.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, T, D) to tokens (N, T, D)."""
+        for block in self:
+            x = checkpoint(block, x, use_reentrant=False) if torch.is_grad_enabled() else block(x)
+        return x
+
+
+def checkpoint_activations(network: nn.Module, name: str) -> None:
+    """Keep what goes into each block of a vision transformer, and compute the rest again for the backward pass.
+
+    Args:
+        network: One of timm's, or two of them in a split one; the names of its weights stay.
+        name: Of the network.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    found = [each for each in network.modules() if isinstance(each, VisionTransformer)]
+    if not found:
+        raise UsageError(
+            f"--encoder.checkpoint-activations is for vision transformers of timm's, {name} is none: leave it out"
+        )
+    for each in found:
+        each.blocks = CheckpointedBlocks(*each.blocks)

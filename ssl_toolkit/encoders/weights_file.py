@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ssl_toolkit import __version__
 from ssl_toolkit.errors import ToolkitError
@@ -26,8 +27,14 @@ _ELSEWHERE = "; weights from elsewhere are taken with --architecture NAME, to pr
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state, on the CPU and contiguous."""
-    return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    """A module's state, on the CPU and contiguous; where processes share it out, each must ask, and gets all."""
+    return {k: whole(v.detach()).cpu().contiguous() for k, v in module.state_dict().items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows of a tensor, of which this process may hold some (see `ssl_toolkit.sharding`)."""
+    rows: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return rows
 
 
 def content_hash(described: dict[str, Any], weights: dict[str, Tensor]) -> str:

@@ -21,8 +21,17 @@ from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.image_set import ImageSet, Labels, read_some
 from ssl_toolkit.data.loader import full_batches
 from ssl_toolkit.data.sources import open_images
-from ssl_toolkit.encoders import Encoder, EncoderConfig, check_weights, encoder_config, load_encoder, names_weights
+from ssl_toolkit.encoders import (
+    Encoder,
+    EncoderConfig,
+    check_weights,
+    checkpoint_activations,
+    encoder_config,
+    load_encoder,
+    names_weights,
+)
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.launch import nodes
 from ssl_toolkit.logs import check_logger
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import configured_method, installed_methods, method_class, method_name
@@ -31,7 +40,6 @@ from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.randomness import derive_seed
 from ssl_toolkit.runs import available_cores, launched_rank
-from ssl_toolkit.slurm import nodes
 from ssl_toolkit.tasks.common import check_device, default_load_size, default_patch_size
 from ssl_toolkit.tasks.defaults import fill_open
 from ssl_toolkit.tasks.settings import check_numbers
@@ -68,7 +76,12 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     chosen = _fill_sizes(config, images, start)
     full_batches(images, config["batch_size"], config["devices"] * nodes())
     torch.manual_seed(derive_seed(config["seed"], "init"))
-    method = build_method(config, build_encoder(config, images, start), images)
+    encoder = build_encoder(config, images, start)
+    if config["encoder"].get("checkpoint_activations"):
+        checkpoint_activations(encoder.backbone, encoder.config.name)
+    method = build_method(config, encoder, images)
+    if config["strategy"] == "fsdp":
+        check_fsdp(config, method)
     # What can never be read or trained as asked is better said before the run has a folder.
     few = images.few()
     for image in read_some(few, [0], 1, config["load_size"]):
@@ -137,6 +150,25 @@ def check_accelerator(name: str, devices: int) -> None:
         raise UsageError(f"--devices is {devices}: this machine has {gpus} of that type")
     if name == "mps" and devices > 1:
         raise UsageError(f"--devices is {devices}: --accelerator mps has one")
+
+
+def check_fsdp(config: dict[str, Any], method: Method) -> None:
+    """Refuse to share weights out where that cannot be, or was never tried.
+
+    Raises:
+        UsageError: Naming the option that does not go with it.
+    """
+    if config["devices"] * nodes() == 1:
+        raise UsageError("--strategy fsdp shares weights out over processes, and there is one: give more --devices")
+    if config["precision"] == "16-mixed":
+        raise UsageError("--strategy fsdp does not go with --precision 16-mixed: give bf16-mixed or 32-true")
+    if config["compile"] == "always":
+        raise UsageError("--strategy fsdp does not go with --compile always: leave one of them out")
+    if not method.automatic_optimization:
+        raise UsageError(
+            f"--strategy fsdp does not go with {type(method).__name__} and its adversary, which steps by hand: give "
+            "--method.adversarial-weight 0, or leave it out"
+        )
 
 
 def build_encoder(config: dict[str, Any], images: ImageSet, start: Encoder | None) -> Encoder:

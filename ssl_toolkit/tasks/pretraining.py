@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.launch import check_processes, nodes
 from ssl_toolkit.methods import method_class, method_name
 from ssl_toolkit.objects import describe, is_object, missing_object, plain
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.progress import say
 from ssl_toolkit.runs import RunFolder, launched_rank, local_rank, start_run
-from ssl_toolkit.slurm import check_tasks, nodes
 from ssl_toolkit.tasks.run import Run, Runs
 from ssl_toolkit.tasks.settings import AnyRange, EncoderOptions, check_numbers, with_defaults
 
@@ -44,7 +44,7 @@ else:  # the command line does not offer these, and need not import what they ar
 NOT_STORED = ("seeds", "resume", "extend", "overwrite", "progress")
 FIT = (
     *("epochs", "seed", "precision", "accumulate", "clip_gradient", "clip_mode", "accelerator", "devices"),
-    *("sync_batch_norm", "checkpoint_every", "requeue", "resume", "progress", "logger"),
+    *("strategy", "sync_batch_norm", "checkpoint_every", "requeue", "resume", "progress", "logger"),
 )  # fmt: skip
 
 
@@ -77,6 +77,8 @@ def pretrain(
     compile: Literal["auto", "always", "never"] = "auto",
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     devices: int = 1,
+    nodes: int | None = None,
+    strategy: Literal["ddp", "fsdp"] = "ddp",
     sync_batch_norm: bool = True,
     recalibrate: int = 0,
     checkpoint_every: int | None = None,
@@ -143,6 +145,9 @@ def pretrain(
             least 2,000 steps, which are worth the minute that it takes.
         accelerator: Type of device.
         devices: Devices of each machine that train together, a process and a batch each; on the CPU, processes.
+        nodes: Machines that train together; if not given, as many as torchrun or srun has started this command on.
+        strategy: What each process holds of the weights: ddp, all of them; fsdp, its share, which are gathered for each
+            block as it comes, for encoders too large for a device.
         sync_batch_norm: Whether batch norm is over the batches of all devices.
         recalibrate: Images on which the kept encoder's batch norms measure their statistics anew when training has
             ended; 0 keeps those of the training.
@@ -187,8 +192,9 @@ def train(given: Mapping[str, Any], began: float) -> Run | Runs:
     check_numbers({"seeds": given["seeds"]})
     if not isinstance(_named(given["method"])["name"], str | type):
         raise UsageError("--seeds trains several methods, and method is an object: give its class")
-    if given["devices"] > 1:
-        raise UsageError(f"--devices is {given['devices']}: with --seeds it must be 1; start each --seed by itself")
+    for option in ("devices", "nodes"):
+        if (given[option] or 1) > 1:
+            raise UsageError(f"--{option} is {given[option]}: with --seeds it must be 1; start each --seed by itself")
     if RunFolder(given["out"]).config_file.is_file():
         raise UsageError(f"--out {given['out']} holds a run already: --seeds needs a folder for several")
     made = []
@@ -299,7 +305,8 @@ def run(config: dict[str, Any], began: float) -> Path:
     from ssl_toolkit.training import fit
 
     start = time.perf_counter()
-    check_tasks(config["devices"])
+    check_processes(config["devices"], config["nodes"])
+    config["nodes"] = nodes()
     folder, first = RunFolder(config["out"]), launched_rank() == 0
     if folder.is_of_this_job():
         config |= {"resume": True, "overwrite": False}
@@ -327,7 +334,8 @@ def run(config: dict[str, Any], began: float) -> Path:
             loader,
             folder,
             callbacks=[*callbacks, *config["callbacks"]],
-            first_epochs=folder.first_epochs(config["epochs"]),
+            # The folder of a new run is the first process's to make: it may hold another run yet.
+            first_epochs=folder.first_epochs(config["epochs"]) if config["resume"] else None,
             compile=worth_compiling(config, len(loader)),
             **{name: config[name] for name in FIT},
         )
@@ -410,7 +418,7 @@ def worth_compiling(config: dict[str, Any], batches: int) -> bool:
     from ssl_toolkit.training import WORTH_COMPILING
 
     steps = batches * config["epochs"] // config["accumulate"]
-    on_gpu = own_device(config["accelerator"]).type == "cuda"
+    on_gpu = own_device(config["accelerator"]).type == "cuda" and config["strategy"] == "ddp"
     if config["compile"] != "auto" or not on_gpu or steps < WORTH_COMPILING:
         return bool(config["compile"] == "always")
     if launched_rank() == 0:
@@ -441,9 +449,11 @@ def first_step(since: float) -> "pl.Callback":
 
 
 def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -> list["pl.Callback"]:
-    """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others."""
+    """The callback behind ``--knn-every``: up to 5,000 of the images vote on 1,000 others; processes share them out."""
     if not config["knn_every"]:
         return []
+    import numpy as np
+
     from ssl_toolkit.data.bad_images import BadImages
     from ssl_toolkit.data.image_set import Subset
     from ssl_toolkit.data.loader import ImageLoader
@@ -453,8 +463,10 @@ def online_knn(config: dict[str, Any], images: "ImageSet", encoder: "Encoder") -
     if (images.labels < 0).any():
         raise UsageError(f"--knn-every needs labels from the start, and '{images.word}' has none: leave it out")
     order = numpy_generator(0, "online-knn").permutation(len(images))[:6000]
-    test = max(1, len(order) // 6)
-    parts = [Subset(images, part) for part in (order[test:], order[:test])]
+    test, together = max(1, len(order) // 6), config["devices"] * nodes()
+    # As many in each process, which step together where weights are shared out: some come twice where it does not fit.
+    shares = (np.resize(part, -(-len(part) // together) * together) for part in (order[test:], order[:test]))
+    parts = [Subset(images, share[launched_rank() :: together]) for share in shares]
     # The training itself judges how many bad images are too many.
     bank, queries = (ImageLoader(p, encoder.config.load_size, bad=BadImages(p, max_rate=1.0)) for p in parts)
     return [OnlineKNN(bank, queries, config["knn_every"], view=encoder.eval_view())]

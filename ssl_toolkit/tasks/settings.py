@@ -78,6 +78,8 @@ class EncoderOptions:
         registers: Tokens of a ViT beside its class token and patches; if not given, its own.
         pool: mean: features are the mean of a ViT's patches; own: its class token, if it has one; auto: as the method's
             paper has it.
+        checkpoint_activations: Whether a ViT's blocks are computed again in the backward pass, in the place of keeping
+            what they were: the same gradients for less memory, in about a third more time.
         normalize: Mean and standard deviation that images are normalised with. imagenet: its; data: those of the data,
             measured on up to 2,000 images; auto: those of timm's weights, else imagenet's.
         mean: Mean of each channel instead, in [0, 1].
@@ -92,6 +94,7 @@ class EncoderOptions:
     init: Literal["timm", "moco_v3", "mae"] = "timm"
     registers: int | None = None
     pool: Literal["auto", "own", "mean"] = "auto"
+    checkpoint_activations: bool = False
     normalize: Literal["auto", "imagenet", "data"] = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -113,6 +116,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_bad_rate": (0, 1),
     "accumulate": (1, 10**4),
     "devices": (1, 1024),
+    "nodes": (1, 10**4),
     "recalibrate": (0, 10**9),
     "clip_gradient": (0, float("inf")),
     "checkpoint_every": (1, 10**9),
