@@ -178,7 +178,7 @@ def shrunk(labels: Tensor, size: Sequence[int]) -> Tensor:
     return F.adaptive_avg_pool2d(labels, (size[0], size[1]))[0].permute(1, 2, 0)
 
 
-def enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(labels: Tensor, size: tuple[int, ...]) -> Tensor:
     """Labels (h, w, K) of positions for pixels: (1, K, H, W)."""
     return F.interpolate(labels.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)
 
@@ -281,24 +281,16 @@ def carry_masks(
         it is. Where only the first frame has one, ``back_and_forth``: J of the first mask with itself after it was
         carried to the last frame and back.
     """
-    device = next(iter(encoders.values())).mean.device
-    objects = [number for number in np.unique(masks[0]).tolist() if number]
+    objects = _objects(masks[0])
     scored = sorted(set(masks) - {0})
-    pixels = frames[0].shape[-2:]
     found = {}
     for name, encoder in encoders.items():
-        size = next(frame_features(encoder, frames[:1], colour=True)).shape[:2]
-        shares = shrunk(one_hot(masks[0], [0, *objects], device), size)
-        carried, last = [masks[0]], shares
-        for number, last in enumerate(propagate(frame_features(encoder, frames, colour=True), shares, rules)):
-            if number:
-                carried.append(_decided(last, objects, pixels))
-            tick()
+        carried, last = carry_mask(encoder, frames, masks[0], rules, tick=tick)
         if scored:
             scores = {"iou": float(np.mean([iou(carried[n], masks[n], objects) for n in scored]))}
         else:
             *_, back = propagate(frame_features(encoder, frames[::-1], colour=True), last, rules)
-            scores = {"back_and_forth": iou(_decided(back, objects, pixels), masks[0], objects)}
+            scores = {"back_and_forth": iou(_decided(back, objects, masks[0].shape), masks[0], objects)}
         found[name] = Carried(scores, carried)
     if scored:
         copied = float(np.mean([iou(masks[0], masks[n], objects) for n in scored]))
@@ -306,7 +298,38 @@ def carry_masks(
     return found
 
 
-def _decided(shares: Tensor, objects: Sequence[int], size: tuple[int, int]) -> Mask:
+def carry_mask(
+    encoder: Encoder, frames: Sequence[Frame], mask: Mask, rules: Rules, tick: Callable[[], object] = lambda: None
+) -> tuple[list[Mask], Tensor]:
+    """Carry a mask of the first frame through a clip.
+
+    Args:
+        encoder: In eval mode; it sees the frames in colour.
+        frames: (3, H, W) uint8 each; sides are multiples of the encoder's stride.
+        mask: Of the first frame, of any size, (h, w): 0 or the number of an object.
+        rules: See `Rules`.
+        tick: Called for each frame.
+
+    Returns:
+        A mask a frame, of the size of the first one, which comes back as it is; and the objects' shares of the last
+        frame's positions, (h, w, 1 + K).
+    """
+    objects = _objects(mask)
+    size = next(frame_features(encoder, frames[:1], colour=True)).shape[:2]
+    shares = first = shrunk(one_hot(mask, [0, *objects], encoder.mean.device), size)
+    carried = []
+    for shares in propagate(frame_features(encoder, frames, colour=True), first, rules):
+        carried.append(_decided(shares, objects, mask.shape) if carried else mask)
+        tick()
+    return carried, shares
+
+
+def _objects(mask: Mask) -> list[int]:
+    """Numbers of the objects in a mask."""
+    return [number for number in np.unique(mask).tolist() if number]
+
+
+def _decided(shares: Tensor, objects: Sequence[int], size: tuple[int, ...]) -> Mask:
     """Shares (h, w, 1 + K) of positions, 0 first, to the number with the largest share at each pixel."""
     largest = enlarged(shares, size)[0].argmax(dim=0).cpu().numpy()
     mask: Mask = np.array([0, *objects])[largest]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.progress import say
+from ssl_toolkit.tasks.clip_sets import ClipScores, clips_of, is_clip_set, score_clips
 from ssl_toolkit.tasks.settings import AnyPath, AnyTrained
 from ssl_toolkit.tasks.tables import Found, Table
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ssl_toolkit.encoders import Encoder
     from ssl_toolkit.eval.scores.propagation import Rules
+    from ssl_toolkit.tasks.common import Results
 
 NAMES = {"trained": "trained", "random": "random weights", "copied": "first frame, copied", "own": "own colours"}
 TITLES = {"ab_error": "ab error", "psnr": "PSNR, dB", "iou": "mask IoU, %", "back_and_forth": "there and back, %"}
@@ -60,14 +62,15 @@ def propagate(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     overwrite: bool = False,
     progress: bool = True,
-) -> Carried:
+) -> Carried | ClipScores:
     """Carry the colours of a clip's first frame, and a mask, through the clip with an encoder's features.
 
     In Python, `run` may be whatever `load_run_encoder` takes; a module is taken to be for RGB images.
 
     Args:
         run: Run folder or encoder file.
-        clip: A video (extra ``video``) or a folder of frames.
+        clip: A video (extra ``video``) or a folder of frames; or a folder laid out as DAVIS is, with JPEGImages and
+            Annotations, whose masks alone are carried and scored by J&F.
         out: Folder for results.json, sheet.png, the coloured clip (coloured.mp4 with the extra ``video``, else PNG
             frames) and the carried masks.
         masks: PNG of the first frame's objects, by palette index or white on black; or a folder of such, named after
@@ -86,7 +89,8 @@ def propagate(
         progress: Whether a progress bar is shown.
 
     Returns:
-        What ``results.json`` holds: ``colours`` and, if there are masks, ``masks``, each a score by who lent.
+        What ``results.json`` holds: ``colours`` and, if there are masks, ``masks``, each a score by who lent; of
+        DAVIS's layout J, F and J&F by who lent.
 
     Raises:
         UsageError: If something asked for does not exist or does not fit.
@@ -100,6 +104,10 @@ def propagate(
     rules = Rules(context, radius, topk, temperature)
     encoder, metadata = _encoder(run, size)
     results = Results(run, encoder, metadata, seed)
+    if is_clip_set(Path(clip)):
+        if masks is not None or frames is not None or stride != 1:
+            raise UsageError("--masks, --frames and --stride are for one clip: a set of clips has masks, and all count")
+        return _carry_set(encoder, Path(clip), Path(out), size, rules, baselines, device, overwrite, progress, results)
     taken = _read(encoder, os.fspath(clip), None if masks is None else os.fspath(masks), size, frames, stride)
     folder = Path(out)
     prepare_folder(folder, overwrite)
@@ -112,6 +120,31 @@ def propagate(
     summary = Carried(results.write(found, [folder / "results.json"]))
     say(f"{', '.join(written)} and results.json are in {folder}")
     return summary
+
+
+def _carry_set(
+    encoder: "Encoder",
+    path: Path,
+    out: Path,
+    size: int,
+    rules: "Rules",
+    baselines: bool,
+    device: str,
+    overwrite: bool,
+    progress: bool,
+    results: "Results",
+) -> ClipScores:
+    from ssl_toolkit.tasks.common import pick_device, random_baseline
+
+    clips = len(clips_of(path))
+    prepare_folder(out, overwrite)
+    encoder = encoder.to(pick_device(device))
+    encoders = {"trained": encoder, **(random_baseline(encoder, results.seed) if baselines else {})}
+    found = score_clips(encoders, path, size, rules, out / "sheet.png", progress)
+    about = {"path": os.fspath(path), "clips": clips, "size": size}
+    return ClipScores(
+        results.write({"protocol": about, "rules": vars(rules), "results": found}, [out / "results.json"])
+    )
 
 
 def _encoder(run: AnyTrained, size: int) -> "tuple[Encoder, dict[str, str]]":
@@ -196,5 +229,6 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
             raise UsageError(f"--out {folder} is not empty, and does not hold what propagate wrote: name a new folder")
         if not overwrite:
             raise UsageError(f"--out {folder} holds results already: name another folder, or give --overwrite")
+        (folder / "sheet.png").unlink()
         for name in ("coloured", "masks"):
             shutil.rmtree(folder / name, ignore_errors=True)
