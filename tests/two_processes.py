@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_toolkit import distributed
-from ssl_toolkit.contrastive import cpc, dino, losses, passes, queue, swav
+from ssl_toolkit.contrastive import cpc, dino, losses, memory, passes, pirl, queue, swav
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
@@ -88,6 +88,9 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "w_mse": lambda z: losses.w_mse(z, torch.arange(BATCH).flip(0).roll(1), 4, eps=0.1),
     "dino": lambda z: losses.dino(z, z[:2], torch.linspace(-1, 1, 5, dtype=torch.float64)),
     "swav": lambda z: losses.swav(z, [losses.sinkhorn(each) for each in z[:2]]),
+    "clusters": lambda z: losses.clusters(
+        z, torch.eye(5, dtype=torch.float64).expand(2, -1, -1), part(torch.arange(BATCH)).expand(2, -1) % 5
+    ),
     "negative_cosine": lambda z: losses.negative_cosine(z[0], z[1]),
     "cpc": lambda z: cpc_loss(z[0], z[1]),
 }
@@ -183,6 +186,8 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
         LOCAL,
         {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6, "queue_size": 7, "queue_start": 0.0},
     ),
+    "deepcluster_v2": ("deepcluster_v2", LOCAL, {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6}),
+    "pirl": ("pirl", [16, 36], {"projection_dim": 4, "negatives": 5}),
     "dino": ("dino", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
     "distill": ("distill", [16], {"teacher": small_teacher()}),
     "colorization": ("colorization", [16], {}),
@@ -210,6 +215,13 @@ class Stepped(nn.Module):
         return self.method.step(views, batch)["loss"]
 
 
+def corner_tiles(method: Method, image: Tensor) -> Tensor:
+    """PIRL's tiles without its draws, which are each process's own."""
+    rows = image.unfold(2, 9, 12).unfold(3, 9, 12)  # (N, C, 3, 3, 9, 9)
+    return rows.flatten(2, 3).transpose(1, 2)
+
+
+@patch.object(pirl.PIRL, "_tiles", corner_tiles)
 def method_case(label: str) -> Outcome:
     """Losses of some steps, and all that the method knows afterwards."""
     name, sizes, options = METHODS[label]
@@ -319,6 +331,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "queue is of one process": (
         lambda: patch.object(queue, "gather", lambda x: x),
         named("method", "moco", "nnclr", "ressl", "swav", "dense_cl"),
+    ),
+    "memory is of one process": (
+        lambda: patch.object(memory, "gather", lambda x: x),
+        named("method", "deepcluster_v2", "pirl"),
     ),
     "batch norm is of one process": (
         lambda: patch.object(distributed, "synchronize_batch_norm", lambda module: None),
