@@ -498,6 +498,33 @@ def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float =
 
 
 @_in_float32
+def clusters(z: Sequence[Tensor], centroids: Tensor, assigned: Tensor, temperature: float = 0.1) -> Tensor:
+    """Each crop tells its image's cluster, in several clusterings.
+
+    Args:
+        z: Embeddings of all crops, (N, D) each; normalised here.
+        centroids: Unit vectors, (H, K, D): K clusters in each of H clusterings.
+        assigned: (H, N) int64: the cluster of each image.
+        temperature: Divides the cosines, above 0.
+
+    Returns:
+        Scalar: mean cross-entropy over images, crops and clusterings, in nats. Where all centroids are equally near,
+        ``log(K)``.
+
+    Source: Caron et al. 2020 (SwAV), section 4.1, DeepCluster v2; the authors' ``main_deepclusterv2.py``.
+
+    Example:
+        >>> round(clusters([torch.ones(2, 4)], torch.eye(4)[None], torch.tensor([[0, 3]])).item(), 4)
+        1.3863
+    """
+    each = []
+    for crop in z:
+        scores = F.normalize(crop, dim=1) @ centroids.mT / temperature  # (H, N, K)
+        each.append(F.cross_entropy(scores.flatten(0, 1), assigned.flatten()))
+    return all_mean(torch.stack(each).mean())
+
+
+@_in_float32
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Codes that use all prototypes equally: the Sinkhorn-Knopp iteration.

@@ -19,7 +19,7 @@ from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.heads import mlp
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.tiles import cut_tiles, encode_apart, standardized, tile_and_gap
+from ssl_toolkit.tiles import cut_tiles, encode_apart, standardized, tile_and_gap
 
 LARGEST_GRID = 3  # 16 tiles have more orders than can be listed
 

@@ -16,7 +16,7 @@ from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.heads import mlp
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.tiles import cut_tiles, encode_apart, tile_and_gap
+from ssl_toolkit.tiles import cut_tiles, encode_apart, tile_and_gap
 
 SIDES = 8
 NAMES = ("above left", "above", "above right", "left", "right", "below left", "below", "below right")

@@ -49,11 +49,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "cpc": {"steps": 2},
     "cpc v2": {"steps": 2, "context": "conv", "directions": 4},
     "dcl": {"sigma": 0.5},
+    "deepcluster_v2": {"prototypes": 6},
     "inpainting": {"code_dim": 4},
     "inpainting blocks": {"code_dim": 4, "adversarial_weight": 0.0, "mask": "blocks"},
     "jigsaw": {"permutations": 10},
     "moco": {"queue_size": 20},
     "moco hard negatives": {"queue_size": 20, "hardness": 1.0, "false_negatives": 0.1},
+    "pirl": {"negatives": 5},
     # The queue is full, and so in use, after the first step; its halves are of unequal size.
     "swav": {"queue_size": 9, "queue_start": 0.0},
     "w_mse": {"slice_size": 7, "slicings": 2, "eps": 0.1},

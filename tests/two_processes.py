@@ -20,7 +20,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from ssl_toolkit import distributed
-from ssl_toolkit.contrastive import cpc, dino, losses, passes, queue, swav
+from ssl_toolkit.contrastive import cpc, dino, losses, memory, passes, queue, swav
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.methods import installed_methods
@@ -78,6 +78,9 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "w_mse": lambda z: losses.w_mse(z, torch.arange(BATCH).flip(0).roll(1), 4, eps=0.1),
     "dino": lambda z: losses.dino(z, z[:2], torch.linspace(-1, 1, 5, dtype=torch.float64)),
     "swav": lambda z: losses.swav(z, [losses.sinkhorn(each) for each in z[:2]]),
+    "clusters": lambda z: losses.clusters(
+        z, torch.eye(5, dtype=torch.float64).expand(2, -1, -1), part(torch.arange(BATCH)).expand(2, -1) % 5
+    ),
     "negative_cosine": lambda z: losses.negative_cosine(z[0], z[1]),
     "cpc": lambda z: cpc_loss(z[0], z[1]),
 }
@@ -227,6 +230,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "queue is of one process": (
         lambda: patch.object(queue, "gather", lambda x: x),
         named("method", "moco", "swav", "dense_cl"),
+    ),
+    "memory is of one process": (
+        lambda: patch.object(memory, "gather", lambda x: x),
+        named("method", "deepcluster_v2", "pirl"),
     ),
     "batch norm is of one process": (
         lambda: patch.object(distributed, "synchronize_batch_norm", lambda module: None),

@@ -466,6 +466,42 @@ def jigsaw_views(
     return _alike(**locals(), count=1)
 
 
+def pirl_views(
+    size: int,
+    *,
+    channels: int = 3,
+    jigsaw_size: int | None = None,
+    crop_scale: Range = (0.08, 1.0),
+    jigsaw_scale: Range = (0.6, 1.0),
+    flip_p: float = 0.5,
+    jitter: Strength = (0.4, 0.4, 0.4, 0.2),
+    jitter_p: float = 1.0,
+    grey_p: float = 0.2,
+    hue: Hue = "exact",
+) -> Views:
+    """PIRL's two views: one that is seen whole, and a larger one that the method cuts into tiles.
+
+    Args:
+        size: Height and width of the whole view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        jigsaw_size: Height and width of the view for the tiles, pixels; if not given, 255/224 of `size`, at least 36.
+        crop_scale: Least and largest share of the image's area in the whole view.
+        jigsaw_scale: Least and largest share of the image's area in the view for the tiles.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Misra & van der Maaten 2020, section 3.2; VISSL's ``pirl_jigsaw_4node_resnet50.yaml``.
+    """
+    shared: dict[str, Any] = {
+        "channels": channels, "flip_p": flip_p, "jitter": jitter, "jitter_p": jitter_p, "grey_p": grey_p, "hue": hue,
+    }  # fmt: skip
+    tiled = jigsaw_size or max(36, round(size * 255 / 224))
+    return Views([_view(size, crop_scale=crop_scale, **shared), _view(tiled, crop_scale=jigsaw_scale, **shared)])
+
+
 def masked_autoencoder_views(
     size: int,
     *,

@@ -1,4 +1,4 @@
-"""What is changed in timm's vision transformers: first weights, fixed positions, pooling, dropped paths, what is kept."""
+"""What is changed in timm's vision transformers: first weights, positions, pooling, dropped paths, what is kept."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ RECIPES = {
     "byol": (recipes.byol_views, 2),
     "multicrop": (recipes.multicrop_views, 10),
     "ressl": (recipes.ressl_views, 2),
+    "pirl": (recipes.pirl_views, 2),
     "swav": (recipes.swav_views, 8),
     "cpc": (recipes.cpc_views, 1),
     "pretext": (recipes.pretext_views, 1),

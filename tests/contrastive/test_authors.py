@@ -248,10 +248,36 @@ def swav(m: Any, views: list[Tensor]) -> Tensor:
     return loss / 2
 
 
+def deepcluster_v2(m: Any, views: list[Tensor]) -> Tensor:
+    """``main_deepclusterv2.py``: its assignments are those of what is remembered, view by view."""
+    large, small = torch.cat(views[:2]), torch.cat(views[2:])
+    emb = unit(m.projector(torch.cat([m.encoder(large), m.encoder(small)])))
+    banks = m.memory.vectors.chunk(2, dim=1)
+    loss = torch.zeros((), dtype=emb.dtype)
+    for head, prototypes in enumerate(m.centroids):
+        targets = (banks[head % 2] @ prototypes.T).max(dim=1)[1]
+        loss = loss + cross_entropy(emb @ prototypes.T / m.temperature, targets.repeat(len(views)))
+    return loss / len(m.centroids)
+
+
+def pirl(m: Any, views: list[Tensor]) -> Tensor:
+    """``nce_loss.py`` of VISSL, cross-entropy, its negatives all other memories; ``siamese_concat_view.py``."""
+    f = unit(m.projector(m.encoder(views[0])))
+    towers = [m.tile_projector(m.encoder(tile)) for tile in m._tiles(views[1]).unbind(1)]
+    g = unit(m.jigsaw_projector(torch.cat(towers, dim=1)))
+    bank = m.memory.vectors.clone()
+    loss = torch.zeros((), dtype=f.dtype)
+    for output in (g, f):
+        scores = torch.einsum("nc,kc->nk", output, bank) / m.temperature
+        loss = loss + 0.5 * cross_entropy(scores, torch.arange(N))
+    return loss
+
+
 AUTHORS: dict[str, Step] = {
     "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco hard": hard_moco, "dense_cl": dense_cl,
     "moco_v3": moco_v3, "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
     "vicreg": vicreg, "tico": tico, "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
+    "deepcluster_v2": deepcluster_v2, "pirl": pirl,
 }  # fmt: skip
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -262,6 +288,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "w_mse": {"projection_dim": 4, "eps": 1e-14},
 }
 N, SIZE = 12, 16
+CROPS = {name: [SIZE, SIZE, 8, 8] for name in ("dino", "swav", "deepcluster_v2")} | {"pirl": [SIZE, 36]}  # px
 LABELS = torch.arange(N) % 5
 
 
@@ -281,9 +308,13 @@ def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
         for part in method.modules():
             if isinstance(part, Queue):
                 part.vectors.copy_(unit(part.vectors))  # to the last digit
+        if hasattr(method, "memory"):
+            halves = torch.randn(N, method.memory.vectors.shape[1] // 12, 12, dtype=torch.double)
+            method.memory.hold(N)
+            method.memory.vectors.copy_((halves / halves.norm(dim=2, keepdim=True)).flatten(1))
         if hasattr(method, "covariance"):
             method.covariance.add_(torch.eye(len(method.covariance)) / len(method.covariance))
-    crops = [SIZE, SIZE, *([8, 8] if name in ("dino", "swav") else [])]
+    crops = CROPS.get(name, [SIZE, SIZE])
     images = torch.rand(N, 3, 1, 1, dtype=torch.double)  # each with a colour of its own, under noise
     return method, [(images + 0.3 * torch.rand(N, 3, side, side, dtype=torch.double)) / 1.3 for side in crops]
 
@@ -298,7 +329,10 @@ def differences(name: str, **options: Any) -> tuple[float, float]:
     method, views = made(name, **options)
     other = copy.deepcopy(method)
     batch = Batch(torch.zeros(N, 3, SIZE, SIZE, dtype=torch.uint8), LABELS, torch.arange(N))
-    loss, expected = method.step(views, batch)["loss"], AUTHORS[name](other, views)
+    torch.manual_seed(1)
+    loss = method.step(views, batch)["loss"]
+    torch.manual_seed(1)  # where a step draws, theirs draws the same
+    expected = AUTHORS[name](other, views)
     ours, theirs = gradient(loss, method), gradient(expected, other)
     assert theirs.norm() > 1e-4
     return float(((loss - expected) / expected).detach().abs()), float((ours - theirs).norm() / theirs.norm())

@@ -330,6 +330,30 @@ def test_extreme_inputs_give_finite_losses_and_gradients(case: Case, value: floa
     assert all(x.grad.isfinite().all() for x in tensors if x.grad is not None)
 
 
+def clusters_numpy(z: np.ndarray, centroids: np.ndarray, assigned: np.ndarray, temperature: float) -> float:
+    terms = [
+        among([cosine(crop[i], c) / temperature for c in clustering], assigned[h, i])
+        for crop in z
+        for h, clustering in enumerate(centroids)
+        for i in range(crop.shape[0])
+    ]
+    return sum(terms) / len(terms)
+
+
+def test_clusters_are_told_as_in_the_papers_equation() -> None:
+    centroids = torch.nn.functional.normalize(drawn(2, K, D, seed=1), dim=-1)
+    assigned, z = torch.arange(2 * N).view(2, N) % K, drawn(4, N, D).requires_grad_()
+    expected = clusters_numpy(z.detach().numpy(), centroids.numpy(), assigned.numpy(), 0.3)
+    assert losses.clusters(list(z), centroids, assigned, 0.3).item() == pytest.approx(expected, abs=1e-10)
+    assert torch.autograd.gradcheck(lambda z: losses.clusters(list(z), centroids, assigned, 0.5), [z])
+    one = torch.ones(6, 8, dtype=torch.float64)
+    alike = losses.clusters([one] * 3, one[None], torch.zeros(1, 6, dtype=torch.int64))
+    assert alike.item() == pytest.approx(math.log(6), abs=1e-12)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = losses.clusters(list(z.detach().float()), centroids.float(), assigned, 0.05)
+    assert mixed.item() == pytest.approx(losses.clusters(list(z), centroids, assigned, 0.05).item(), rel=1e-5)
+
+
 def test_supcon_is_the_papers_equation() -> None:
     z1, z2 = np.random.default_rng(0).normal(size=(2, N, D))
     loss = losses.supcon(torch.from_numpy(z1), torch.from_numpy(z2), torch.tensor(LABEL), 0.3)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.pretext.tiles import cut_tiles, encode_apart, standardized, tile_and_gap
+from ssl_toolkit.tiles import cut_tiles, encode_apart, standardized, tile_and_gap
 
 
 def where(size: int, count: int = 1) -> Tensor:
