@@ -244,10 +244,11 @@ def stated_classes(url: str, found: list[str] | None) -> list[str] | None:
         UsageError: The statement is damaged, or of fewer classes.
     """
     try:
-        stated = json.loads(fsspec.open(url.rpartition("/")[0] + "/" + CLASSES).open().read())
-    except FileNotFoundError:
+        with fsspec.open(url.rpartition("/")[0] + "/" + CLASSES) as file:
+            stated = json.load(file)
+    except OSError:  # not there; some stores say so by denying it
         return found
-    except (OSError, ValueError):
+    except ValueError:
         stated = None
     if not isinstance(stated, list) or len(found or ()) > len(stated):
         raise UsageError(f"{url.rpartition('/')[0]}/{CLASSES} does not name the classes of {url}: mend or remove it")

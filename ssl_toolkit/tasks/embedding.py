@@ -27,7 +27,8 @@ def embed(
     Args:
         run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
             `architecture`).
-        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
+        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test,
+            wds:shards/ or hf:NAME:test).
         out: The folder to make.
         overwrite: Whether features in `out` may be replaced.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
