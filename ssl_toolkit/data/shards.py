@@ -26,7 +26,7 @@ from ssl_toolkit.data.file_set import EncodedSet
 from ssl_toolkit.data.image_set import Wanted
 from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
 from ssl_toolkit.data.streaming import Stream
-from ssl_toolkit.data.tar import Label, samples
+from ssl_toolkit.data.tar import MAX_IMAGE, Label, samples
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import progress_bar
@@ -102,6 +102,8 @@ class ShardSet(EncodedSet):
         """The bytes of an image."""
         shard, name = self._shard(index), self.path(index)
         start, size = int(self._offset[index]), int(self._size[index])
+        if size > MAX_IMAGE:
+            raise BadImageError(name, f"the file is larger than {MAX_IMAGE:,} bytes")
         try:
             data = read_range(self._urls[shard], start, start + size)
         except Exception as error:  # a server's, a disk's
