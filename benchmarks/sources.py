@@ -145,7 +145,7 @@ def memory(out: Path, name: str, count: int) -> tuple[float, float]:
     """Megabytes after a tenth of the images, and the most from there on."""
     begun, most = 0.0, 0.0
     images = open_images(WORDS[name].format(out=out))
-    batches = endless(ImageLoader(images, 32, batch_size=BATCH, shuffle=True, workers=WORKERS))
+    batches = endless(ImageLoader(images, 16, batch_size=BATCH, shuffle=True, workers=WORKERS))
     for number in range(count // BATCH):
         next(batches)
         if number == count // BATCH // 10:

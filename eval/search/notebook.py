@@ -74,7 +74,8 @@ def _picture(path: str) -> str | None:
 
     Items of a named set are not asked for: to look at a result must never start a download.
     """
-    if not os.path.lexists(path) and not os.path.lexists(path.rpartition("#")[0]) and not path.startswith("shapes:"):
+    place = path.rpartition("#")[0]  # "images.npy", "wds:/data/a.tar"
+    if not any(map(os.path.lexists, (path, place, place.partition(":")[2]))) and not path.startswith("shapes:"):
         return None
     try:
         return base64.b64encode(picture_png(tile(open_item(path, None, size=SIDE), SIDE))).decode()

@@ -29,8 +29,8 @@ def make_parser(method: str | None, parser: Parser | None = None) -> Parser:
         parser = Parser("pretrain", pretrain, skip=OBJECTS)
         parser.add_argument("--out", type=str, required=True, help="the run folder to make")
     about = (
-        "images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train; or "
-        "clips of 8 frames of video, every second one, clips:PATH:8:2"
+        "images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train, wds:shards/ or "
+        "hf:NAME:train; or clips of 8 frames of video, every second one, clips:PATH:8:2"
     )
     parser.add_argument("--data", type=str, required=True, help=about)
     about = "where metrics go besides metrics.csv; auto: tensorboard, if it is installed"

@@ -26,7 +26,7 @@ from ssl_toolkit.data.file_set import EncodedSet
 from ssl_toolkit.data.image_set import Wanted
 from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
 from ssl_toolkit.data.streaming import Stream
-from ssl_toolkit.data.tar import Label, samples
+from ssl_toolkit.data.tar import MAX_IMAGE, Label, samples
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.files import write_atomic
 from ssl_toolkit.progress import progress_bar
@@ -102,6 +102,8 @@ class ShardSet(EncodedSet):
         """The bytes of an image."""
         shard, name = self._shard(index), self.path(index)
         start, size = int(self._offset[index]), int(self._size[index])
+        if size > MAX_IMAGE:
+            raise BadImageError(name, f"the file is larger than {MAX_IMAGE:,} bytes")
         try:
             data = read_range(self._urls[shard], start, start + size)
         except Exception as error:  # a server's, a disk's
@@ -244,10 +246,11 @@ def stated_classes(url: str, found: list[str] | None) -> list[str] | None:
         UsageError: The statement is damaged, or of fewer classes.
     """
     try:
-        stated = json.loads(fsspec.open(url.rpartition("/")[0] + "/" + CLASSES).open().read())
-    except FileNotFoundError:
+        with fsspec.open(url.rpartition("/")[0] + "/" + CLASSES) as file:
+            stated = json.load(file)
+    except OSError:  # not there; some stores say so by denying it
         return found
-    except (OSError, ValueError):
+    except ValueError:
         stated = None
     if not isinstance(stated, list) or len(found or ()) > len(stated):
         raise UsageError(f"{url.rpartition('/')[0]}/{CLASSES} does not name the classes of {url}: mend or remove it")

@@ -80,7 +80,7 @@ class Stream(ImageSet):
     def __init__(self, word: str, shards: Sequence[str], count: int, classes: list[str] | None, wanted: Wanted) -> None:
         self.word, self.shards, self.classes = word, shards, classes
         self.labels = unlabelled(count)
-        self._labelled = wanted.labels != "none"
+        self._labelled, self._stated = wanted.labels != "none", None if classes is None else len(classes)
         self._numbers: NDArray[np.int64] | None = None
         self._places = np.zeros((count, 2), np.int64)  # shard, and position in it
         found = list(islice(self.all(), min(FIRST, count)))
@@ -126,8 +126,16 @@ class Stream(ImageSet):
         return self._name(*self._places[index].tolist())
 
     def held(self, index: int, shard: int, place: int, source: Source, label: int) -> Held:
-        """An image that was read, as one at position `index`."""
+        """An image that was read, as one at position `index`.
+
+        Raises:
+            ToolkitError: Its label is none of the classes.
+        """
         self._places[index] = shard, place
+        if self._stated is not None and label >= self._stated:
+            raise ToolkitError(
+                f"{self._name(shard, place)}: its label is {label}, and there are {self._stated} classes"
+            )
         if self._labelled and label >= 0:
             self.labels[index] = label if self._numbers is None else self._numbers[label]
         return Held.of(index, source)
@@ -162,14 +170,14 @@ class StreamOrder(Sampler[tuple[int, list[int]]]):
         # Where blocks begin that have been read: epoch and block to turn (shards done before) and position in a shard.
         self._marks: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def place(self, epoch: int, batch: int) -> dict[str, int]:
-        """Where to go on reading from a batch on, for a checkpoint."""
-        turn, position = self._marks.get((epoch, batch // self._batches), (0, 0))
-        return {"rank": self.rank, "turn": turn, "position": position}
+    def place(self, epoch: int, batch: int) -> dict[str, int] | None:
+        """Where to go on reading from a batch on, for a checkpoint; None where that is not known."""
+        mark = self._marks.get((epoch, batch // self._batches))
+        return None if mark is None else {"rank": self.rank, "turn": mark[0], "position": mark[1]}
 
-    def go_to(self, epoch: int, batch: int, place: dict[str, int]) -> None:
-        """Take what `place` gave; of another process, the epoch is read again up to there."""
-        if place["rank"] == self.rank:
+    def go_to(self, epoch: int, batch: int, place: dict[str, int] | None) -> None:
+        """Take what `place` gave; of nothing or another process, the epoch is read again up to there."""
+        if place is not None and place["rank"] == self.rank:
             self._marks[epoch, batch // self._batches] = place["turn"], place["position"]
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_LABEL = 1 << 20  # bytes of a .cls or .json
+MAX_IMAGE = 1 << 29  # bytes of an image file, which is read into memory whole
 _JSON_KEYS = (*LABEL_KEYS, "cls", "class")
 
 Label = int | str | None
@@ -31,7 +32,7 @@ class Sample(NamedTuple):
         offset: Where its bytes begin in the tar file.
         size: How many they are.
         label: A class number, text, or None.
-        data: The bytes, where they are read at once.
+        data: The bytes, where they are read at once and no more than `MAX_IMAGE`.
     """
 
     offset: int
@@ -86,7 +87,8 @@ class _Sample:
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> None:
         is_image = ending == self.image if self.image else "." + ending.rpartition(".")[2] in SUFFIXES
         if is_image and self.found is None:
-            self.found = member.offset_data, member.size, _read(tar, member) if self.whole else None
+            wanted = self.whole and member.size <= MAX_IMAGE
+            self.found = member.offset_data, member.size, _read(tar, member) if wanted else None
         elif ending == (self.label or "cls") and member.size <= MAX_LABEL:
             self.labels["cls"] = _number_or_text(_read(tar, member).decode("utf-8", "replace").strip())
         elif ending == "json" and member.size <= MAX_LABEL:

@@ -31,7 +31,8 @@ def embed(
     Args:
         run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
             `architecture`).
-        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
+        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test,
+            wds:shards/ or hf:NAME:test).
         out: The folder to make.
         overwrite: Whether features in `out` may be replaced.
         shard: Part of the images, i/n with i from 0 to n - 1, which goes to a folder of its own within `out`; merge

@@ -48,7 +48,8 @@ def index(
     Args:
         run: Run folder or encoder file; or weights of timm by name (resnet18.a1_in1k), or a file of weights (see
             `architecture`). To change an index, the encoder that made it.
-        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test).
+        data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test,
+            wds:shards/ or hf:NAME:test).
         out: The folder to make.
         metric: How neighbours are compared; an index that is changed keeps its own.
         index: How they are found, in the words of FAISS's index_factory (Flat, HNSW32, "IVF4096,SQ8"); auto: exactly

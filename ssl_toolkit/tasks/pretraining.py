@@ -98,9 +98,9 @@ def pretrain(
         method: Name of an installed method (see ``ssl-toolkit methods``) or class path, a class, or a dictionary of
             that ``name`` and the method's own options. Or an instance, which is trained itself, with its own encoder,
             views and optimiser.
-        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train; or
-            clips of 8 frames of video, every second one, clips:PATH:8:2. Or an object of Python: a list of paths, an
-            array or tensor, a data set (see `open_images`).
+        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train, wds:shards/ or
+            hf:NAME:train; or clips of 8 frames of video, every second one, clips:PATH:8:2. Or an object of Python: a
+            list of paths, an array or tensor, a data set (see `open_images`).
         out: The run folder to make.
         encoder: Name of a timm architecture or ``convnet``, or of timm's weights (``resnet18.a1_in1k``,
             ``hf-hub:...``), or a run folder or encoder file to start from, or a dictionary of that ``name`` and the

@@ -48,7 +48,8 @@ def draw_views(
     In Python, `data` may be whatever `open_images` takes.
 
     Args:
-        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train or shapes:train.
+        data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train, wds:shards/
+            or hf:NAME:train.
         recipe: Name of a recipe: simclr, cifar, moco_v1, moco_v2, moco_v3, byol, multicrop, swav or pretext.
         out: The PNG file.
         size: Side of a view, in pixels; if not given, what the images have, at most 224.

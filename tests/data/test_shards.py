@@ -12,6 +12,7 @@ from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.data.shards import Places, expand, write_list
 from ssl_toolkit.data.sources import open_images
+from ssl_toolkit.errors import ToolkitError
 from tests.data import packed
 from tests.data.small_files import refusal
 
@@ -106,6 +107,17 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:600])
     with pytest.raises(BadImageError, match=r"#0: the shard ends \d+ bytes too early"):
         images.load(0, None)
+
+
+def test_an_image_file_beyond_all_measure_is_not_read_into_memory(tmp_path, monkeypatch):
+    file = packed.tar(tmp_path / "a.tar", [("0.jpg", JPEGS[0]), ("1.jpg", JPEGS[1])])
+    images = open_images(file)
+    for module in ("tar", "shards"):
+        monkeypatch.setattr(f"ssl_toolkit.data.{module}.MAX_IMAGE", 100)
+    with pytest.raises(BadImageError, match="larger than 100 bytes"):
+        images.load(0, None)
+    with pytest.raises(ToolkitError, match="cannot be read"):
+        list(ImageLoader(open_images(f"stream:2:wds:{file}"), 16))
 
 
 def test_sets_of_shards_pickle_small(tmp_path):

@@ -98,10 +98,12 @@ def test_what_was_kept_goes_on_with_the_same_images_and_reads_no_block_twice(blo
     resumed.go_to(0, batch, place)
     assert names(stream, resumed) == whole[batch:]
     assert stream.reads <= 32 - 8 * (batch // 2) + 1
-    other = StreamOrder(stream, 4, True, 3, 0, 1)  # of another process nothing is known: it reads from the beginning
-    other.start = batch
-    other.go_to(0, batch, {**place, "rank": 1})
-    assert names(stream, other) == whole[batch:]
+    for unknown in (None, place and {**place, "rank": 1}):  # of another process: it reads from the beginning
+        other = StreamOrder(stream, 4, True, 3, 0, 1)
+        other.start = batch
+        other.go_to(0, batch, unknown)
+        assert batch < 2 or other.place(0, batch) is None
+        assert names(stream, other) == whole[batch:]
 
 
 def shards(tmp_path: Path, images: list[bytes] = JPEGS, count: int = 12) -> str:
@@ -193,6 +195,10 @@ def test_compressed_shards_and_names_of_classes(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(packed.CLASSES))
     (batch,) = ImageLoader(open_images(word), 16)
     assert batch.label.tolist() == [1, -1]
+    (tmp_path / "classes.json").write_text('["bee"]')
+    packed.tar(tmp_path / "a.tar", [("1.jpg", JPEGS[0]), ("1.cls", b"1")])
+    with pytest.raises(ToolkitError, match=r"a\.tar#0: its label is 1, and there are 1 classes"):
+        list(ImageLoader(open_images(f"stream:1:wds:{tmp_path}/a.tar"), 16))
 
 
 def test_what_looks_at_some_sees_the_first_and_parts_are_refused(tmp_path):
