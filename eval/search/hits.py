@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Item(NamedTuple):
+    """An item of an index: its position, the state of its file or None, and its label as in `Hits`."""
+
+    place: int
+    stamp: str | None
+    label: str | int | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

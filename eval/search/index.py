@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.scores.knn import unit
 from ssl_toolkit.eval.search.approximate import EXACT, Approximate, default_factory, ranked
 from ssl_toolkit.eval.search.folder import read_index, write_index
-from ssl_toolkit.eval.search.hits import Hits
+from ssl_toolkit.eval.search.hits import Hits, Item
 from ssl_toolkit.eval.search.joining import joined_labels, joined_vectors, unit_on_disk
-from ssl_toolkit.eval.search.names import Chosen, last_of_equals
+from ssl_toolkit.eval.search.names import Chosen, Places, last_of_equals
 
 METRICS = ("cosine", "l2")
 _CHECKED = 1 << 16  # rows at once
@@ -109,7 +110,7 @@ class EmbeddingIndex:
         """
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)
-        features = _checked("features", features, None)
+        features = checked("features", features, None)
         count = len(features)
         if count == 0 or len(paths) != count or (labels is not None and len(labels) != count):
             given = "no" if labels is None else str(len(labels))
@@ -160,8 +161,8 @@ class EmbeddingIndex:
         Raises:
             UsageError: `queries` is not (M, D) with the index's D, or not finite; `k` is below 1.
         """
-        _check_k(k)
-        queries = _checked("queries", queries, self.dimension)
+        checked_k(k)
+        queries = checked("queries", queries, self.dimension)
         return self._hits(*self._ranked(unit(queries) if self.metric == "cosine" else queries, k))
 
     def neighbours_of(self, items: NDArray[np.int64], k: int = 10) -> Hits:
@@ -174,7 +175,7 @@ class EmbeddingIndex:
         Raises:
             UsageError: `k` is below 1.
         """
-        _check_k(k)
+        checked_k(k)
         return self._hits(*self._ranked(self.vectors[items], k, items))
 
     def neighbours(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -208,7 +209,7 @@ class EmbeddingIndex:
         keep = np.setdiff1d(np.arange(len(self)), drop)
         if not len(keep) + len(paths):
             raise UsageError("nothing would be left in the index: delete its folder instead")
-        added = _checked("features", features, self.dimension)
+        added = checked("features", features, self.dimension)
         new = dataclasses.replace(
             self,
             vectors=unit(added) if self.metric == "cosine" else added,
@@ -258,11 +259,7 @@ class EmbeddingIndex:
 
     def check_encoder(self, sha256: str) -> None:
         """Raise `UsageError` unless `sha256` is the hash of the encoder that made this index."""
-        if sha256 != self.encoder_sha256:
-            raise UsageError(
-                f"the encoder of the queries ({sha256[:12]}) is not the one of the index ({self.encoder_sha256[:12]}): "
-                "use the encoder in the index folder, or build the index again"
-            )
+        check_same_encoder(sha256, self.encoder_sha256)
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the index to a folder, such that it holds a whole index at every moment: the old one, then this one.
@@ -281,6 +278,15 @@ class EmbeddingIndex:
             ToolkitError: A part is missing, damaged or of another version of this format; it is named.
         """
         return cls(**read_index(folder))
+
+    @functools.cached_property
+    def _places(self) -> Places:
+        return Places(self.paths)
+
+    def at(self, path: str) -> Item | None:
+        """The item of this name, the last of several; None where there is none."""
+        place = self._places.of(path)
+        return None if place is None else Item(place, self.stamps[place], self.label(place))
 
     def __repr__(self) -> str:
         what = f"{len(self)} images, {self.dimension} features, {self.metric}, {self.how}"
@@ -359,12 +365,23 @@ def _check_alike(first: EmbeddingIndex, other: EmbeddingIndex) -> None:
             )
 
 
-def _check_k(k: int) -> None:
+def check_same_encoder(sha256: str, own: str) -> None:
+    """Raise `UsageError` unless the encoder of queries is that of the index."""
+    if sha256 != own:
+        raise UsageError(
+            f"the encoder of the queries ({sha256[:12]}) is not the one of the index ({own[:12]}): "
+            "use the encoder in the index folder, or build the index again"
+        )
+
+
+def checked_k(k: int) -> int:
+    """`k`; `UsageError` if it is below 1."""
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
+    return k
 
 
-def _checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np.float32]:
+def checked(name: str, x: NDArray[np.float32], width: int | None) -> NDArray[np.float32]:
     """`x` as contiguous float32, (N, D); `UsageError` if it is not that, or not finite."""
     x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] < 1 or (width is not None and x.shape[1] != width):

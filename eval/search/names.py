@@ -117,6 +117,21 @@ class Chosen(Texts):
         return texts[int(places[place - self._end[number]])]
 
 
+class Places:
+    """Where each text stands in a sequence; of equal ones, the last. Memory holds sixteen bytes a text."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        keys = _keys(texts)
+        self._texts, self._order = texts, np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def of(self, text: str) -> int | None:
+        """Its place; None where it is not there."""
+        first, end = (int(np.searchsorted(self._keys, hash(text), side)) for side in ("left", "right"))
+        places = (int(place) for place in self._order[first:end][::-1])
+        return next((place for place in places if self._texts[place] == text), None)
+
+
 def last_of_equals(parts: Sequence[Sequence[str]]) -> list[NDArray[np.int64]]:
     """Places in each sequence of those texts that no later sequence holds. Memory holds eight bytes a text."""
     keys = [_keys(part) for part in parts]

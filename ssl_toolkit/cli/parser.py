@@ -207,6 +207,16 @@ def option_value(argv: Sequence[str], option: str) -> str | None:
     return value
 
 
+def without_option(argv: Sequence[str], option: str) -> list[str]:
+    """The arguments without ``--option VALUE`` and ``--option=VALUE``."""
+    before = ["", *argv]
+    return [
+        token
+        for token, last in zip(argv, before, strict=False)
+        if f"--{option}" not in (token, last) and not token.startswith(f"--{option}=")
+    ]
+
+
 def config_file(argv: Sequence[str]) -> str | None:
     """The file that ``--config`` names."""
     return option_value(argv, "config")

@@ -33,6 +33,7 @@ def index(
     remove: bool = False,
     update: bool = False,
     shard: str | None = None,
+    to: str | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
     data_root: str = "data",
@@ -63,6 +64,9 @@ def index(
         shard: Part of the images, i/n with i from 0 to n - 1, which becomes an index of its own within `out`, searched
             exactly; merge joins them and decides how they are found. If not given, torchrun and srun give each of
             their processes one.
+        to: Database that the index is written to as well, as KIND:ADDRESS#TABLE: lancedb:photos.lancedb,
+            milvus:photos.db, qdrant:http://localhost:6333, pgvector:postgresql://user@host/name; the extra of that
+            name brings its client. `overwrite`, or a change, replaces the table that is there.
         labels: Whether subfolders of a folder are classes; auto: if they look like it.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
@@ -80,6 +84,8 @@ def index(
     """
     from ssl_toolkit.encoders import text_beside
     from ssl_toolkit.eval.features.growing import Growing
+    from ssl_toolkit.eval.search.databases import hidden, open_database, store
+    from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.files import make_folder
     from ssl_toolkit.tasks.common import open_stills
     from ssl_toolkit.tasks.encoding import states
@@ -90,6 +96,9 @@ def index(
     if part is not None and index not in ("auto", "Flat"):
         raise UsageError(f"--index {index}: parts are searched exactly, give it to merge")
     folder = Path(out) if part is None else part.folder(out)
+    if to is not None and part is not None:
+        raise UsageError(f"--to {hidden(to)} is for a whole index: merge the parts, and give it with --add")
+    database = None if to is None else open_database(to)  # before hours of work, not after
     change = _change(folder, part is not None, add=add, remove=remove, update=update, overwrite=overwrite)
     encoder, metadata = load_run_encoder(run, data, data_root)
     images = open_stills(encoder, data, data_root=data_root, labels=labels)
@@ -113,6 +122,9 @@ def index(
         text = text_beside(file) or (None if old is None else text_beside(folder))
         _saved(built, folder, overwrite=bool(change), text=text)
         growing.delete()
+    if database is not None:
+        store(EmbeddingIndex.load(folder), database, overwrite=bool(change))
+        say(f"written to {database.word}, table {database.table}")
     return folder
 
 

@@ -20,6 +20,8 @@ from ssl_toolkit.data.sources import FILES
 from ssl_toolkit.encoders import Encoder, TextTower, encoder_metadata, load_encoder
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.pictures.neighbours import TEXT
+from ssl_toolkit.eval.search.databases import StoredIndex
+from ssl_toolkit.eval.search.hits import Item
 from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
 from ssl_toolkit.objects import describe
 from ssl_toolkit.progress import say
@@ -46,7 +48,7 @@ class Asking:
         UsageError: If the encoder is another one than the index's.
     """
 
-    index: EmbeddingIndex
+    index: EmbeddingIndex | StoredIndex
     encoder: str | os.PathLike[str] | nn.Module | None
     k: int
     data_root: str
@@ -61,21 +63,21 @@ class Asking:
             self.index.check_encoder(encoder_metadata(given)["sha256"])
         elif isinstance(given, Encoder):
             self.index.check_encoder(given.sha256)
-        elif not (given is None or isinstance(given, nn.Module)):
+        elif not (given is None or (isinstance(given, nn.Module) and self.index.encoder_file is not None)):
             raise UsageError(f"encoder is {describe(given)}: give a run folder or encoder file, an Encoder or a module")
 
     @functools.cached_property
     def network(self) -> Encoder:
         """The encoder, with the weights that the index holds."""
-        given = self.encoder
+        given, file = self.encoder, self.index.encoder_file
+        if file is None:
+            if given is None:
+                raise UsageError("a database holds no encoder: give --encoder, that of the index")
+            return given if isinstance(given, Encoder) else load_encoder(given)  # type: ignore[arg-type]
         if isinstance(given, nn.Module):
             own = given.own_module if isinstance(given, Encoder) else given
-            return load_encoder(self.index.encoder_file, backbone=copy.deepcopy(own))
-        return load_encoder(self.index.encoder_file if given is None else given)
-
-    @functools.cached_property
-    def _place(self) -> dict[str, int]:
-        return {path: number for number, path in enumerate(self.index.paths)}
+            return load_encoder(file, backbone=copy.deepcopy(own))
+        return load_encoder(file if given is None else given)
 
     def answers(self, queries: Any) -> Iterator[dict[str, Any]]:
         """What `search` returns; neighbouring queries of one image each are encoded together."""
@@ -105,13 +107,14 @@ class Asking:
         is_word = ":" in query and "#" not in query and not os.path.lexists(query)
         return "set" if is_file or is_word else "image"
 
-    def _own(self, query: str) -> int | None:
-        """Position of an image in the index; None where there is none, or its file has changed since."""
+    def _own(self, query: str) -> Item | None:
+        """The image in the index; None where there is none, or its file has changed since."""
         if is_nameless(query):
             return None
-        place = self._place.get(query, self._place.get(os.path.abspath(os.path.expanduser(query))))
-        stamp = None if place is None else self.index.stamps[place]
-        return place if stamp is None or file_stamp(self.index.paths[place or 0]) in (None, stamp) else None
+        for path in dict.fromkeys((query, os.path.abspath(os.path.expanduser(query)))):
+            if (item := self.index.at(path)) is not None:
+                return item if item.stamp is None or file_stamp(path) in (None, item.stamp) else None
+        return None
 
     def _images(self, words: list[str]) -> Iterator[dict[str, Any]]:
         def part(rows: Rows) -> ImageSet:
@@ -131,7 +134,8 @@ class Asking:
         self, names: list[str], labels: Sequence[str | None], part: Callable[[Rows], ImageSet], workers: int
     ) -> Iterator[dict[str, Any]]:
         """Answers to images: those that the index holds, and `part` of them, by position, which are to be encoded."""
-        place = np.array([-1 if (own := self._own(name)) is None else own for name in names])
+        own = [self._own(name) for name in names]
+        place = np.array([-1 if item is None else item.place for item in own])
         known, others = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)
         hits: dict[int, list[dict[str, Any]]] = {}
         if len(known):
@@ -140,8 +144,8 @@ class Asking:
             found, x = self._encode(part(others), workers, len(names))
             hits |= zip(others[found].tolist(), self.index.search(x, self.k).rows(), strict=True)
         for row in sorted(hits):
-            label = labels[row] if place[row] < 0 else self.index.label(place[row])
-            yield {"query": names[row], "label": label, "hits": hits[row]}
+            item = own[row]
+            yield {"query": names[row], "label": labels[row] if item is None else item.label, "hits": hits[row]}
 
     def _encode(self, images: ImageSet, workers: int, total: int) -> tuple[Rows, NDArray[np.float32]]:
         """Positions of the images that could be read, and their features."""

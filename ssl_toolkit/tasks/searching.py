@@ -67,7 +67,8 @@ def search(
     `open_images` takes, and `encoder` an `Encoder`, or the module of your own whose features the index holds.
 
     Args:
-        index: Index folder.
+        index: Index folder; or, with --from, a database that index has written to, as KIND:ADDRESS#TABLE
+            (lancedb:photos.lancedb, see there): a server's token is read from QDRANT_API_KEY or MILVUS_TOKEN.
         queries: Image files or items (shapes:test#17), folders or sets of images, vectors in a .npy; or what an image
             shows, "text:a red car", of an index whose encoder has a text tower (clip).
         k: Neighbours a query.
@@ -75,7 +76,8 @@ def search(
         picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as
             4,3,2; if not given, the first three, or the first.
         csv: CSV file for a row a neighbour, with query, rank, path, score and label.
-        encoder: Run folder or encoder file to encode the queries with; must be the index's own, which is the default.
+        encoder: Run folder or encoder file to encode the queries with; must be the index's own, which is the default;
+            for a database it is to be given.
         workers: Processes that read the images of folders and sets.
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of the images of a folder or set that may be unreadable, in [0, 1]; they are left out.
@@ -92,13 +94,15 @@ def search(
         ToolkitError: If the index is damaged, or a query cannot be read.
     """
     from ssl_toolkit.data.shown import parse_picture_channels
+    from ssl_toolkit.eval.search.databases import StoredIndex, is_database, open_database
     from ssl_toolkit.tasks.common import open_index
     from ssl_toolkit.tasks.queries import Asking
 
     if k < 1:
         raise UsageError(f"-k is {k}: it must be at least 1")
     shown = parse_picture_channels(picture_channels)
-    asking = Asking(open_index(index), encoder, k, data_root, workers, max_bad_rate, device, progress)
+    opened = StoredIndex(open_database(str(index))) if is_database(index) else open_index(index)
+    asking = Asking(opened, encoder, k, data_root, workers, max_bad_rate, device, progress)
     found = Neighbours(asking.answers(queries))
     if csv is not None:
         rows = ({"query": one["query"], **hit} for one in found for hit in one["hits"])

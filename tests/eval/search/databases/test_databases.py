@@ -1,0 +1,212 @@
+"""Each database gives what was written to it, finds what our own index finds, and says in a line what is wrong."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_toolkit.cli import dispatch
+from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
+from ssl_toolkit.errors import ToolkitError, UsageError
+from ssl_toolkit.eval.search.databases import StoredIndex, hidden, is_database, open_database, store
+from ssl_toolkit.eval.search.databases import stored as module
+from ssl_toolkit.tasks.indexing import index as build
+from ssl_toolkit.tasks.searching import search
+from tests.conftest import BuildIndex, noise
+
+CLIENTS = {"lancedb": "lancedb", "milvus": "milvus_lite", "pgvector": "psycopg", "qdrant": "qdrant_client"}
+SERVER = "SSL_TOOLKIT_PGVECTOR"
+NAMES = ["it's.jpg", 'quo"te.jpg', "back\\slash.jpg", "line\nbreak.jpg", "ünï.jpg", "bytes\udcff.jpg"]
+
+# What they have open when they end, and what they use of each other, is not ours.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL with pgvector: that of the package pgserver, or the one that a variable names."""
+    if SERVER in os.environ:
+        yield os.environ[SERVER]
+        return
+    pgserver = pytest.importorskip("pgserver", reason=f"no pgvector: install pgserver, or name a server in {SERVER}")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=CLIENTS)
+def word(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a database is that works."""
+    kind = request.param
+    pytest.importorskip(CLIENTS[kind], reason=f"the extra {kind} is not installed")
+    if kind == "pgvector":
+        pytest.importorskip("pgvector", reason="the extra pgvector is not installed")
+        return f"pgvector:{request.getfixturevalue('postgres')}#t{abs(hash(tmp_path))}"
+    return f"{kind}:{tmp_path / 'database'}{'.db' if kind == 'milvus' else ''}"
+
+
+def reopened(word: str, database: Any) -> StoredIndex:
+    """What is in it, after whoever wrote it has gone, where two at a time may not open it."""
+    if word.startswith("qdrant"):
+        database._client.close()
+        return StoredIndex(open_database(word))
+    return StoredIndex(database if word.startswith("milvus") else open_database(word))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_hits_are_those_of_our_own_index(
+    build_index: BuildIndex, word: str, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITTEN", 17)
+    names = [*NAMES, *(f"{number}.jpg" for number in range(54))]
+    labels = np.arange(60) % 3 - 1
+    own = build_index(noise(60), names, metric=metric, labels=labels, classes=["cat", "dog's"], stamps=["1 2"] * 60)
+    store(own, database := open_database(word))
+    found = reopened(word, database)
+    assert (len(found), found.dimension, found.metric, found.encoder_sha256) == (60, 8, metric, "e" * 64)
+    hits, truth = found.search(noise(7, seed=1), 20), own.search(noise(7, seed=1), 20)
+    np.testing.assert_array_equal(hits.position, truth.position)
+    np.testing.assert_allclose(hits.score, truth.score, rtol=1e-4, atol=1e-5)
+    assert hits.label == truth.label
+    assert [path for row in hits.path for path in row if "bytes" not in path] == [
+        path for row in truth.path for path in row if "bytes" not in path
+    ]
+    others = found.neighbours_of(np.array([3, 0]), 5)
+    np.testing.assert_array_equal(others.position, own.neighbours_of(np.array([3, 0]), 5).position)
+    for place, name in enumerate(NAMES):
+        assert found.at(name) == (place, "1 2", own.label(place))
+    assert found.at("nowhere") is None
+    assert found.search(noise(1), 100).position.shape == (1, 60)
+
+
+def test_a_table_is_replaced_only_if_asked_and_whole(
+    build_index: BuildIndex, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(word)
+    store(build_index(noise(5), labels=np.arange(5)), database)
+    with pytest.raises(UsageError, match=r"holds a table .* already: give --overwrite"):
+        store(build_index(noise(6)), database)
+    before = StoredIndex(database)
+    assert before.search(noise(1), 1).label[0][0] in range(5)  # numbers stay numbers
+    real = module._rows
+
+    def torn(index: Any) -> Iterator[Any]:
+        yield next(real(index))
+        raise RuntimeError("the line is dead")
+
+    monkeypatch.setattr(module, "_rows", torn)
+    with pytest.raises(ToolkitError, match=r"^\w+:.*the line is dead"):
+        store(build_index(noise(7)), database, overwrite=True)
+    assert len(StoredIndex(database)) == 5  # nothing is lost
+    monkeypatch.setattr(module, "_rows", real)
+    store(build_index(noise(6, seed=3)), database, overwrite=True)
+    assert len(found := reopened(word, database)) == 6
+    assert found.search(noise(6, seed=3)[:1], 1).position.tolist() == [[0]]
+
+
+def test_images_are_asked_with_the_encoder_of_the_index_and_no_other(
+    word: str, tmp_path: Path, small_encoder: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_encoder(small_encoder, tmp_path / "encoder.safetensors")
+    save_encoder(Encoder(EncoderConfig("convnet", image_size=16, load_size=16)), tmp_path / "other.safetensors")
+    options: dict[str, Any] = {"workers": 0, "progress": False}
+    folder = build(tmp_path / "encoder.safetensors", "shapes:test:12", tmp_path / "index", to=word, **options)
+    queries = ["shapes:train:12#3", "shapes:test:12#4", "shapes:train:12#5"]
+    own = search(folder, queries, k=3, progress=False)
+    found = search(word, queries, k=3, encoder=tmp_path / "encoder.safetensors", progress=False)
+    for one, other in zip(own, found, strict=True):
+        assert (one["query"], one["label"]) == (other["query"], other["label"])
+        assert [hit["path"] for hit in one["hits"]] == [hit["path"] for hit in other["hits"]]
+    assert search(word, "shapes:test:12#4", k=3)[0]["hits"] == found[1]["hits"]  # it is in there: no encoder is needed
+    with pytest.raises(UsageError, match=r"^the encoder of the queries \(\w{12}\) is not the one of the index"):
+        search(word, queries, encoder=tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="a database holds no encoder: give --encoder"):
+        search(word, queries)
+    capsys.readouterr()
+    dispatch(["search", "shapes:test:12#4", "-k", "3", f"--from={word}", "--json"])
+    assert '"query": "shapes:test:12#4"' in capsys.readouterr().out
+    build(tmp_path / "encoder.safetensors", "shapes:test:14", folder, to=word, update=True, **options)
+    assert len(StoredIndex(open_database(word))) == 14
+
+
+def test_an_empty_database_says_so(word: str) -> None:
+    with pytest.raises(UsageError, match="holds no index: write one with `ssl-toolkit index --to`"):
+        StoredIndex(open_database(word))
+
+
+def test_a_server_that_is_not_there_is_said_in_a_line_without_its_password() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for kind, scheme in (("qdrant", "http"), ("milvus", "http"), ("pgvector", "postgresql")):
+        if not _installed(CLIENTS[kind]):
+            continue
+        with pytest.raises(ToolkitError) as error:
+            open_database(f"{kind}:{scheme}://me:secret@127.0.0.1:{port}/x")
+        assert "secret" not in str(error.value)
+        assert str(error.value).startswith(f"{kind}:{scheme}://me:***@127.0.0.1:{port}/x: ")
+        assert len(str(error.value).splitlines()) == 1
+
+
+def _installed(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lancedb:", r"^lancedb:: name a database as lancedb:ADDRESS#TABLE"),
+        ("qdrant:http://h#a b", "the table in letters, digits and _"),
+        ("pgvector:postgresql://h/x#a;drop", "the table in letters"),
+        ("quadrant:x", "unknown database 'quadrant': did you mean qdrant"),
+    ],
+)
+def test_a_word_that_names_none_is_refused(word: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_database(word)
+
+
+def test_a_client_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ssl_toolkit.eval.search.databases.qdrant", None)
+    with pytest.raises(UsageError, match=r"a database qdrant needs .*pip install '\.\[qdrant\]'"):
+        open_database("qdrant:x")
+
+
+def test_words_and_folders_are_told_apart() -> None:
+    assert is_database("lancedb:x")
+    assert not any(map(is_database, ("index/", "lancedb", "c:lancedb", Path("lancedb:x"), None)))
+    assert hidden("pgvector:postgresql://u:p@h/d") == "pgvector:postgresql://u:***@h/d"
+    assert hidden("qdrant:http://h:6333#t") == "qdrant:http://h:6333#t"
+
+
+def test_a_token_that_a_server_refuses_is_said_in_a_line() -> None:
+    pytest.importorskip("qdrant_client", reason="the extra qdrant is not installed")
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.end_headers()
+            self.wfile.write(b"forbidden\nmore of it")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ToolkitError, match=r"^qdrant:http://127\.0\.0\.1:\d+: .*403 \(Forbidden\)$"):
+            open_database(f"qdrant:http://127.0.0.1:{server.server_port}")
+        server.shutdown()
