@@ -21,7 +21,7 @@ from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 P = ParamSpec("P")
 
 
-def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """The function without autocast, its half-precision inputs in float32; float64 stays."""
 
     def promoted(value: Any) -> Any:
@@ -41,7 +41,7 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return wrapped
 
 
-@_in_float32
+@in_float32
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """Normalised temperature-scaled cross-entropy: each view finds its partner among the 2N - 1 others.
 
@@ -64,7 +64,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     return all_mean(F.cross_entropy(*_all_pairs(z1, z2, temperature)))
 
 
-@_in_float32
+@in_float32
 def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = None) -> Tensor:
     """Decoupled contrastive loss: a view's partner is not among the candidates that it is told apart from.
 
@@ -96,7 +96,7 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = 
     return all_mean((_logsumexp(negatives) - weight * positive).mean())
 
 
-@_in_float32
+@in_float32
 def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> Tensor:
     """Supervised contrastive loss: each view finds its partner and all views of images of its class.
 
@@ -127,7 +127,7 @@ def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> T
     return all_mean(-(log_p.sum(1) / positive.sum(1)).mean())
 
 
-@_in_float32
+@in_float32
 def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
     """InfoNCE with one positive a query and a bank of negatives that all queries share.
 
@@ -153,7 +153,7 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float = 0.2) 
     return all_mean(_cross_entropy((q * k).sum(1), q @ negatives.T))
 
 
-@_in_float32
+@in_float32
 def relational(
     q: Tensor, k: Tensor, others: Tensor, student_temperature: float = 0.1, teacher_temperature: float = 0.04
 ) -> Tensor:
@@ -180,7 +180,7 @@ def relational(
     return all_mean(F.cross_entropy(q @ others.T / student_temperature, target))
 
 
-@_in_float32
+@in_float32
 def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
     """InfoNCE within a batch: each query finds its key among the keys of all images, one direction.
 
@@ -204,7 +204,7 @@ def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
     return all_mean(F.cross_entropy(similarity, rank() * len(q) + torch.arange(len(q), device=q.device)))
 
 
-@_in_float32
+@in_float32
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """Minus the cosine of prediction and target, with the gradient stopped at the target.
 
@@ -224,7 +224,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     return all_mean(-F.cosine_similarity(p, z.detach(), dim=1).mean())
 
 
-@_in_float32
+@in_float32
 def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
     """Cross-correlation of the two views' features over the batch, compared with the identity.
 
@@ -247,7 +247,7 @@ def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
     return (1 - c.diagonal()).square().sum() + lambda_ * _off_diagonal(c).square().sum()
 
 
-@_in_float32
+@in_float32
 def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Tensor:
     """Variance, invariance, covariance: views agree, each feature keeps a spread of 1, features are uncorrelated.
 
@@ -278,7 +278,7 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 2
     return loss
 
 
-@_in_float32
+@in_float32
 def dino(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
@@ -310,7 +310,7 @@ def dino(
     return _across_views(student, targets, student_temperature)
 
 
-@_in_float32
+@in_float32
 def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
     """Swapped prediction: each crop's scores predict the codes of the other crops.
 
@@ -332,7 +332,7 @@ def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float =
     return _across_views(scores, [code.detach() for code in codes], temperature)
 
 
-@_in_float32
+@in_float32
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Codes that use all prototypes equally: the Sinkhorn-Knopp iteration.
@@ -360,7 +360,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     return q
 
 
-@_in_float32
+@in_float32
 @torch.no_grad()
 def entropies(p: Tensor) -> Tensor:
     """Entropy of distributions over prototypes, and entropy of their mean: how sharp they are, how many are used.
@@ -384,7 +384,7 @@ def entropies(p: Tensor) -> Tensor:
     return torch.stack([all_mean(own) / math.log(k), (joint / math.log(min(n, k))).clamp_max(1)])
 
 
-@_in_float32
+@in_float32
 def cpc(context: Tensor, futures: Tensor, negatives: Tensor, own: Tensor | None = None) -> Tensor:
     """InfoNCE of contrastive predictive coding: the future that a context predicts is found among other encodings.
 

@@ -7,6 +7,7 @@ say what one process finds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_toolkit import distributed
-from ssl_toolkit.contrastive import cpc, dino, losses, moco, queue, swav
+from ssl_toolkit.contrastive import (
+    cpc,
+    data2vec2,
+    dino,
+    i_jepa,
+    ibot,
+    lejepa,
+    losses,
+    moco,
+    msn,
+    queue,
+    swav,
+    token_losses,
+)
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class
+from ssl_toolkit.pretext import simmim
 from tests.conftest import small_config, small_teacher
 
 PROCESSES = 2
@@ -88,11 +103,23 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
 }
 
 
+TOKEN_LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
+    "masked_patches": lambda z: token_losses.masked_patches(
+        z[0], z[1].softmax(1), z[0].new_ones(len(z[0])) / len(z[0])
+    ),
+    "koleo": lambda z: token_losses.koleo(z[0]),
+    "sigreg": lambda z: token_losses.sigreg(z[0], torch.eye(5, dtype=torch.float64)),
+    "to_centre": lambda z: token_losses.to_centre(torch.stack(z), 2),
+    "msn": lambda z: token_losses.msn(z[:2], z[2]),
+    "regression": lambda z: token_losses.regression(z[0], z[1]),
+}
+
+
 def loss_case(name: str) -> Outcome:
     """A loss and the gradients of the network in front of it."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)).double()
-    loss = LOSSES[name]([network(part(random(BATCH, 6))) for _ in range(3)])
+    loss = {**LOSSES, **TOKEN_LOSSES}[name]([network(part(random(BATCH, 6))) for _ in range(3)])
     loss.backward()
     return {"loss": loss.detach(), **gradients(network)}
 
@@ -171,11 +198,54 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
         {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6, "queue_size": 7, "queue_start": 0.0},
     ),
     "dino": ("dino", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
+    "lejepa": ("lejepa", LOCAL, {"hidden_dim": 8, "projection_dim": 4, "slices": 16}),
+    "simmim": ("simmim", [16], {}),
+    "i_jepa": ("i_jepa", [16], {"predictor_dim": 16}),
+    "ibot": ("ibot", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
+    "dinov2": ("dinov2", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
+    "msn": ("msn", [16, 16], {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6}),
+    "data2vec2": ("data2vec2", [16], {"masks": 2, "decoder_dim": 16}),
     "distill": ("distill", [16], {"teacher": small_teacher()}),
     "colorization": ("colorization", [16], {}),
     "split_brain": ("split_brain", [16], {}),
     "cpc": ("cpc", [16], {"steps": 2, "context_dim": 8, "projection_dim": 4}),
     "cpc v2": ("cpc", [16], {"steps": 2, "context": "conv", "directions": 4, "context_dim": 8, "projection_dim": 4}),
+}
+
+
+def same_masks(module: Any, function: str, together: bool = False) -> Any:
+    """Masks that go with the images: those of the whole batch, of which each process takes its part.
+
+    Args:
+        module: Whose masks.
+        function: That draws them, from the number of images or a share for each.
+        together: Whether the masks of an image follow one another, else those of a view do.
+    """
+    drawn = getattr(module, function)
+
+    def mask(images: Any, *args: Any, **options: Any) -> Any:
+        n = images if isinstance(images, int) else len(images)
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            found = drawn(BATCH if isinstance(images, int) else torch.linspace(0, 0.6, BATCH), *args, **options)
+        times = n // (BATCH // world_size())
+        rows = [
+            part(each).repeat_interleave(times, 0) if together else torch.cat([part(each)] * times)
+            for each in (found if isinstance(found, tuple) else [found])
+        ]
+        return tuple(rows) if isinstance(found, tuple) else rows[0]
+
+    return patch.object(module, function, mask)
+
+
+# Methods that draw masks.
+MASKS: dict[str, Callable[[], Any]] = {
+    "simmim": lambda: same_masks(simmim, "square_masking"),
+    "i_jepa": lambda: same_masks(i_jepa, "multiblock_masking"),
+    "ibot": lambda: same_masks(ibot, "block_masking"),
+    "dinov2": lambda: same_masks(ibot, "block_masking"),
+    "msn": lambda: same_masks(msn, "random_masking"),
+    "data2vec2": lambda: same_masks(data2vec2, "inverse_block_masking", together=True),
 }
 
 
@@ -209,9 +279,11 @@ def method_case(label: str) -> Outcome:
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
     outcome = {}
     for step in range(STEPS):
+        torch.manual_seed(step)  # what a method drew before depends on the number of its images
         views = [part(torch.rand(BATCH, 3, size, size, dtype=torch.float64)) for size in sizes]
         numbers = part(torch.arange(BATCH))
-        loss = stepped(views, Batch(views[0], numbers % 3, numbers))
+        with MASKS.get(name, nullcontext)(), patch.object(data2vec2, "NOISE", 0.0):
+            loss = stepped(views, Batch(views[0], numbers % 3, numbers))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -236,7 +308,7 @@ def key_images() -> Tensor:
 CASES: dict[str, Callable[[], Outcome]] = {
     "sinkhorn": lambda: sinkhorn_case(BATCH),
     "sinkhorn of uneven parts": lambda: sinkhorn_case(BATCH + 1),
-    **{f"loss {name}": lambda name=name: loss_case(name) for name in LOSSES},
+    **{f"loss {name}": lambda name=name: loss_case(name) for name in (*LOSSES, *TOKEN_LOSSES)},
     **{f"batch norm {name}": lambda name=name: norm_case(name) for name in NORMS},
     **{f"method {label}": lambda label=label: method_case(label) for label in METHODS},
 }
@@ -269,7 +341,8 @@ def named(kind: str, *names: str) -> list[str]:
     return [f"{kind} {name}" for name in names]
 
 
-WITH_BATCH_NORM = named("method", *[label for label in METHODS if not label.startswith("cpc")])
+WITHOUT_BATCH_NORM = {"cpc", "cpc v2", "simmim", "i_jepa", "ibot", "dinov2", "data2vec2"}
+WITH_BATCH_NORM = named("method", *[label for label in METHODS if label not in WITHOUT_BATCH_NORM])
 
 # A fault: what is put in the place of what, and the cases that must notice.
 FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
@@ -285,8 +358,25 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "mean passes the gradient of its own process": (
         lambda: patch.object(distributed._AllMean, "backward", staticmethod(lambda ctx, grad: grad / PROCESSES)),
-        [*named("loss", *LOSSES), *named("method", "simsiam", "dino")],
+        [*named("loss", *LOSSES, *TOKEN_LOSSES), *named("method", "simsiam", "dino", "ibot", "lejepa")],
     ),
+    "mean within the loss of tokens is of one process": (
+        lambda: patch.object(token_losses, "all_mean", lambda x: x),
+        named("loss", *TOKEN_LOSSES),
+    ),
+    "neighbours are sought among those of one process": (
+        lambda: patch.multiple(token_losses, gather=lambda x: x, rank=lambda: 0),
+        ["loss koleo", "method dinov2"],
+    ),
+    "the Gaussian's images are those of one process": (
+        lambda: patch.object(token_losses, "world_size", lambda: 1),
+        ["loss sigreg", "method lejepa"],
+    ),
+    "each process tests in directions of its own": (
+        lambda: patch.object(lejepa, "derive_seed", lambda *key, seed=lejepa.derive_seed: seed(*key, rank())),
+        ["method lejepa"],
+    ),
+    "centres are of one process": (lambda: patch.object(ibot, "all_mean", lambda x: x), ["method ibot"]),
     "mean within the loss is of one process": (
         lambda: patch.object(losses, "all_mean", lambda x: x),
         named("loss", *LOSSES),

@@ -11,7 +11,9 @@ from ssl_toolkit.augment.recipes import (
     cpc_views,
     eval_view,
     finetune_views,
+    i_jepa_views,
     jigsaw_views,
+    lejepa_views,
     masked_autoencoder_views,
     moco_v1_views,
     moco_v2_views,
@@ -20,6 +22,7 @@ from ssl_toolkit.augment.recipes import (
     pretext_views,
     ressl_views,
     simclr_views,
+    simmim_views,
     swav_views,
 )
 from ssl_toolkit.augment.solarize import Solarize
@@ -43,7 +46,9 @@ __all__ = [
     "cpc_views",
     "eval_view",
     "finetune_views",
+    "i_jepa_views",
     "jigsaw_views",
+    "lejepa_views",
     "masked_autoencoder_views",
     "moco_v1_views",
     "moco_v2_views",
@@ -52,5 +57,6 @@ __all__ = [
     "pretext_views",
     "ressl_views",
     "simclr_views",
+    "simmim_views",
     "swav_views",
 ]
