@@ -6,7 +6,7 @@ import math
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_toolkit.augment import Views, multicrop_views
 from ssl_toolkit.contrastive import losses
@@ -16,7 +16,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder, drop_paths
 from ssl_toolkit.errors import require_positive, require_share
-from ssl_toolkit.heads import CosinePrototypes, mlp
+from ssl_toolkit.heads import dino_head
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.schedules import cosine, warm_up
@@ -84,10 +84,7 @@ class DINO(Method):
         )
         require_share(momentum=momentum, center_momentum=center_momentum)
         require_share(teacher_warmup=teacher_warmup, drop_path=drop_path)
-        self.head = nn.Sequential(
-            mlp(encoder.feature_dim, hidden_dim, hidden_dim, bottleneck_dim, norm=head_norm, activation=nn.GELU),
-            CosinePrototypes(bottleneck_dim, prototypes, unit=norm_last_layer),
-        )
+        self.head = dino_head(encoder.feature_dim, hidden_dim, bottleneck_dim, prototypes, norm_last_layer, head_norm)
         self.teacher_encoder, self.teacher_head = momentum_copy(encoder), momentum_copy(self.head)
         if drop_path:
             drop_paths(encoder.backbone, drop_path, encoder.config.name)

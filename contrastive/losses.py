@@ -22,7 +22,7 @@ from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 P = ParamSpec("P")
 
 
-def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """The function without autocast, its half-precision inputs in float32; float64 stays."""
 
     def promoted(value: Any) -> Any:
@@ -42,7 +42,7 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return wrapped
 
 
-@_in_float32
+@in_float32
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     """Normalised temperature-scaled cross-entropy: each view finds its partner among the 2N - 1 others.
 
@@ -65,7 +65,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
     return all_mean(F.cross_entropy(*_all_pairs(z1, z2, temperature)))
 
 
-@_in_float32
+@in_float32
 def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = None) -> Tensor:
     """Decoupled contrastive loss: a view's partner is not among the candidates that it is told apart from.
 
@@ -97,7 +97,7 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = 
     return all_mean((_logsumexp(negatives) - weight * positive).mean())
 
 
-@_in_float32
+@in_float32
 def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> Tensor:
     """Supervised contrastive loss: each view finds its partner and all views of images of its class.
 
@@ -128,7 +128,7 @@ def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> T
     return all_mean(-(log_p.sum(1) / positive.sum(1)).mean())
 
 
-@_in_float32
+@in_float32
 def info_nce(
     q: Tensor,
     k: Tensor,
@@ -169,7 +169,7 @@ def info_nce(
     return all_mean(-F.logsigmoid(positive - against).mean())
 
 
-@_in_float32
+@in_float32
 def relational(
     q: Tensor, k: Tensor, others: Tensor, student_temperature: float = 0.1, teacher_temperature: float = 0.04
 ) -> Tensor:
@@ -196,7 +196,7 @@ def relational(
     return all_mean(F.cross_entropy(q @ others.T / student_temperature, target))
 
 
-@_in_float32
+@in_float32
 def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
     """InfoNCE within a batch: each query finds its key among the keys of all images, one direction.
 
@@ -219,7 +219,7 @@ def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
     return all_mean(_in_batch(q / temperature, k))
 
 
-@_in_float32
+@in_float32
 def clip(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Symmetric InfoNCE of images and their texts: each finds the other among those of all processes.
 
@@ -242,7 +242,7 @@ def clip(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return all_mean((_in_batch(scale * image, text) + _in_batch(scale * text, image)) / 2)
 
 
-@_in_float32
+@in_float32
 def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Sigmoid loss of images and texts: of each pair by itself, whether the two belong together.
 
@@ -270,7 +270,7 @@ def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return all_mean(-F.logsigmoid(sign * logits).sum(1).mean())
 
 
-@_in_float32
+@in_float32
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """Minus the cosine of prediction and target, with the gradient stopped at the target.
 
@@ -290,7 +290,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     return all_mean(-F.cosine_similarity(p, z.detach(), dim=1).mean())
 
 
-@_in_float32
+@in_float32
 def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
     """Cross-correlation of the two views' features over the batch, compared with the identity.
 
@@ -313,7 +313,7 @@ def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
     return (1 - c.diagonal()).square().sum() + lambda_ * _off_diagonal(c).square().sum()
 
 
-@_in_float32
+@in_float32
 def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Tensor:
     """Variance, invariance, covariance: views agree, each feature keeps a spread of 1, features are uncorrelated.
 
@@ -344,7 +344,7 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 2
     return loss
 
 
-@_in_float32
+@in_float32
 def second_moment(z: Tensor) -> Tensor:
     """Mean outer product of unit vectors, over the batch of all processes.
 
@@ -364,7 +364,7 @@ def second_moment(z: Tensor) -> Tensor:
     return all_mean(z.T @ z / len(z))
 
 
-@_in_float32
+@in_float32
 def tico(z1: Tensor, z2: Tensor, c: Tensor, rho: float = 20.0) -> Tensor:
     """Transformation invariance and covariance contrast: views agree, and keep away from where embeddings lie already.
 
@@ -389,7 +389,7 @@ def tico(z1: Tensor, z2: Tensor, c: Tensor, rho: float = 20.0) -> Tensor:
     return all_mean((1 - (z1 * z2).sum(1) + rho * (z1 @ c * z1).sum(1)).mean())
 
 
-@_in_float32
+@in_float32
 def whiten(z: Tensor, eps: float = 1e-4) -> Tensor:
     """Vectors with mean 0 and uncorrelated features of variance 1, by the Cholesky factor of their covariance.
 
@@ -412,7 +412,7 @@ def whiten(z: Tensor, eps: float = 1e-4) -> Tensor:
     return white.mT
 
 
-@_in_float32
+@in_float32
 def w_mse(
     views: Sequence[Tensor], order: Tensor | None = None, slice_size: int | None = None, eps: float = 1e-4
 ) -> Tensor:
@@ -443,7 +443,7 @@ def w_mse(
     return torch.stack([2 - 2 * (a * b).sum(-1).mean() for a, b in itertools.combinations(v, 2)]).mean()
 
 
-@_in_float32
+@in_float32
 def dino(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
@@ -475,7 +475,7 @@ def dino(
     return _across_views(student, targets, student_temperature)
 
 
-@_in_float32
+@in_float32
 def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
     """Swapped prediction: each crop's scores predict the codes of the other crops.
 
@@ -497,7 +497,7 @@ def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float =
     return _across_views(scores, [code.detach() for code in codes], temperature)
 
 
-@_in_float32
+@in_float32
 def clusters(z: Sequence[Tensor], centroids: Tensor, assigned: Tensor, temperature: float = 0.1) -> Tensor:
     """Each crop tells its image's cluster, in several clusterings.
 
@@ -524,7 +524,7 @@ def clusters(z: Sequence[Tensor], centroids: Tensor, assigned: Tensor, temperatu
     return all_mean(torch.stack(each).mean())
 
 
-@_in_float32
+@in_float32
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Codes that use all prototypes equally: the Sinkhorn-Knopp iteration.
@@ -552,7 +552,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     return q
 
 
-@_in_float32
+@in_float32
 @torch.no_grad()
 def entropies(p: Tensor) -> Tensor:
     """Entropy of distributions over prototypes, and entropy of their mean: how sharp they are, how many are used.
@@ -576,7 +576,7 @@ def entropies(p: Tensor) -> Tensor:
     return torch.stack([all_mean(own) / math.log(k), (joint / math.log(min(n, k))).clamp_max(1)])
 
 
-@_in_float32
+@in_float32
 def cpc(context: Tensor, futures: Tensor, negatives: Tensor, own: Tensor | None = None) -> Tensor:
     """InfoNCE of contrastive predictive coding: the future that a context predicts is found among other encodings.
 

@@ -18,7 +18,7 @@ from ssl_toolkit.masking import random_masking
 from ssl_toolkit.method import Method, TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.decoder import psnr
-from ssl_toolkit.pretext.patches import patchify, unpatchify
+from ssl_toolkit.pretext.patches import in_colour, patchify, unpatchify
 
 
 def normalized_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +159,7 @@ class MaskedAutoencoder(Method):
         visible, hidden = self._masking(image)
         painted = self._paint(image, visible)
         target, mean, std = self._target(image)
-        shown = self._in_colour((painted.detach() * std + mean)[hidden])
+        shown = in_colour((painted.detach() * std + mean)[hidden], self.encoder)
         return {
             "loss": masked_loss(painted, target, hidden),
             "psnr": psnr(shown, patchify(image, self.patch)[hidden]),
@@ -172,7 +172,7 @@ class MaskedAutoencoder(Method):
         _, mean, std = self._target(image)
         patches = patchify(image, self.patch)
         fill = patchify(self.encoder.mean.expand_as(image), self.patch)
-        painted = self._in_colour(self._paint(image, visible) * std + mean).clamp(0, 1)
+        painted = in_colour(self._paint(image, visible) * std + mean, self.encoder).clamp(0, 1)
         words = [f"{psnr(p[h], q[h]):.1f} dB" for p, q, h in zip(painted, patches, hidden, strict=True)]
         share = 100 * hidden.float().mean().item()
         lent = " The mean and the contrast of each painted patch are the true ones." if self.normalize_targets else ""
@@ -204,11 +204,6 @@ class MaskedAutoencoder(Method):
         if self.normalize_targets:
             return normalized_patches(patches)
         return patches, patches.new_zeros(()), patches.new_ones(())
-
-    def _in_colour(self, patches: Tensor) -> Tensor:
-        """Patches (..., P * P * C) in the units of the encoder to [0, 1]."""
-        pixels = self.patch * self.patch  # in each, the channels
-        return patches * self.encoder.std.flatten().repeat(pixels) + self.encoder.mean.flatten().repeat(pixels)
 
     def _together(self, patches: Tensor, image: Tensor) -> Tensor:
         return unpatchify(patches, self.patch, image.shape[-2], image.shape[-1])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ssl_toolkit.encoders import Encoder
+
 
 def patchify(image: Tensor, patch: int) -> Tensor:
     """Cut images into square patches that touch.
@@ -27,3 +29,10 @@ def unpatchify(patches: Tensor, patch: int, height: int, width: int) -> Tensor:
     n = len(patches)
     cells = patches.view(n, height // patch, width // patch, patch, patch, -1)
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, height, width)
+
+
+def in_colour(patches: Tensor, encoder: Encoder) -> Tensor:
+    """Patches (..., P * P * C) as an encoder sees them, in the units of images: [0, 1]."""
+    channels = encoder.config.channels
+    pixels = patches.view(*patches.shape[:-1], -1, channels) * encoder.std.flatten() + encoder.mean.flatten()
+    return pixels.flatten(-2)

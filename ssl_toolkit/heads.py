@@ -61,3 +61,25 @@ class CosinePrototypes(nn.Module):
         """(N, dim) to cosines (N, count), times the directions' lengths."""
         directions = F.normalize(self.weight, dim=1)
         return F.linear(F.normalize(x, dim=1), directions if self.length is None else self.length * directions)
+
+
+def dino_head(
+    dim: int, hidden_dim: int, bottleneck_dim: int, prototypes: int, unit: bool = True, norm: bool = False
+) -> nn.Sequential:
+    """DINO's head: three layers, a bottleneck, and cosines with the prototypes times their lengths.
+
+    Args:
+        dim: Of the features.
+        hidden_dim: Width of the two hidden layers.
+        bottleneck_dim: In front of the prototypes.
+        prototypes: Number of outputs.
+        unit: Whether prototypes have length 1; see `CosinePrototypes`.
+        norm: Whether the hidden layers have a batch norm.
+
+    Returns:
+        Module from (N, dim) to (N, prototypes): the layers, then the prototypes.
+
+    Source: Caron et al. 2021 (DINO), appendix C.
+    """
+    layers = mlp(dim, hidden_dim, hidden_dim, bottleneck_dim, norm=norm, activation=nn.GELU)
+    return nn.Sequential(layers, CosinePrototypes(bottleneck_dim, prototypes, unit))

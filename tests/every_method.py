@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -23,12 +25,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
 from ssl_toolkit import distributed
+from ssl_toolkit.contrastive import data2vec2, i_jepa, ibot, msn
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.distributed import rank, world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.encoders.weights_file import whole
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
+from ssl_toolkit.pretext import simmim
 from ssl_toolkit.sharding import load_local, load_local_optimizer, local, shard
 from tests.conftest import SOUND, frames_of, small_config, tiny_heads
 
@@ -49,10 +53,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "cpc": {"steps": 2},
     "cpc v2": {"steps": 2, "context": "conv", "directions": 4},
     "dcl": {"sigma": 0.5},
+    "data2vec2": {"masks": 2},
     "deepcluster_v2": {"prototypes": 6},
     "inpainting": {"code_dim": 4},
     "inpainting blocks": {"code_dim": 4, "adversarial_weight": 0.0, "mask": "blocks"},
     "jigsaw": {"permutations": 10},
+    "lejepa": {"slices": 16},
     "moco": {"queue_size": 20},
     "moco hard negatives": {"queue_size": 20, "hardness": 1.0, "false_negatives": 0.1},
     "pirl": {"negatives": 5},
@@ -108,6 +114,42 @@ class JoinedDraws(TorchFunctionMode):
         return joined.tensor_split(world_size(), dim=axis)[rank()]
 
 
+def same_masks(images: int, module: Any, function: str, together: bool = False) -> Any:
+    """Masks that go with the images: those of the joined batch, of which each process takes its part.
+
+    Args:
+        images: In the joined batch.
+        module: Whose masks.
+        function: That draws them, from the number of images or a share for each.
+        together: Whether the masks of an image follow one another, else those of a view do.
+    """
+    drawn = getattr(module, function)
+
+    def mask(of: Any, *args: Any, **options: Any) -> Any:
+        with torch._C.DisableTorchFunction(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            found = drawn(images if isinstance(of, int) else torch.linspace(0, 0.6, images), *args, **options)
+        times = (of if isinstance(of, int) else len(of)) // (images // world_size())
+        rows = [
+            part(each).repeat_interleave(times, 0) if together else torch.cat([part(each)] * times)
+            for each in (found if isinstance(found, tuple) else [found])
+        ]
+        return tuple(rows) if isinstance(found, tuple) else rows[0]
+
+    return patch.object(module, function, mask)
+
+
+# Where the masks of methods come from.
+MASKS: dict[str, tuple[Any, str, bool]] = {
+    "simmim": (simmim, "square_masking", False),
+    "i_jepa": (i_jepa, "multiblock_masking", False),
+    "ibot": (ibot, "block_masking", False),
+    "dinov2": (ibot, "block_masking", False),
+    "msn": (msn, "random_masking", False),
+    "data2vec2": (data2vec2, "inverse_block_masking", True),
+}
+
+
 class Stepped(nn.Module):
     """A method's loss as a module's output, as `DistributedDataParallel` wants it."""
 
@@ -143,6 +185,7 @@ class Trained:
 
     def __init__(self, label: str, shared: bool, seed: int = 0) -> None:
         self.method, self.shared, self.draws = make(label, seed), shared, JoinedDraws()
+        self.masks = MASKS.get(label.split()[0])
         self.norms = any(isinstance(module, _BatchNorm) for module in self.method.modules())
         self.module: Callable[..., Tensor] = Stepped(self.method)
         if world_size() > 1:
@@ -159,7 +202,7 @@ class Trained:
         """One step on the joined batch of that number: its loss and all gradients."""
         views, batch = data(self.method, images, number)
         self.optimizer.zero_grad()
-        with self.draws:
+        with same_masks(images, *self.masks) if self.masks else nullcontext(), self.draws:
             loss = self.module(views, batch)
         loss.backward()
         every = self.method.named_parameters()

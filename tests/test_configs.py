@@ -37,6 +37,7 @@ PAPERS: dict[str, tuple[int, float, float, float]] = {
     "nnclr": (4096, 4.8, 1e-6, 0),
     "dino": (1024, 0.002, 0.04, 0),
     "masked_autoencoder": (4096, 0.0024, 0.05, 0),
+    "simmim": (2048, 0.0004, 0.05, 0),
     "cpc_v2": (512, 0.0004, 0, 0),
 }
 # Heads of 150 million weights are built with fewer.
@@ -101,7 +102,7 @@ def test_a_recipe_of_a_paper_has_its_figures(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if name != "cpc_v2"])
 def test_a_recipe_of_a_paper_makes_a_step(name: str, tmp_path: Path) -> None:
-    width = {"moco_v3": 384, "dino": 384, "masked_autoencoder": 768}.get(name, 2048)
+    width = {"moco_v3": 384, "dino": 384, "masked_autoencoder": 768, "simmim": 768}.get(name, 2048)
     few, own = (2, ("--encoder.patch-size", "16")) if width < 2048 else (4, NARROWER.get(name, ()))
     _, method = after_a_step(tmp_path, f"{name}_imagenet", 64, few, "--image-size", "64", *own)
     assert method.encoder.feature_dim == width

@@ -272,8 +272,17 @@ LEARNS: dict[str, dict[str, Any]] = {
     "deepcluster_v2": {"epochs": 2, "lr": 2e-3, "views": SWAV_CROPS, "method": {**HEAD, "prototypes": 64}},
     "dino": {"epochs": 4, "lr": 1e-3, "views": DINO_CROPS, "method": DINO},
     "inpainting": {"epochs": 4, "lr": 2e-3, "views": {}, "method": {"code_dim": 32, "discriminator_dim": 8}},
+    "dinov2": {"epochs": 2, "lr": 1e-3, "views": DINO_CROPS, "method": DINO},
+    "ibot": {"epochs": 2, "lr": 1e-3, "views": DINO_CROPS, "method": DINO},
+    "lejepa": {
+        "epochs": 2,
+        "lr": 2e-3,
+        "views": {**CROPS, "blur_p": 0.0, "solarize_p": 0.0},
+        "method": {**HEAD, "slices": 64},
+    },
     "moco": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {**MOMENTUM, "queue_size": 500}},
     "moco_v3": {"epochs": 2, "lr": 2e-3, "views": UNLIKE_PAIR, "method": MOMENTUM},
+    "msn": {"epochs": 2, "lr": 1e-3, "views": DINO_CROPS, "method": {**MOMENTUM, "prototypes": 32}},
     "nnclr": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {**HEAD, "queue_size": 500}},
     "pirl": {"epochs": 1, "lr": 2e-3, "views": {**JITTER, "crop_scale": (0.5, 1.0)}, "method": {"projection_dim": 64}},
     "ressl": {"epochs": 3, "lr": 2e-3, "views": PAIR, "method": {**MOMENTUM, "queue_size": 500}},
@@ -299,9 +308,12 @@ PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
     "split_brain": (COLOURS, 1 / 4),
 }
 
-# Tasks that paint what was hidden, on networks whose random features already tell these images apart: their loss on
-# held-out images, as a share of what painting the mean costs.
-PAINTERS: dict[str, dict[str, Any]] = {"masked_autoencoder": {"epochs": 3, "lr": 2e-3, "views": {}}}
+# Methods that predict what was hidden, on networks whose random features already tell these images apart: their loss
+# on held-out images, as a share of that before training.
+PAINTERS: dict[str, tuple[dict[str, Any], float]] = {
+    "masked_autoencoder": ({"epochs": 3, "lr": 2e-3, "views": {}}, 0.8),
+    "simmim": ({"epochs": 3, "lr": 2e-3, "views": {}, "size": 24}, 0.8),
+}
 
 
 # What learns from more than images has a test of its own.
@@ -362,14 +374,23 @@ def test_solves_puzzles_of_new_images(train_quickly: Callable, name: str) -> Non
 
 @pytest.mark.parametrize("name", PAINTERS)
 def test_paints_what_was_hidden_of_new_images(train_quickly: Callable, name: str) -> None:
+    recipe, share = PAINTERS[name]
     doctor = CollapseDoctor(every=2)
-    method = train_briefly(train_quickly, method_class(name), PAINTERS[name], callbacks=[doctor]).eval()
+    method = train_briefly(train_quickly, method_class(name), recipe, callbacks=[doctor])
     assert doctor.findings == []
+    untrained = train_briefly(train_quickly, method_class(name), recipe | {"epochs": 0}, out="untrained")
+    assert loss_of_new_images(method) < share * loss_of_new_images(untrained)
+
+
+def loss_of_new_images(method: Method) -> float:
+    """Mean over batches of a hundred."""
+    size = method.encoder.config.image_size
     torch.manual_seed(0)
     with torch.no_grad():
-        batches = list(ImageLoader(train_and_test(16)[1], 16, batch_size=100))
-        losses = [method.step(method.views(batch.image), batch)["loss"].item() for batch in batches]
-    assert np.mean(losses) < 0.8 * method.chance_loss(100)
+        batches = list(ImageLoader(train_and_test(size)[1], size, batch_size=100))
+        return float(
+            np.mean([method.eval().step(method.views(batch.image), batch)["loss"].item() for batch in batches])
+        )
 
 
 class NothingStopped(SimSiam):

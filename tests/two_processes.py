@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from ssl_toolkit import distributed
-from ssl_toolkit.contrastive import cpc, dino, losses, memory, passes, queue, swav
+from ssl_toolkit.contrastive import cpc, dino, ibot, lejepa, losses, memory, passes, queue, swav, token_losses
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.methods import installed_methods
@@ -86,11 +87,23 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
 }
 
 
+TOKEN_LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
+    "masked_patches": lambda z: token_losses.masked_patches(
+        z[0], z[1].softmax(1), z[0].new_ones(len(z[0])) / len(z[0])
+    ),
+    "koleo": lambda z: token_losses.koleo(z[0]),
+    "sigreg": lambda z: token_losses.sigreg(z[0], torch.eye(5, dtype=torch.float64)),
+    "to_centre": lambda z: token_losses.to_centre(torch.stack(z), 2),
+    "msn": lambda z: token_losses.msn(z[:2], z[2]),
+    "regression": lambda z: token_losses.regression(z[0], z[1]),
+}
+
+
 def loss_case(name: str) -> Outcome:
     """A loss and the gradients of the network in front of it."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)).double()
-    loss = LOSSES[name]([network(part(random(BATCH, 6))) for _ in range(3)])
+    loss = {**LOSSES, **TOKEN_LOSSES}[name]([network(part(random(BATCH, 6))) for _ in range(3)])
     loss.backward()
     return {"loss": loss.detach(), **gradients(network)}
 
@@ -166,7 +179,7 @@ def key_images() -> Tensor:
 CASES: dict[str, Callable[[], Outcome]] = {
     "sinkhorn": lambda: sinkhorn_case(BATCH),
     "sinkhorn of uneven parts": lambda: sinkhorn_case(BATCH + 1),
-    **{f"loss {name}": lambda name=name: loss_case(name) for name in LOSSES},
+    **{f"loss {name}": lambda name=name: loss_case(name) for name in (*LOSSES, *TOKEN_LOSSES)},
     **{f"batch norm {name}": lambda name=name: norm_case(name) for name in NORMS},
     **{f"method {label}": lambda label=label: method_case(label) for label in METHODS},
     **{f"shared {label}": lambda label=label: method_case(label, shared=True) for label in SHARED},
@@ -216,8 +229,25 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "mean passes the gradient of its own process": (
         lambda: patch.object(distributed._AllMean, "backward", staticmethod(lambda ctx, grad: grad / PROCESSES)),
-        [*named("loss", *OF_ROWS), *named("method", "dino", "tico")],
+        [*named("loss", *OF_ROWS, *TOKEN_LOSSES), *named("method", "dino", "ibot", "lejepa", "tico")],
     ),
+    "mean within the loss of tokens is of one process": (
+        lambda: patch.object(token_losses, "all_mean", lambda x: x),
+        named("loss", *TOKEN_LOSSES),
+    ),
+    "neighbours are sought among those of one process": (
+        lambda: patch.multiple(token_losses, gather=lambda x: x, rank=lambda: 0),
+        ["loss koleo", "method dinov2"],
+    ),
+    "the Gaussian's images are those of one process": (
+        lambda: patch.object(token_losses, "world_size", lambda: 1),
+        ["loss sigreg", "method lejepa"],
+    ),
+    "each process tests in directions of its own": (
+        lambda: patch.object(lejepa, "derive_seed", lambda *key, seed=lejepa.derive_seed: seed(*key, rank())),
+        ["method lejepa"],
+    ),
+    "centres are of one process": (lambda: patch.object(ibot, "all_mean", lambda x: x), ["method ibot"]),
     "mean within the loss is of one process": (
         lambda: patch.object(losses, "all_mean", lambda x: x),
         named("loss", *OF_ROWS),

@@ -12,7 +12,9 @@ from ssl_toolkit.augment.recipes import (
     cpc_views,
     eval_view,
     finetune_views,
+    i_jepa_views,
     jigsaw_views,
+    lejepa_views,
     masked_autoencoder_views,
     moco_v1_views,
     moco_v2_views,
@@ -22,6 +24,7 @@ from ssl_toolkit.augment.recipes import (
     pretext_views,
     ressl_views,
     simclr_views,
+    simmim_views,
     swav_views,
 )
 from ssl_toolkit.augment.solarize import Solarize
@@ -46,7 +49,9 @@ __all__ = [
     "cpc_views",
     "eval_view",
     "finetune_views",
+    "i_jepa_views",
     "jigsaw_views",
+    "lejepa_views",
     "masked_autoencoder_views",
     "moco_v1_views",
     "moco_v2_views",
@@ -56,5 +61,6 @@ __all__ = [
     "pretext_views",
     "ressl_views",
     "simclr_views",
+    "simmim_views",
     "swav_views",
 ]

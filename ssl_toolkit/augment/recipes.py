@@ -306,13 +306,7 @@ def multicrop_views(
     Source: Caron et al. 2021, Emerging Properties in Self-Supervised Vision Transformers, section 3.1;
         ``main_dino.py``, ``DataAugmentationDINO``. The idea: Caron et al. 2020 (SwAV), section 3.3.
     """
-    if global_count < 2:
-        raise UsageError(f"--views.global-count is {global_count}: it must be at least 2, for one to tell of another")
-    if local_count < 0:
-        raise UsageError(f"--views.local-count is {local_count}: it must be at least 0")
-    if local_size is None:
-        patch = 16 if size >= 64 else 8  # whole patches of the usual ViTs
-        local_size = max(patch, round(size * 3 / 7 / patch) * patch)
+    _check_counts(global_count, local_count)
     shared: dict[str, Any] = {
         "channels": channels, "flip_p": flip_p, "jitter": jitter, "jitter_p": jitter_p, "grey_p": grey_p,
         "blur_sigma": blur_sigma, "interpolation": interpolation, "hue": hue,
@@ -324,7 +318,10 @@ def multicrop_views(
         )
         for n in range(global_count)
     ]  # fmt: skip
-    small = [_view(local_size, crop_scale=local_scale, blur_p=local_blur_p, **shared) for _ in range(local_count)]
+    small = [
+        _view(local_size or _local_size(size), crop_scale=local_scale, blur_p=local_blur_p, **shared)
+        for _ in range(local_count)
+    ]
     return Views(large + small)
 
 
@@ -526,6 +523,99 @@ def masked_autoencoder_views(
     return _alike(**locals(), count=1)
 
 
+def simmim_views(
+    size: int,
+    *,
+    channels: int = 3,
+    crop_scale: Range = (0.67, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
+    flip_p: float = 0.5,
+) -> Views:
+    """SimMIM's one view: a large crop and a flip.
+
+    Args:
+        size: Height and width of the view, pixels, a multiple of the encoder's patches.
+        channels: Channels of the images.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+
+    Source: Xie et al. 2022 (SimMIM), section 4.1; the authors' ``data_simmim.py``.
+    """
+    return _alike(**locals(), count=1)
+
+
+def i_jepa_views(
+    size: int,
+    *,
+    channels: int = 3,
+    crop_scale: Range = (0.3, 1.0),
+    crop_ratio: Range = (3 / 4, 4 / 3),
+    flip_p: float = 0.0,
+) -> Views:
+    """I-JEPA's one view: a crop, and nothing else.
+
+    Args:
+        size: Height and width of the view, pixels, a multiple of the encoder's patches.
+        channels: Channels of the images.
+        crop_scale: Least and largest share of the image's area in a crop.
+        crop_ratio: Least and largest width over height of a crop.
+        flip_p: Probability of a horizontal flip.
+
+    Source: Assran et al. 2023 (I-JEPA); the authors' ``in1k_vith14_ep300.yaml``.
+    """
+    return _alike(**locals(), count=1)
+
+
+def lejepa_views(
+    size: int,
+    *,
+    channels: int = 3,
+    local_size: int | None = None,
+    global_count: int = 2,
+    local_count: int = 6,
+    global_scale: Range = (0.3, 1.0),
+    local_scale: Range = (0.05, 0.3),
+    flip_p: float = 0.5,
+    jitter: Strength = (0.4, 0.4, 0.2, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: float = 0.5,
+    blur_sigma: Range = (0.1, 2.0),
+    solarize_p: float = 0.2,
+    hue: Hue = "exact",
+) -> Views:
+    """LeJEPA's views: a few large crops and many small ones, all changed alike, the large ones first.
+
+    Args:
+        size: Height and width of a global view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        local_size: Height and width of a local view, pixels; if not given, about 3/7 of `size` (96 for 224).
+        global_count: Number of global views.
+        local_count: Number of local views.
+        global_scale: Least and largest share of the image's area in a global crop.
+        local_scale: Least and largest share of the image's area in a local crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        solarize_p: Probability of solarisation.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Balestriero & LeCun 2025 (LeJEPA); the table in the authors' README.
+    """
+    _check_counts(global_count, local_count)
+    shared: dict[str, Any] = {
+        "channels": channels, "flip_p": flip_p, "jitter": jitter, "jitter_p": jitter_p, "grey_p": grey_p,
+        "blur_p": blur_p, "blur_sigma": blur_sigma, "solarize_p": solarize_p, "hue": hue,
+    }  # fmt: skip
+    large = [_view(size, crop_scale=global_scale, **shared) for _ in range(global_count)]
+    small = [_view(local_size or _local_size(size), crop_scale=local_scale, **shared) for _ in range(local_count)]
+    return Views(large + small)
+
+
 def finetune_views(
     size: int,
     *,
@@ -574,6 +664,20 @@ def eval_view(size: int, *, resize: int | None = None, interpolation: Interpolat
         interpolation: How it is resized; both are antialiased.
     """
     return EvalView(size, resize, interpolation)
+
+
+def _check_counts(global_count: int, local_count: int) -> None:
+    """Refuse numbers of crops that cannot tell of each other."""
+    if global_count < 2:
+        raise UsageError(f"--views.global-count is {global_count}: it must be at least 2, for one to tell of another")
+    if local_count < 0:
+        raise UsageError(f"--views.local-count is {local_count}: it must be at least 0")
+
+
+def _local_size(size: int) -> int:
+    """Side of local crops: about 3/7 of the global ones', in whole patches of the usual ViTs."""
+    patch = 16 if size >= 64 else 8
+    return max(patch, round(size * 3 / 7 / patch) * patch)
 
 
 def _alike(size: int, *, count: int, **options: Any) -> Views:

@@ -139,6 +139,31 @@ def patch_tokens(encoder: Encoder, tokens: Tensor) -> Tensor:
     return patches
 
 
+def mlp_outputs(encoder: Encoder, image: Tensor, count: int) -> list[Tensor]:
+    """What the MLPs of the last blocks give, before it is added to what came in.
+
+    Args:
+        encoder: A vision transformer; see `require_patches`.
+        image: (N, C, H, W) in [0, 1].
+        count: Number of blocks.
+
+    Returns:
+        One (N, L, D) a block, of the patches alone.
+    """
+    found: list[Tensor] = []
+    first = encoder.backbone.num_prefix_tokens
+    hooks = [
+        block.mlp.register_forward_hook(lambda module, args, output: found.append(output[:, first:]))
+        for block in list(encoder.backbone.blocks)[-count:]
+    ]
+    try:
+        encode(encoder, embed(encoder, image))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
 def put_back(tokens: Tensor, visible: Tensor, mask_token: Tensor, length: int) -> Tensor:
     """Visible tokens (N, V, D) at their places (N, V), and the mask token (D,) at all others: (N, `length`, D)."""
     places = visible[..., None].expand_as(tokens)

@@ -20,6 +20,9 @@ RECIPES = {
     "swav": (recipes.swav_views, 8),
     "cpc": (recipes.cpc_views, 1),
     "pretext": (recipes.pretext_views, 1),
+    "simmim": (recipes.simmim_views, 1),
+    "i_jepa": (recipes.i_jepa_views, 1),
+    "lejepa": (recipes.lejepa_views, 8),
     "finetune": (recipes.finetune_views, 1),
 }
 
@@ -67,6 +70,11 @@ def test_the_papers_numbers():
     assert [view.crop.flags["size"][0] for view in dino] == [224] * 2 + [96] * 8
     assert [steps_of(view)["GaussianBlur"].p for view in dino] == [1.0, 0.1] + [0.5] * 8
     assert ["Solarize" in steps_of(view) for view in dino] == [False, True] + [False] * 8
+    lejepa = recipes.lejepa_views(224).transforms
+    assert [view.crop.flags["size"][0] for view in lejepa] == [224] * 2 + [96] * 6
+    assert {(steps_of(view)["GaussianBlur"].p, steps_of(view)["Solarize"].p) for view in lejepa} == {(0.5, 0.2)}
+    (i_jepa,) = recipes.i_jepa_views(224).transforms
+    assert (i_jepa.crop._param_generator.scale, list(steps_of(i_jepa))) == ((0.3, 1.0), [])
     swav = recipes.swav_views(224).transforms
     assert swav[-1].crop._param_generator.scale == (0.05, 0.14)
     assert not any("Solarize" in steps_of(view) for view in swav)
