@@ -40,7 +40,7 @@ TOPICS = {
         "search": "search index + images or vectors -> their nearest neighbours",
         "duplicates": "search index -> groups of images that are copies of one another",
         "outliers": "search index -> images that are far from all others",
-        "retrieval": "search index with labels -> mean average precision and recall",
+        "retrieval": "search index + labels or a ground truth -> mean average precision, recall",
     },
     "Look": {
         "report": "run folder -> one self-contained HTML page",
