@@ -22,7 +22,7 @@ from ssl_toolkit.eval.pictures.subject import Subject
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 
 ACROSS = 4  # panels
-IMAGES = 64
+IMAGES = 32
 
 
 class Change(NamedTuple):
@@ -124,7 +124,7 @@ def invariance_figure(
 
 
 def draw_invariance(subject: Subject, theme: Theme = LIGHT) -> Figure:
-    """Curves of up to 64 images of a subject's sample."""
+    """Curves of up to 32 images of a subject's sample."""
     count = min(IMAGES, len(subject.data.features))
     image = subject.data.views(subject.encoder, range(count))
     with torch.no_grad(), evaluating(subject.encoder):

@@ -30,7 +30,7 @@ TOPICS = {
         "compare": "scored runs -> one table and chart",
         "finetune": "encoder + labels, all or a few -> a classifier",
         "doctor": "run folder -> has it collapsed, and why; no labels needed",
-        "segment": "encoder + images with masks or depths -> linear segmentation, depth, or parts without labels",
+        "segment": "encoder + images with masks or depths -> linear segmentation, depth",
         "propagate": "encoder + clip -> colours and a mask of its first frame, carried through it",
     },
     "Search": {
