@@ -179,8 +179,7 @@ def evaluate(
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
 
-    labelled = labelled_sets(train, test, sets)
-    protocols = _protocols(protocol, suite, sgd_epochs, sgd_lr, sgd_schedule)
+    labelled, protocols = labelled_sets(train, test, sets), _protocols(protocol, suite, sgd_epochs, sgd_lr, sgd_schedule)
     folder, files = _files(run, out)
     encoder, metadata = load_run_encoder(run, next(iter(labelled.values()))[0], data_root)
     results = Results(run, encoder, metadata, seed)
@@ -190,11 +189,10 @@ def evaluate(
     )  # fmt: skip
     if len(labelled) > 1:
         dict(_opened(labelled, reader, folder, "none"))  # what is wrong is said before the first is scored
-    place = pick_device(device)
-    encoders = {"trained": encoder.to(place), **(_baselines(encoder, seed) if baselines else {})}
+    encoders = {"trained": encoder.to(pick_device(device)), **(_baselines(encoder, seed) if baselines else {})}
     scored: Callable[..., dict[str, Any]] = partial(
         _scored, encoders, protocols, lidar or suite == "full", suite is not None, view=encoder.eval_view(),
-        device=place, progress=progress,
+        device=encoder.mean.device, progress=progress,
     )  # fmt: skip
     found = {name: scored(name, *loaders) for name, loaders in _opened(labelled, reader, folder, "auto")}
     return Scores(results.write({"sets": found} if sets else found[""], files))

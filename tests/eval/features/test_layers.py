@@ -53,7 +53,8 @@ def test_a_function_has_its_output_only(noise_images: Callable) -> None:
 
 
 def test_tokens_are_patches_or_places_without_the_class_token(small_encoder: Encoder, noise_images: Callable) -> None:
-    for encoder in (small_encoder, Encoder(EncoderConfig("test_vit", image_size=16, load_size=16, patch_size=4)).eval()):
+    vit = Encoder(EncoderConfig("test_vit", image_size=16, load_size=16, patch_size=4)).eval()
+    for encoder in (small_encoder, vit):
         tokens = Tokens(encoder)
         x = extract(tokens, loader := ImageLoader(noise_images(6), 16)).x
         count = token_count(encoder)
