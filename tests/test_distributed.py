@@ -27,6 +27,8 @@ from tests import every_method
 from tests.trained_together import ACCUMULATED, GLOBAL_BATCH, MOCO, SGD, STEPS, run
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
+# timm interpolates the positions of a ViT in float32, which these methods' local crops and masked views need.
+INTERPOLATED = {f"{way} {name}": 1e-8 for way in ("method", "shared") for name in ("ibot", "dinov2", "msn")}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +41,13 @@ def found(folder) -> list[dict[str, dict[str, Outcome]]]:
     return two_processes.in_two_processes(folder)
 
 
-def differences(found: Outcome, expected: Outcome) -> list[str]:
+def differences(found: Outcome, expected: Outcome, float64: float = TOLERANCE[torch.float64]) -> list[str]:
     assert found.keys() == expected.keys()
-    return [name for name in expected if not same(found[name], expected[name])]
+    return [name for name in expected if not same(found[name], expected[name], float64)]
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    tolerance = TOLERANCE.get(b.dtype, 0)
+def same(a: Tensor, b: Tensor, float64: float = TOLERANCE[torch.float64]) -> bool:
+    tolerance = float64 if b.dtype == torch.float64 else TOLERANCE.get(b.dtype, 0)
     return a.dtype == b.dtype and a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -55,7 +57,7 @@ def test_each_of_two_processes_finds_what_one_finds(case, found):
         assert not isinstance(found[number][""][case], str), found[number][""][case]
     expected = expected_of(case.replace("shared", "method"))
     for number in range(PROCESSES):
-        assert differences(found[number][""][case], expected) == []
+        assert differences(found[number][""][case], expected, INTERPOLATED.get(case, 1e-10)) == []
 
 
 @functools.cache
@@ -229,7 +231,8 @@ def test_four_processes_on_two_nodes_find_what_one_finds(label, seen):
     expected = every_method.method_case(label, processes=4)
     for outcome in seen[1]:
         for way in ("", " shared"):
-            assert differences(outcome["cases"][label + way], expected) == []
+            close = INTERPOLATED.get(f"method {label}", 1e-10)
+            assert differences(outcome["cases"][label + way], expected, close) == []
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ class Layers(nn.Module):
     def inputs(self) -> dict[str, slice]:
         """Columns that a classifier may read, by name: the output, each depth, the last ones together, the mean patch.
 
-        With and without the mean patch, and of one or of four blocks, is DINOv2's choice (its ``linear.py``).
+        With and without the mean patch, and of one or of four blocks, is DINOv2's choice (its ``linear.py``); the mean
+        patch alone is there for encoders whose class token learns less than their patches.
         """
         ends = np.cumsum(list(self.widths.values())).tolist()
         columns = {name: slice(end - width, end) for (name, width), end in zip(self.widths.items(), ends, strict=True)}
@@ -52,6 +53,7 @@ class Layers(nn.Module):
         if len(columns) > 1:
             inputs[f"last {len(columns)}"] = slice(0, output.stop)
         if mean is not None:
+            inputs["mean"] = mean
             inputs["output + mean"] = slice(output.start, mean.stop)
             inputs[f"last {len(columns)} + mean"] = slice(0, mean.stop)
         return inputs

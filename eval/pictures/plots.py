@@ -15,6 +15,7 @@ from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.eval.pictures import units
 from ssl_toolkit.eval.pictures.attention import attention_figure, attention_maps, check_attention
 from ssl_toolkit.eval.pictures.class_plots import EXPLANATIONS, check_captum, check_relu, draw_explanation
+from ssl_toolkit.eval.pictures.invariance import draw_invariance
 from ssl_toolkit.eval.pictures.maps import PROJECTIONS, map_figure
 from ssl_toolkit.eval.pictures.neighbours import neighbours_figure
 from ssl_toolkit.eval.pictures.pixels import tile
@@ -84,6 +85,7 @@ PLOTS: dict[str, Plot] = {
     **{name: Plot(partial(draw_explanation, name), suits=check_captum) for name in EXPLANATIONS},
     "guided": Plot(partial(draw_explanation, "guided"), suits=check_relu),
     "attention": Plot(draw_attention, data="few", suits=check_attention),
+    "invariance": Plot(draw_invariance, data="few"),
     "ascent": Plot(draw_ascent, data="maybe"),
 }
 """Every picture of an encoder that has a name: functions of a `Subject` and a `Theme`."""

@@ -317,7 +317,7 @@ def carry_mask(
     objects = _objects(mask)
     size = next(frame_features(encoder, frames[:1], colour=True)).shape[:2]
     shares = first = shrunk(one_hot(mask, [0, *objects], encoder.mean.device), size)
-    carried = []
+    carried: list[Mask] = []
     for shares in propagate(frame_features(encoder, frames, colour=True), first, rules):
         carried.append(_decided(shares, objects, mask.shape) if carried else mask)
         tick()

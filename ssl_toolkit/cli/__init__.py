@@ -30,7 +30,7 @@ TOPICS = {
         "compare": "scored runs -> one table and chart",
         "finetune": "encoder + labels, all or a few -> a classifier",
         "doctor": "run folder -> has it collapsed, and why; no labels needed",
-        "segment": "encoder + images with masks or depths -> linear segmentation, depth, or parts without labels",
+        "segment": "encoder + images with masks or depths -> linear segmentation, depth",
         "propagate": "encoder + clip -> colours and a mask of its first frame, carried through it",
     },
     "Search": {
@@ -40,7 +40,7 @@ TOPICS = {
         "search": "search index + images or vectors -> their nearest neighbours",
         "duplicates": "search index -> groups of images that are copies of one another",
         "outliers": "search index -> images that are far from all others",
-        "retrieval": "search index with labels -> mean average precision and recall",
+        "retrieval": "search index + labels or a ground truth -> mean average precision, recall",
     },
     "Look": {
         "report": "run folder -> one self-contained HTML page",

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from ssl_toolkit.data.depth import Pixels, Range
 from ssl_toolkit.data.images import BadImageError
+from ssl_toolkit.data.resizing import resize
 from ssl_toolkit.data.shown import Look
 from ssl_toolkit.errors import UsageError
 
@@ -229,3 +230,28 @@ class Subset(ImageSet):
     def sound(self, index: int) -> NDArray[np.float16] | None:
         """As `ImageSet.sound`."""
         return self.images.sound(int(self.rows[index]))
+
+
+class Boxed(Subset):
+    """Parts of some images, each cut out before it is resized.
+
+    Args:
+        images: The whole.
+        rows: Positions in it, (n,) int64.
+        boxes: Left, top, right and bottom of each part, pixels of the image's own size.
+    """
+
+    def __init__(
+        self, images: ImageSet, rows: NDArray[np.int64], boxes: Sequence[tuple[float, float, float, float]]
+    ) -> None:
+        super().__init__(images, rows)
+        self.boxes = boxes
+
+    def load(self, index: int, size: int | None) -> Pixels:
+        """Pixels (C, h, w) of the part `index`, with `size` for its short side."""
+        whole = super().load(index, None)
+        left, top, right, bottom = (round(each) for each in self.boxes[index])
+        part = whole[:, max(0, top) : max(top + 1, bottom), max(0, left) : max(left + 1, right)]
+        if not part.size:
+            raise BadImageError(self.path(index), f"the box {self.boxes[index]} lies outside")
+        return resize(part, size)

@@ -200,11 +200,10 @@ def evaluate(
     )  # fmt: skip
     if len(labelled) > 1:
         dict(_opened(labelled, reader, folder, "none"))  # what is wrong is said before the first is scored
-    place = pick_device(device)
-    encoders = {"trained": encoder.to(place), **(_baselines(encoder, seed) if baselines else {})}
+    encoders = {"trained": encoder.to(pick_device(device)), **(_baselines(encoder, seed) if baselines else {})}
     scored: Callable[..., dict[str, Any]] = partial(
         _scored, encoders, protocols, lidar or suite == "full", suite is not None, view=encoder.eval_view(),
-        device=place, progress=progress,
+        device=encoder.mean.device, progress=progress,
     )  # fmt: skip
     found = {name: scored(name, *loaders) for name, loaders in _opened(labelled, reader, folder, "auto")}
     return Scores(results.write({"sets": found} if sets else found[""], files))

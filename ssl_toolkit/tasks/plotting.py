@@ -33,7 +33,8 @@ def plot(
     Args:
         name: pca, tsne or umap (maps), neighbours, filters (of the first layer), features (feature maps), patches (that
             excite a unit most), occlusion, saliency, guided, smoothgrad or shapley (what speaks for a class), attention
-            (of a vision transformer), or ascent (images that units or classes answer to most).
+            (of a vision transformer), invariance (how far features move as images are changed), or ascent (images that
+            units or classes answer to most).
         run: Run folder or encoder file.
         data: Images to show; with labels, where a class is explained.
         out: The PNG file; if not given, the picture's name.

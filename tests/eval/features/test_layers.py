@@ -11,7 +11,7 @@ import torch
 from ssl_toolkit.data.loader import ImageLoader
 from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.eval.features.extraction import extract
-from ssl_toolkit.eval.features.layers import Layers
+from ssl_toolkit.eval.features.layers import Layers, Tokens, token_count
 
 
 def test_every_depth_is_found_in_its_columns(small_encoder: Encoder, noise_images: Callable) -> None:
@@ -42,7 +42,7 @@ def test_class_tokens_come_with_and_without_the_mean_patch() -> None:
         assert layers(torch.rand(2, 3, 32, 32)).shape == (2, 5 * 192)
     assert {name: (each.start // 192, each.stop // 192) for name, each in layers.inputs().items()} == {
         "output": (3, 4), "depth 2": (2, 3), "depth 3": (1, 2), "depth 4": (0, 1), "last 4": (0, 4),
-        "output + mean": (3, 5), "last 4 + mean": (0, 5),
+        "mean": (4, 5), "output + mean": (3, 5), "last 4 + mean": (0, 5),
     }  # fmt: skip
 
 
@@ -50,6 +50,22 @@ def test_a_function_has_its_output_only(noise_images: Callable) -> None:
     layers = Layers(lambda image: image.flatten(1))
     assert extract(layers, ImageLoader(noise_images(4), 16)).x.shape == (4, 768)
     assert layers.inputs() == {"output": slice(0, 768)}
+
+
+def test_tokens_are_patches_or_places_without_the_class_token(small_encoder: Encoder, noise_images: Callable) -> None:
+    vit = Encoder(EncoderConfig("test_vit", image_size=16, load_size=16, patch_size=4)).eval()
+    for encoder in (small_encoder, vit):
+        tokens = Tokens(encoder)
+        x = extract(tokens, loader := ImageLoader(noise_images(6), 16)).x
+        count = token_count(encoder)
+        assert x.shape == (6, count * tokens.width)
+        image = torch.from_numpy(loader.images.pixels).float() / 255
+        with torch.no_grad():
+            expected = encoder.eval().feature_map(image).flatten(2).transpose(1, 2)
+        np.testing.assert_allclose(x.reshape(6, count, -1), expected.numpy(), atol=1e-5)
+    assert count == 16
+    assert token_count(lambda image: image.flatten(1)) == 1
+    assert extract(Tokens(lambda image: image.flatten(1)), ImageLoader(noise_images(4), 16)).x.shape == (4, 768)
 
 
 @pytest.mark.parametrize("training", [True, False])
