@@ -43,6 +43,16 @@ def test_resuming_refuses_another_configuration(tmp_path: Path) -> None:
         start_run(tmp_path / "run", {**config, "max_steps": 5}, resume=True)
 
 
+def test_of_devices_and_nodes_the_product_counts(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", {"devices": 2, "nodes": 2, "seed": 0})
+    start_run(tmp_path / "run", {"devices": 4, "nodes": 1, "seed": 0}, resume=True)
+    assert run.config()["nodes"] == 2
+    with pytest.raises(UsageError, match=r"--devices x --nodes is 2 processes, but the run in .* has 4, on which its"):
+        start_run(tmp_path / "run", {"devices": 2, "nodes": 1, "seed": 0}, resume=True)
+    start_run(tmp_path / "old", {"devices": 2})  # from before there were nodes
+    start_run(tmp_path / "old", {"devices": 2, "nodes": 1}, resume=True, usual={"nodes": None})
+
+
 def test_resuming_deletes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", {})
     left = run.checkpoints / ".step-00000003.tmp-0123456789abcdef.ckpt"

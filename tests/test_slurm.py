@@ -15,8 +15,9 @@ from ssl_toolkit.checkpoints import Interrupted
 from ssl_toolkit.companions import environment
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.launch import check_processes, nodes
 from ssl_toolkit.runs import RunFolder, launched_rank, local_rank, start_run
-from ssl_toolkit.slurm import check_tasks, nodes, requeue
+from ssl_toolkit.slurm import requeue
 from tests.test_training import StopAt
 
 TINY = {
@@ -105,12 +106,15 @@ def test_processes_are_numbered_as_srun_says(monkeypatch: pytest.MonkeyPatch) ->
     found = environment()
     assert (found.world_size(), found.global_rank(), found.local_rank(), found.node_rank()) == (4, 3, 1, 1)
     assert (found.main_address, found.main_port) == ("127.0.0.1", 15000 + 4711)
-    check_tasks(2)
-    with pytest.raises(UsageError, match=r"srun has started 4 processes on 2 machines, and --devices is 1: .*=1 .* 2"):
-        check_tasks(1)
+    check_processes(2, None)
+    check_processes(2, 2)
+    with pytest.raises(UsageError, match=r"srun has started 4 processes on 2 machines, and --devices is 1, .*=1 .* 2"):
+        check_processes(1, None)
+    with pytest.raises(UsageError, match=r"--nodes 4: give sbatch --ntasks-per-node=2 \(not --ntasks\) --nodes=4, or"):
+        check_processes(2, 4)
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(UsageError, match=r"--ntasks-per-node=2 \(not --ntasks\)"):
-        check_tasks(2)
+        check_processes(2, None)
 
 
 @pytest.mark.parametrize("without", ["SLURM_STEP_ID", "SLURM_NTASKS"])
@@ -120,7 +124,7 @@ def test_a_script_that_starts_without_srun_is_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert (launched_rank(), local_rank(), nodes()) == (1, 1, 1)
     assert not environment().creates_processes_externally or environment().global_rank() == 0
-    check_tasks(2)
+    check_processes(2, None)
 
 
 def train_under_srun(out: Path, nodes: int, devices: int) -> None:

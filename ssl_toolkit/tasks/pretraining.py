@@ -306,7 +306,8 @@ def run(config: dict[str, Any], began: float) -> Path:
 
     start = time.perf_counter()
     check_processes(config["devices"], config["nodes"])
-    config["nodes"] = nodes()
+    if config["nodes"] is None:
+        config["nodes"] = nodes()
     folder, first = RunFolder(config["out"]), launched_rank() == 0
     if folder.is_of_this_job():
         config |= {"resume": True, "overwrite": False}

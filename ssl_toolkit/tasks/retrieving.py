@@ -1,6 +1,7 @@
 """How well images find what belongs to them: the others of their class, or what a ground truth says."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,7 +84,7 @@ def retrieval(
     )
 
 
-def _named(paths: list[str], wanted: list[str], what: str) -> list[int]:
+def _named(paths: Sequence[str], wanted: list[str], what: str) -> list[int]:
     """Where images are in a list of paths, by their names without suffix.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Vision transformers as papers have them: first weights, fixed positions, heads, dropped paths."""
+"""Vision transformers as papers have them: first weights, fixed positions, heads, dropped paths, little memory."""
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,14 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor
 
-from ssl_toolkit.encoders import Encoder, EncoderConfig, drop_paths, load_encoder, save_encoder
+from ssl_toolkit.encoders import (
+    Encoder,
+    EncoderConfig,
+    checkpoint_activations,
+    drop_paths,
+    load_encoder,
+    save_encoder,
+)
 from ssl_toolkit.encoders.formats import FORMATS, difference
 from ssl_toolkit.encoders.weights_file import content_hash
 from ssl_toolkit.errors import UsageError
@@ -165,3 +173,48 @@ def test_paths_are_dropped_ever_more_often_and_only_in_training() -> None:
     assert set(dropped.unique().tolist()) == {0.0, 2.0}  # kept branches make up for the others
     assert (dropped.flatten(1).amax(1) == dropped.flatten(1).amin(1)).all()  # an image as a whole
     assert dropped.mean().item() == pytest.approx(1, abs=0.1)
+
+
+def kept(encoder: Encoder, image: Tensor) -> tuple[int, dict[str, Tensor], Tensor]:
+    """Values that a forward pass keeps, gradients, features; some paths are dropped."""
+    sizes: list[int] = []
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
+        features = encoder(image)
+    features.square().sum().backward()
+    return sum(sizes), {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}, features
+
+
+@pytest.mark.parametrize("through", ["forward", "blocks"])
+def test_checkpointed_activations_give_the_same_gradients_for_less_memory(through: str) -> None:
+    image, found = torch.rand(4, 3, 32, 32), []
+    for wanted in (False, True):
+        encoder = vit()
+        drop_paths(encoder.backbone, 0.5, "test_vit")
+        if wanted:
+            checkpoint_activations(encoder.backbone, "test_vit")
+            encoder = copy.deepcopy(encoder)  # as momentum networks are made
+        if through == "blocks":  # as the masked autoencoder calls them
+            encoder.backbone.forward_features = lambda x, b=encoder.backbone, **_: b.blocks(
+                b._pos_embed(b.patch_embed(x))
+            )
+        found.append(kept(encoder, image))
+    (usual, gradients, features), (less, again, same) = found
+    assert torch.equal(features, same)
+    assert gradients.keys() == again.keys()
+    assert all(torch.equal(gradients[name], again[name]) for name in gradients)
+    assert less < usual / 4
+
+
+def test_without_gradients_checkpointed_blocks_are_the_same_and_so_are_their_names() -> None:
+    encoder, image = vit().eval(), torch.rand(2, 3, 32, 32)
+    names, before = list(encoder.state_dict()), encoder(image).detach()
+    checkpoint_activations(encoder.backbone, "test_vit")
+    assert list(encoder.state_dict()) == names
+    with torch.no_grad():
+        assert torch.equal(encoder(image), before)
+
+
+def test_activations_of_other_networks_are_not_checkpointed() -> None:
+    with pytest.raises(UsageError, match=r"--encoder\.checkpoint-activations is for vision .*, convnet is none"):
+        checkpoint_activations(Encoder(EncoderConfig("convnet")).backbone, "convnet")
