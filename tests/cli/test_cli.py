@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ import torch
 import yaml
 from PIL import Image
 
-from ssl_toolkit.cli import COMMANDS
+from ssl_toolkit.cli import COMMANDS, main
 from ssl_toolkit.encoders import ConvNet, encoder_metadata, load_encoder
 from ssl_toolkit.tasks.common import default_patch_size
 
@@ -29,9 +32,18 @@ TINY = [
 ]  # fmt: skip
 
 
-def ssl_toolkit(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ssl_toolkit.cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+def ssl_toolkit(*args: object) -> subprocess.CompletedProcess[str]:
+    """The command in this process: to load everything anew for each would take longer than what is tried."""
+    out, err, at_term = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    words = ["ssl-toolkit", *map(str, args)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), patch.object(sys, "argv", words):
+            main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        signal.signal(signal.SIGTERM, at_term)
+    return subprocess.CompletedProcess(words, int(code or 0), out.getvalue(), err.getvalue())
 
 
 def succeed(*args: object) -> str:
