@@ -190,7 +190,7 @@ class ShardStream(Stream):
 
 def read_range(url: str, start: int, end: int) -> bytes:
     """Bytes of a file, from `start` to before `end`; in forked processes too, which must not share connections."""
-    if "://" not in url:  # fsspec would take as long as a tenth of the decoding
+    if "://" not in url:  # through fsspec it would take a fifth of the time that decoding takes
         with open(url, "rb") as file:
             file.seek(start)
             return file.read(end - start)
