@@ -39,7 +39,6 @@ BATCH, WORKERS = 256, 2
 WORDS = {
     "folder": "{out}/files.csv",
     "wds": "wds:{out}/shards",
-    "wds through fsspec": "wds:file://{out}/shards",
     "hf": "hf:{out}/hf",
     "lance": "{out}/a.lance",
     "stream:wds": "stream:wds:{out}/shards",

@@ -190,6 +190,10 @@ class ShardStream(Stream):
 
 def read_range(url: str, start: int, end: int) -> bytes:
     """Bytes of a file, from `start` to before `end`; in forked processes too, which must not share connections."""
+    if "://" not in url:  # through fsspec it would take a fifth of the time that decoding takes
+        with open(url, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
     files, path = fsspec.core.url_to_fs(url)
     data: bytes = files.cat_file(path, start=start, end=end)
     return data

@@ -64,6 +64,15 @@ def test_each_epoch_has_every_image_once_in_an_order_of_its_own(blocks):
     assert ordered(stream, seed=4) != first
 
 
+def test_shards_and_blocks_are_each_shuffled_anew(blocks):
+    for sizes in ([8], [4] * 8):  # a block of one shard; blocks of two shards, of which it is looked which they are
+        every = [ordered(Numbers(sizes), epoch, seed=seed) for epoch, seed in ((0, 3), (1, 3), (2, 3), (0, 4), (0, 5))]
+        if len(sizes) > 1:
+            every = [[sorted({name[:2] for name in itertools.chain(*epoch[:2])})] for epoch in every]
+        assert all(every.count(epoch) < 3 for epoch in every)
+        assert every[0] not in (every[1], every[3])
+
+
 def test_processes_share_the_shards_out(blocks):
     stream = Numbers([8, 8, 8, 8])
     parts = [set(itertools.chain(*ordered(stream, rank=rank, world=2))) for rank in (0, 1)]
