@@ -24,7 +24,7 @@ from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.loader import ImageLoader, readers_watched
 from ssl_toolkit.data.statistics import MEASURED
-from ssl_toolkit.distributed import rank, synchronize_batch_norm
+from ssl_toolkit.distributed import synchronize_batch_norm
 from ssl_toolkit.encoders import save_encoder, save_text
 from ssl_toolkit.encoders.weights_file import plain_state
 from ssl_toolkit.finite import OnlyFinite
@@ -187,7 +187,7 @@ def let_compile(method: Method, wanted: bool) -> None:
 def save_kept_encoder(method: Method, run: RunFolder, name: str) -> None:
     """Write what a method of that name keeps to its place in a run; all processes gather it, the first one writes."""
     weights = plain_state(method.kept_encoder.backbone)
-    if rank() == 0:
+    if launched_rank() == 0:
         save_encoder(method.kept_encoder, run.encoder_file, name, weights)
         if method.kept_text is not None:
             save_text(method.kept_text, run.text_file, name)

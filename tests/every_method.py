@@ -90,7 +90,10 @@ def part(x: Tensor) -> Tensor:
 
 
 class JoinedDraws(TorchFunctionMode):
-    """Draws an image are those of the joined batch, of which this process takes its own; training draws by rank."""
+    """Draws an image are those of the joined batch, of which this process takes its own; training draws by rank.
+
+    An image's place is the first axis that is a multiple of `PART`, where images come before what else is in it.
+    """
 
     DRAWS = (torch.rand, torch.randn, torch.randint, torch.rand_like, torch.randn_like)
 
@@ -105,7 +108,9 @@ class JoinedDraws(TorchFunctionMode):
         self.drawn = True
         with torch.random.fork_rng(devices=[]):
             like = func(*args, **kwargs)  # for its shape
-        axis = next(axis for axis, size in enumerate(like.shape) if size % PART == 0)
+        axis = next((axis for axis, size in enumerate(like.shape) if size % PART == 0), None)
+        if axis is None:  # not by image: the same in all processes
+            return func(*args, **kwargs)
         shape = [size * (world_size() if number == axis else 1) for number, size in enumerate(like.shape)]
         if func is torch.randint:
             joined = torch.randint(*[arg for arg in args if isinstance(arg, int)], shape)
