@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.tasks.retrieving import retrieval
     from ssl_toolkit.tasks.run import Run, Runs
     from ssl_toolkit.tasks.searching import search
+    from ssl_toolkit.tasks.serving import serve
     from ssl_toolkit.tasks.settings import Weights
     from ssl_toolkit.tasks.sweeping import sweep
     from ssl_toolkit.tasks.viewing import draw_views
@@ -67,6 +68,7 @@ __all__ = [
     "report",
     "retrieval",
     "search",
+    "serve",
     "sweep",
 ]
 
@@ -101,6 +103,7 @@ _HOMES = {
     "report": "ssl_toolkit.tasks.reporting",
     "retrieval": "ssl_toolkit.tasks.retrieving",
     "search": "ssl_toolkit.tasks.searching",
+    "serve": "ssl_toolkit.tasks.serving",
     "sweep": "ssl_toolkit.tasks.sweeping",
 }
 
