@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ssl_toolkit.tasks.run import Run, Runs
     from ssl_toolkit.tasks.searching import search
     from ssl_toolkit.tasks.segmenting import segment
+    from ssl_toolkit.tasks.serving import serve
     from ssl_toolkit.tasks.settings import Weights
     from ssl_toolkit.tasks.sweeping import sweep
     from ssl_toolkit.tasks.viewing import draw_views
@@ -71,6 +72,7 @@ __all__ = [
     "retrieval",
     "search",
     "segment",
+    "serve",
     "sweep",
 ]
 
@@ -107,6 +109,7 @@ _HOMES = {
     "retrieval": "ssl_toolkit.tasks.retrieving",
     "search": "ssl_toolkit.tasks.searching",
     "segment": "ssl_toolkit.tasks.segmenting",
+    "serve": "ssl_toolkit.tasks.serving",
     "sweep": "ssl_toolkit.tasks.sweeping",
 }
 

@@ -17,26 +17,18 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_toolkit.data.depth import Range
-from ssl_toolkit.data.images import decode_image
 from ssl_toolkit.data.items import open_item
-from ssl_toolkit.data.reading import center_crop
 from ssl_toolkit.encoders import load_encoder, load_text, text_beside
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.explore.embedding_map import EmbeddingMap, ProjectionName
 from ssl_toolkit.eval.pictures.pixels import tile
 from ssl_toolkit.eval.pictures.png import picture_png
 from ssl_toolkit.eval.pictures.words import shown
+from ssl_toolkit.eval.search.image_bytes import MAX_BYTES, EncodeBytes, bytes_encoder
 from ssl_toolkit.eval.search.index import EmbeddingIndex
-
-MAX_BYTES = 32 << 20
-"""Largest file that may be dropped, bytes; more is refused unread."""
-
-MAX_PIXELS = 1 << 26
-"""Most pixels of an image that may be dropped; more is refused before decoding."""
 
 FOUND = 20  # names that a search by name lists
 
-Encode: TypeAlias = Callable[[bytes], NDArray[np.float32]]
 EncodeText: TypeAlias = Callable[[str], NDArray[np.float32]]
 
 
@@ -62,7 +54,7 @@ class Explorer:
     def __init__(
         self,
         index: EmbeddingIndex,
-        encode: Encode,
+        encode: EncodeBytes,
         map: EmbeddingMap,
         channels: int = 3,
         root: str | os.PathLike[str] | None = None,
@@ -93,19 +85,8 @@ class Explorer:
         picture_channels: tuple[int, ...] = (),
     ) -> Explorer:
         """The explorer of an index, with its own encoder; `points` and `projection` as in `EmbeddingMap.draw`."""
-        encoder = load_encoder(index.encoder_file).to(device).eval()
-        config, view = encoder.config, encoder.eval_view()
-        size = config.load_size
-
-        def encode(content: bytes) -> NDArray[np.float32]:
-            pixels = decode_image(
-                content, size=size, channels=config.channels, range=config.range, max_pixels=MAX_PIXELS
-            )
-            batch = torch.from_numpy(center_crop(pixels, size)[None].copy()).to(device)
-            with torch.inference_mode():
-                features: NDArray[np.float32] = encoder(view(batch))[0].float().cpu().numpy()
-            return features
-
+        encoder = load_encoder(index.encoder_file)
+        config, encode = encoder.config, bytes_encoder(encoder, device)
         drawn = EmbeddingMap.draw(index, points, projection)
         texts = _texts_of(index)
         return cls(index, encode, drawn, config.channels, root, config.range, picture_channels, texts)

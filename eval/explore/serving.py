@@ -19,11 +19,12 @@ from typing import Any
 import jinja2
 
 from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra
-from ssl_toolkit.eval.explore.explorer import MAX_BYTES, Explorer
+from ssl_toolkit.eval.explore.explorer import Explorer
 from ssl_toolkit.eval.explore.gate import HOST, SIDES, Gate
 from ssl_toolkit.eval.pictures.marks import NAMED_CLASSES, PALETTE
 from ssl_toolkit.eval.pictures.themes import DARK, LIGHT
 from ssl_toolkit.eval.pictures.words import shown
+from ssl_toolkit.eval.search.image_bytes import MAX_BYTES
 
 MAX_TEXT = 200  # characters of a text that is looked for
 

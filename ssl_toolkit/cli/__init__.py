@@ -38,6 +38,7 @@ TOPICS = {
         "index": "encoder + images -> a search index",
         "merge": "search indexes -> one",
         "search": "search index + images or vectors -> their nearest neighbours",
+        "serve": "search index -> an HTTP API: an image or items in, their nearest neighbours out",
         "duplicates": "search index -> groups of images that are copies of one another",
         "outliers": "search index -> images that are far from all others",
         "retrieval": "search index + labels or a ground truth -> mean average precision, recall",
