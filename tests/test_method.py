@@ -301,6 +301,10 @@ PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
 PAINTERS: dict[str, dict[str, Any]] = {"masked_autoencoder": {"epochs": 3, "lr": 2e-3, "views": {}}}
 
 
+# Methods whose test is another one.
+ELSEWHERE = {"distill": "learns from a teacher, below", "pixpro": "of positions, in its own tests"}
+
+
 def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any], **more: Any) -> Method:
     options = {"size": 16, "batch_size": 50, "seed": 1, **recipe, **more}
     optimizer = OptimizerConfig(lr=options.pop("lr"))
@@ -313,7 +317,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
         name
         for name, path in installed_methods().items()
         if path.startswith("ssl_toolkit.")
-        and name not in {**PUZZLES, **PAINTERS, "distill": "learns from a teacher, below"}
+        and name not in {**PUZZLES, **PAINTERS, **ELSEWHERE}
         and frames_of(method_class(name)) == 1  # what learns from clips alone is taught by a test of its own
     ],
 )

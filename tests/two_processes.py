@@ -82,6 +82,9 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
         z[0], z[1], torch.eye(5, dtype=torch.float64), hardness=1.0, false_negatives=0.1
     ),
     "batch_nce": lambda z: losses.batch_nce(z[0], z[1]),
+    "pixpro": lambda z: losses.pixpro(
+        torch.stack(z[:2], 1), torch.stack(z[1:], 1), part(torch.arange(4 * BATCH).view(BATCH, 2, 2)) % 3 > 0
+    ),
     "barlow_twins": lambda z: losses.barlow_twins(z[0], z[1]),
     "vicreg": lambda z: losses.vicreg(z[0], z[1]),
     "tico": lambda z: losses.tico(z[0], z[1], 0.1 * losses.second_moment(z[0])),
@@ -186,6 +189,7 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
         LOCAL,
         {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6, "queue_size": 7, "queue_start": 0.0},
     ),
+    "pixpro": ("pixpro", [16, 16], {"hidden_dim": 8, "projection_dim": 4}),
     "deepcluster_v2": ("deepcluster_v2", LOCAL, {"hidden_dim": 8, "projection_dim": 4, "prototypes": 6}),
     "pirl": ("pirl", [16, 36], {"projection_dim": 4, "negatives": 5}),
     "dino": ("dino", LOCAL, {"hidden_dim": 8, "bottleneck_dim": 4, "prototypes": 6}),
@@ -236,6 +240,9 @@ def method_case(label: str) -> Outcome:
     for step in range(STEPS):
         views = [part(torch.rand(BATCH, 3, size, size, dtype=torch.float64)) for size in sizes]
         numbers = part(torch.arange(BATCH))
+        if method.views.places:
+            corner, side = torch.rand(2, 2, BATCH, 2, dtype=torch.float64)
+            views += [part(each) for each in torch.cat([8 * corner, 8 * corner + 8 + 8 * side], dim=2)]
         loss = stepped(views, Batch(views[0], numbers % 3, numbers))
         optimizer.zero_grad()
         loss.backward()
