@@ -30,7 +30,7 @@ from scored_runs import (
 
 METHODS = (
     "simclr", "dcl", "moco", "moco_v3", "ressl", "nnclr", "swav", "dino", "byol", "simsiam", "barlow_twins", "vicreg",
-    "tico", "w_mse", "dense_cl", "deepcluster_v2", "pirl", "cpc", "supcon",
+    "tico", "w_mse", "dense_cl", "deepcluster_v2", "pirl", "pixpro", "cpc", "supcon",
 )  # fmt: skip
 # The recipe's nine epochs take more than ten minutes; SupCon, the mark for the others, sees labels.
 OPTIONS = {"simclr": ["--epochs", "8"], "supcon": ["--labels", "auto"]}

@@ -291,6 +291,29 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 
 
 @in_float32
+def pixpro(y: Tensor, k: Tensor, near: Tensor) -> Tensor:
+    """Minus the cosine of positions of one view and those of the other view that lie near, one direction.
+
+    Args:
+        y: Predictions at each position of the first view, (N, T, D).
+        k: Targets at each position of the second view, (N, S, D).
+        near: (N, T, S) bool: which are to agree.
+
+    Returns:
+        Scalar in [-1, 1]: mean over the N images of the mean over their pairs; 0 for an image that has none.
+
+    Source: Xie et al. 2021 (PixPro), equation 4, half of it; the authors' code takes twice that, as BYOL's does.
+
+    Example:
+        >>> y = torch.eye(2)[None]
+        >>> pixpro(y, 3 * y, torch.eye(2, dtype=torch.bool)[None]).item()
+        -1.0
+    """
+    cosine = F.normalize(y, dim=-1) @ F.normalize(k, dim=-1).mT  # (N, T, S)
+    return all_mean(-((cosine * near).sum((1, 2)) / near.sum((1, 2)).clamp_min(1)).mean())
+
+
+@in_float32
 def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
     """Cross-correlation of the two views' features over the batch, compared with the identity.
 

@@ -316,8 +316,12 @@ PAINTERS: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-# What learns from more than images has a test of its own.
-WITH_MORE_THAN_IMAGES = {"clip": "captions"}
+# Methods whose test is another one.
+ELSEWHERE = {
+    "clip": "learns from captions, in its own tests",
+    "distill": "learns from a teacher, below",
+    "pixpro": "of positions, in its own tests",
+}
 
 
 def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any], **more: Any) -> Method:
@@ -332,7 +336,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
         name
         for name, path in installed_methods().items()
         if path.startswith("ssl_toolkit.")
-        and name not in {**PUZZLES, **PAINTERS, "distill": "learns from a teacher, below", **WITH_MORE_THAN_IMAGES}
+        and name not in {**PUZZLES, **PAINTERS, **ELSEWHERE}
         and frames_of(method_class(name)) == 1  # what learns from clips alone is taught by a test of its own
     ],
 )

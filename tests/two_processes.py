@@ -71,6 +71,9 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "batch_nce": lambda z: losses.batch_nce(z[0], z[1]),
     "clip": lambda z: losses.clip(z[0], z[1], torch.tensor(3.0)),
     "siglip": lambda z: losses.siglip(z[0], z[1], torch.tensor(3.0), torch.tensor(-1.0)),
+    "pixpro": lambda z: losses.pixpro(
+        torch.stack(z[:2], 1), torch.stack(z[1:], 1), part(torch.arange(4 * BATCH).view(BATCH, 2, 2)) % 3 > 0
+    ),
     "barlow_twins": lambda z: losses.barlow_twins(z[0], z[1]),
     "vicreg": lambda z: losses.vicreg(z[0], z[1]),
     "tico": lambda z: losses.tico(z[0], z[1], 0.1 * losses.second_moment(z[0])),

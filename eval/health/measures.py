@@ -196,7 +196,7 @@ def examine_method(
             with watching(method) as outputs:
                 step = {key: float(value) for key, value in method.step(views, batch).items()}
             if outputs:
-                seen.append(views_of(outputs, len(batch.image), len(views), len(batch.image)))
+                seen.append(views_of(outputs, len(batch.image), len(method.views), len(batch.image)))
             scalars.append(step | beside_a_guess(method, step["loss"], len(batch.image)))
     found = {
         name: measure(*map(np.concatenate, zip(*parts, strict=True)))

@@ -28,7 +28,7 @@ def views_of(images: Sequence[NDArray[np.uint8]], views: Views, seed: int) -> li
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = views(torch.from_numpy(pixels), None if box is None else torch.from_numpy(box))
-    return [view.numpy() for view in made]
+    return [view.numpy() for view in made[: len(views)]]
 
 
 def views_figure(images: Sequence[Pixels], views: Sequence[Sequence[Pixels] | Pixels], theme: Theme = LIGHT) -> Figure:

@@ -262,6 +262,42 @@ def moco_v3_views(
     return byol_views(**locals(), interpolation="bilinear")
 
 
+def pixpro_views(
+    size: int = 224,
+    *,
+    channels: int = 3,
+    crop_scale: Range = (0.08, 1.0),
+    flip_p: float = 0.5,
+    jitter: Strength = (0.4, 0.4, 0.2, 0.1),
+    jitter_p: float = 0.8,
+    grey_p: float = 0.2,
+    blur_p: Range = (1.0, 0.1),
+    blur_sigma: Range = (0.1, 2.0),
+    solarize_p: Range = (0.0, 0.2),
+    interpolation: Interpolation = "bicubic",
+    hue: Hue = "exact",
+) -> Views:
+    """PixPro's two views: BYOL's, followed by where they lie.
+
+    Args:
+        size: Height and width of a view, pixels.
+        channels: Channels of the images; for other numbers than 3 the colour operations that need RGB are left out.
+        crop_scale: Least and largest share of the image's area in a crop.
+        flip_p: Probability of a horizontal flip.
+        jitter: Strength of brightness, contrast, saturation (factors within 1 - s to 1 + s) and hue (turns, up to 0.5).
+        jitter_p: Probability of the colour jitter.
+        grey_p: Probability of greyscale.
+        blur_p: Probability of the Gaussian blur in the first and in the second view.
+        blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
+        solarize_p: Probability of solarisation in the first and in the second view.
+        interpolation: How crops are resized; both are antialiased.
+        hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Source: Xie et al. 2021, Propagate Yourself, section 4.1; the authors' ``pixpro_base_r50_100ep.sh``.
+    """
+    return Views([*byol_views(**locals()).transforms], places=True)
+
+
 def multicrop_views(
     size: int = 224,
     *,

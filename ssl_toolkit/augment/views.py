@@ -63,6 +63,18 @@ class View(nn.Module):
         cropped = (*shape[:2], *self.crop.flags["size"])
         return [step.from_uniforms(part, cropped) for step, part in zip(self._operations()[1:], parts, strict=True)]
 
+    def place(self, uniforms: Tensor, shape: tuple[int, ...], box: Tensor | None = None) -> Tensor:
+        """Where the view lies in its image; arguments as of `from_uniforms`.
+
+        Returns:
+            (N, 4) float32, pixels of the image: y and x of the view's top left corner, y and x of its bottom right one;
+            where it is flipped, the first x is the larger one.
+        """
+        (top, left), (height, width), flip = self.crop.boxes(self._split(uniforms)[0], shape, box)
+        right = left + width
+        first, last = torch.where(flip, right, left), torch.where(flip, left, right)
+        return torch.stack([top, first, top + height, last], dim=1)
+
     def make(self, image: Tensor, params: list[Params]) -> Tensor:
         """Crop and steps by given parameters; neither waits for a device nor asks it anything."""
         return self._make(image, boxes_of(params[0]).to(image.device), params[1:])
@@ -186,6 +198,7 @@ class Views(nn.Module):
 
     Args:
         transforms: One module a view, each uint8 or float in [0, 1] (N, C, H, W) -> float (N, C, h, w).
+        places: Whether the views are followed by where each of them lies, see `View.place`.
 
     Attributes:
         compiled: Whether each `View` is compiled into one function on CUDA; the first batch then takes seconds.
@@ -193,9 +206,9 @@ class Views(nn.Module):
 
     compiler_works = True  # until it fails once, in any view
 
-    def __init__(self, transforms: Sequence[nn.Module]) -> None:
+    def __init__(self, transforms: Sequence[nn.Module], places: bool = False) -> None:
         super().__init__()
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms, self.places = nn.ModuleList(transforms), places
         self.compiled = True
         self._guard = RangeGuard()
 
@@ -209,15 +222,17 @@ class Views(nn.Module):
                 drawn inside it, and no pixel beyond it is read. None: all of every image.
 
         Returns:
-            One float32 tensor in [0, 1] a view, (N, C, h, w).
+            One float32 tensor in [0, 1] a view, (N, C, h, w); with `places`, then one a view, (N, 4).
 
         Raises:
             ValueError: Float images that leave [0, 1] (on an accelerator, only the first batch is looked at).
-            UsageError: `box`, and a transform that is no `View`.
+            UsageError: `box` or `places`, and a transform that is no `View`.
         """
         self._guard(image, "Views")
         image = widened(image)
         strangers = [type(each).__name__ for each in self.transforms if not isinstance(each, View)]
+        if self.places and strangers:
+            raise UsageError(f"{strangers[0]} does not say where its view lies: give views of type View")
         if box is not None and strangers:
             raise UsageError(
                 f"{strangers[0]} cannot tell the images of a batch of unequal sizes from its padding: put it behind a "
@@ -241,6 +256,9 @@ class Views(nn.Module):
             boxes = box if box is None or len(group) == 1 else box.repeat(len(group), 1)
             images = image if len(group) == 1 else image.repeat(len(group), 1, 1, 1)
             made += first(images, None, boxes, parts, self.compiled).chunk(len(group))
+        if self.places:
+            pairs = zip(cast("Iterable[View]", self.transforms), uniforms, strict=True)
+            made += [view.place(part, tuple(image.shape), box) for view, part in pairs]
         return made
 
     def _groups(self, device: torch.device) -> list[list[int]]:

@@ -41,7 +41,7 @@ STANDARD_STEM = 1 / 15
 # Methods that compare or turn crops: the small encoders learn as much from views smaller than the images, in less time.
 OF_CROPS = {
     *("simclr", "dcl", "supcon", "moco", "moco_v3", "ressl", "byol", "simsiam", "barlow_twins", "vicreg", "nnclr"),
-    *("swav", "dino", "rotation", "tico", "w_mse", "dense_cl", "deepcluster_v2"),
+    *("swav", "dino", "rotation", "tico", "w_mse", "dense_cl", "deepcluster_v2", "pixpro"),
 }  # fmt: skip
 OF_TILES = {"jigsaw", "relative_patch"}  # whose tiles need views larger than the images
 

@@ -16,6 +16,7 @@ RECIPES = {
     "byol": (recipes.byol_views, 2),
     "multicrop": (recipes.multicrop_views, 10),
     "ressl": (recipes.ressl_views, 2),
+    "pixpro": (recipes.pixpro_views, 2),
     "pirl": (recipes.pirl_views, 2),
     "swav": (recipes.swav_views, 8),
     "cpc": (recipes.cpc_views, 1),
@@ -34,9 +35,9 @@ def images(channels=3):
 @pytest.mark.parametrize(("recipe", "count"), RECIPES.values(), ids=RECIPES.keys())
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_every_recipe_makes_its_views(recipe, count, channels):
-    views = recipe(32, channels=channels)(images(channels))
+    views = recipe(32, channels=channels)
     assert len(views) == count
-    for view in views:
+    for view in views(images(channels))[:count]:
         assert view.shape[:2] == (4, channels)
         assert view.dtype == torch.float32
         assert view.min() >= 0
@@ -49,6 +50,25 @@ def test_every_argument_is_plain_and_documented(recipe):
         assert parameter.annotation is not inspect.Parameter.empty
         assert f"        {name}: " in inspect.getdoc(recipe).replace("\n    ", "\n        "), name
     assert "Source:" in inspect.getdoc(recipe) or recipe is recipes.pretext_views
+
+
+def test_places_are_where_the_views_lie():
+    image = (torch.arange(40.0)[:, None] / 100 + torch.arange(48.0) / 1000).expand(4, 1, -1, -1).clone()  # a ramp
+    plain = {"jitter_p": 0.0, "blur_p": (0.0, 0.0), "solarize_p": (0.0, 0.0), "interpolation": "bilinear"}
+    views = recipes.pixpro_views(8, channels=1, **plain)
+    torch.manual_seed(0)
+    *made, first, second = views(image)
+    assert len(views) == len(made) == 2
+    share = torch.linspace(0, 1, 17)[1::2]  # of the view's side, at the centres of its pixels
+    for view, places in zip(made, (first, second), strict=True):
+        for seen, (top, left, bottom, right) in zip(view[:, 0], places, strict=True):
+            y, x = (start + share * (end - start) for start, end in ((top, bottom), (left, right)))
+            expected = (y[:, None] - 0.5) / 100 + (x - 0.5) / 1000
+            torch.testing.assert_close(seen[2:-2, 2:-2], expected[2:-2, 2:-2], atol=2e-3, rtol=0)
+    flipped = torch.cat([first, second])[:, 3] < torch.cat([first, second])[:, 1]
+    assert 0 < flipped.sum() < 8
+    with pytest.raises(UsageError, match="Identity does not say where its view lies"):
+        Views([torch.nn.Identity()], places=True)(image)
 
 
 def steps_of(view):

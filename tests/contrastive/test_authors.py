@@ -273,11 +273,46 @@ def pirl(m: Any, views: list[Tensor]) -> Tensor:
     return loss
 
 
+def pixpro(m: Any, views: list[Tensor]) -> Tensor:
+    """``PixPro.py``, whose loss is twice the paper's, and which adds 1e-6 to the number of pairs."""
+
+    def positions(projector: nn.Module, x: Tensor) -> Tensor:
+        return projector(x.flatten(2).transpose(1, 2).flatten(0, 1)).view(N, -1, m.value.in_features)
+
+    def propagated(x: Tensor) -> Tensor:
+        value, x = F.normalize(m.value(x), dim=2), F.normalize(x, dim=2)
+        attention = torch.bmm(x, x.transpose(1, 2)).clamp(min=0.0) ** m.sharpness
+        return F.normalize(torch.bmm(attention, value), dim=2)
+
+    image1, image2, place1, place2 = views
+    feature1, feature2 = (m.encoder.feature_map(image) for image in (image1, image2))
+    side = feature1.shape[2]
+    pred1, pred2 = (propagated(positions(m.projector, feature)) for feature in (feature1, feature2))
+    with torch.no_grad():
+        keys = [positions(m.key_projector, m.key_encoder.feature_map(image)) for image in (image1, image2)]
+        k1, k2 = (F.normalize(key, dim=2) for key in keys)
+
+    def grid(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        count = torch.arange(side, dtype=at.dtype)
+        x_array, y_array = count.view(1, 1, -1).repeat(1, side, 1), count.view(1, -1, 1).repeat(1, 1, side)
+        y0, x0, y1, x1 = (each.view(-1, 1, 1) for each in at.unbind(1))
+        wide, high = (x1 - x0) / side, (y1 - y0) / side
+        return (x_array + 0.5) * wide + x0, (y_array + 0.5) * high + y0, (wide**2 + high**2).sqrt()
+
+    def regression(q: Tensor, k: Tensor, at_q: Tensor, at_k: Tensor) -> Tensor:
+        (qx, qy, q_diagonal), (kx, ky, k_diagonal) = grid(at_q), grid(at_k)
+        x, y = (a.flatten(1)[:, :, None] - b.flatten(1)[:, None] for a, b in ((qx, kx), (qy, ky)))
+        mask = ((x**2 + y**2).sqrt() / torch.max(q_diagonal, k_diagonal) < m.distance).to(q.dtype)
+        return -2 * ((torch.bmm(q, k.transpose(1, 2)) * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)).mean()
+
+    return (regression(pred1, k2, place1, place2) + regression(pred2, k1, place2, place1)) / 2
+
+
 AUTHORS: dict[str, Step] = {
     "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco hard": hard_moco, "dense_cl": dense_cl,
     "moco_v3": moco_v3, "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
     "vicreg": vicreg, "tico": tico, "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
-    "deepcluster_v2": deepcluster_v2, "pirl": pirl,
+    "deepcluster_v2": deepcluster_v2, "pirl": pirl, "pixpro": pixpro,
 }  # fmt: skip
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -316,7 +351,10 @@ def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
             method.covariance.add_(torch.eye(len(method.covariance)) / len(method.covariance))
     crops = CROPS.get(name, [SIZE, SIZE])
     images = torch.rand(N, 3, 1, 1, dtype=torch.double)  # each with a colour of its own, under noise
-    return method, [(images + 0.3 * torch.rand(N, 3, side, side, dtype=torch.double)) / 1.3 for side in crops]
+    views = [(images + 0.3 * torch.rand(N, 3, side, side, dtype=torch.double)) / 1.3 for side in crops]
+    if method.views.places:
+        views += [6 * torch.rand(N, 4, dtype=torch.double) + torch.tensor([0, 0, 10, 10]) for _ in crops]
+    return method, views
 
 
 def gradient(loss: Tensor, method: nn.Module) -> Tensor:

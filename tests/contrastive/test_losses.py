@@ -330,6 +330,20 @@ def test_extreme_inputs_give_finite_losses_and_gradients(case: Case, value: floa
     assert all(x.grad.isfinite().all() for x in tensors if x.grad is not None)
 
 
+def test_pixpro_is_the_mean_over_an_images_near_pairs() -> None:
+    y, k = drawn(3, 4, 5).requires_grad_(), drawn(3, 6, 5, seed=1)
+    close = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.3
+    close[1] = False  # an image whose views do not meet
+    total = 0.0
+    for n in (0, 2):
+        pairs = [(t, s) for t in range(4) for s in range(6) if close[n, t, s]]
+        total -= sum(cosine(y[n, t].detach().numpy(), k[n, s].numpy()) for t, s in pairs) / len(pairs)
+    assert losses.pixpro(y, k, close).item() == pytest.approx(total / 3, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda y: losses.pixpro(y, k, close), [y])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert losses.pixpro(y.float(), k.float(), close).item() == pytest.approx(total / 3, abs=1e-5)
+
+
 def clusters_numpy(z: np.ndarray, centroids: np.ndarray, assigned: np.ndarray, temperature: float) -> float:
     terms = [
         among([cosine(crop[i], c) / temperature for c in clustering], assigned[h, i])
