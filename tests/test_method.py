@@ -299,8 +299,8 @@ PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
 PAINTERS: dict[str, dict[str, Any]] = {"masked_autoencoder": {"epochs": 3, "lr": 2e-3, "views": {}}}
 
 
-# What learns from more than images has a test of its own.
-WITH_MORE_THAN_IMAGES = {"clip": "captions"}
+# What learns from more than images, or in more than seconds, has a test of its own.
+WITH_MORE = {"audio_visual": "sounds", "bigan": "time", "clip": "captions", "distill": "a teacher, below"}
 
 
 def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str, Any], **more: Any) -> Method:
@@ -315,7 +315,7 @@ def train_briefly(train_quickly: Callable, found: type[Method], recipe: dict[str
         name
         for name, path in installed_methods().items()
         if path.startswith("ssl_toolkit.")
-        and name not in {**PUZZLES, **PAINTERS, "distill": "learns from a teacher, below", **WITH_MORE_THAN_IMAGES}
+        and name not in {**PUZZLES, **PAINTERS, **WITH_MORE}
         and frames_of(method_class(name)) == 1  # what learns from clips alone is taught by a test of its own
     ],
 )

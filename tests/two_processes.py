@@ -26,6 +26,9 @@ from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.method import Method
 from ssl_toolkit.methods import method_class
+from ssl_toolkit.pretext import audio_visual
+from ssl_toolkit.pretext.adversary import Adversarial, learning
+from ssl_toolkit.pretext.bigan import BiGAN
 from tests.conftest import SOUND, small_config, small_teacher
 
 PROCESSES = 2
@@ -178,6 +181,9 @@ METHODS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "distill": ("distill", [16], {"teacher": small_teacher()}),
     "colorization": ("colorization", [16], {}),
     "split_brain": ("split_brain", [16], {}),
+    "audio_visual": ("audio_visual", [16], {"hidden_dim": 8, "sound_dim": 2}),
+    "ambient sound": ("audio_visual", [16], {"task": "clusters", "clusters": 3}),
+    "bigan": ("bigan", [16], {"code_dim": 4, "generator_dim": 8, "discriminator_dim": 2}),
     "cpc": ("cpc", [16], {"steps": 2, "context_dim": 8, "projection_dim": 4}),
     "cpc v2": ("cpc", [16], {"steps": 2, "context": "conv", "directions": 4, "context_dim": 8, "projection_dim": 4}),
 }
@@ -187,7 +193,10 @@ def make_method(name: str, **options: Any) -> Method:
     torch.manual_seed(0)
     found = method_class(name)
     encoder = Encoder(small_config(found, 16))
-    return found(encoder, found.default_views(size=16), **options).double()
+    method = found(encoder, found.default_views(size=16), **options).double()
+    if isinstance(method, BiGAN):
+        method.draw = lambda count: part(random(BATCH, method.code_dim))
+    return method
 
 
 class Stepped(nn.Module):
@@ -220,10 +229,23 @@ def method_case(label: str) -> Outcome:
         loss = stepped(views, Batch(views[0], numbers % 3, numbers, caption=captions, sound=sound))
         optimizer.zero_grad()
         loss.backward()
+        if isinstance(method, Adversarial):
+            outcome |= {f"adversary {step} {name}": each for name, each in adversary_learns(method).items()}
         optimizer.step()
         method.after_update()
         outcome[f"loss {step}"] = loss.detach()
     return {**outcome, **{k: v.clone() for k, v in method.state_dict().items()}}
+
+
+def adversary_learns(method: Adversarial) -> Outcome:
+    """Its gradients, and a step along them; codes are drawn for all processes together."""
+    with learning(method.discriminator):
+        method.judge().backward()
+        found = gradients(method.discriminator)
+        for parameter, gradient in zip(method.discriminator.parameters(), found.values(), strict=True):
+            parameter.data -= 0.05 * gradient
+            parameter.grad = None
+    return found
 
 
 def keys_case(train: bool) -> Outcome:
@@ -327,6 +349,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "past embeddings are assigned by each process": (
         lambda: patch.multiple(swav, world_size=lambda: 1, rank=lambda: 0),
         named("method", "swav"),
+    ),
+    "the sound of the next is of one process": (
+        lambda: patch.object(audio_visual, "gather", lambda x: x),
+        named("method", "audio_visual"),
     ),
     "keys are out of order": (
         lambda: patch.object(

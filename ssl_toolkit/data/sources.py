@@ -17,6 +17,7 @@ from ssl_toolkit.data.image_set import ImageSet, Labels, Wanted, unlabelled
 from ssl_toolkit.data.manifest import open_manifest
 from ssl_toolkit.data.scenes import open_scenes
 from ssl_toolkit.data.shapes import open_shapes
+from ssl_toolkit.data.sound import open_sounds
 from ssl_toolkit.data.torchvision_sets import TORCHVISION, open_torchvision
 from ssl_toolkit.data.video import open_clips
 from ssl_toolkit.errors import UsageError, unknown_name
@@ -31,6 +32,7 @@ NAMES: dict[str, Opener] = {
     "shapes": open_shapes,
     "scenes": open_scenes,
     "clips": open_clips,
+    "sounds": open_sounds,
     **dict.fromkeys(TORCHVISION, open_torchvision),
 }
 
@@ -71,6 +73,8 @@ def open_images(
               folders of frames, in the order of their names. The numbers are the frames of a clip (8) and the stride
               from frame to frame (2); a third is the hop from clip to clip (frames x stride, so that they do not
               overlap). With one frame, ``clips:PATH:1``, these are images like others. Videos need the extra ``video``;
+            - ``sounds:PATH`` or ``sounds:PATH:0.5``, of a video or a folder of videos: a frame every second, or half
+              second, with the second of sound around it;
 
             or an object: a list or array of paths; an array or tensor of images, as in a file; a map-style data set of
             torch, or a list, whose items are a PIL image, an array or a tensor, or a tuple or dictionary of that and a

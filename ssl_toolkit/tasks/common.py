@@ -143,9 +143,7 @@ def text_tower(encoder: Any, feature_dim: int) -> TextTower:
         raise UsageError(f"texts need an encoder with a text tower, and beside {given} is none: clip trains both")
     tower = load_text(file)
     if tower.config.dim != feature_dim:
-        raise UsageError(
-            f"{file} gives {tower.config.dim} features, the encoder {feature_dim}: they are not of a run"
-        )
+        raise UsageError(f"{file} gives {tower.config.dim} features, the encoder {feature_dim}: they are not of a run")
     return tower
 
 
