@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
-from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
-from ssl_toolkit.gradients import clip_gradients
 from ssl_toolkit.method import TaskPicture
-from ssl_toolkit.optim import OptimizerConfig, build_optimizer, schedule_weight_decay, scheduled
+from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.adversary import Adversarial, Discriminator, discriminator_loss
 from ssl_toolkit.pretext.decoder import Decoder, psnr
 from ssl_toolkit.pretext.map_task import MapTask
 from ssl_toolkit.pretext.masks import block_mask, centre_mask, free_form_mask
@@ -62,18 +58,6 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
         weights: (N, 1, H, W), at least 0, not all 0.
     """
     return all_mean((values * weights).sum()) / (all_mean(weights.sum()) * values.shape[1])
-
-
-def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Cross-entropy of telling real images from others, in nats; log 2 is that of a guess.
-
-    Args:
-        real: Logits of being real for images that are, (N,).
-        fake: The same for those that are not, (N,).
-
-    Source: Goodfellow et al. 2014, equation 1; Pathak et al. 2016, equation 2, without the hole's form as a condition.
-    """
-    return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
 
 
 class ChannelwiseLinear(nn.Module):
@@ -118,44 +102,10 @@ class ChannelwiseLinear(nn.Module):
         return joined.view(n, dim, *shape)
 
 
-class Discriminator(nn.Module):
-    """Is this image real? Convolutions that halve the image until about 4 px are left.
-
-    Layer norms in the place of batch norms: an image is judged by itself, whatever else is in the batch.
-
-    Args:
-        channels: Of the image.
-        size: Of its sides, about, pixels.
-        dim: Channels of the first convolution, doubled at each further one, at most eight times.
-
-    Source: Radford et al. 2016 (DCGAN), section 3; the norm after Gulrajani et al. 2017, section 4.
-    """
-
-    def __init__(self, channels: int, size: int, dim: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        c_in = channels
-        for depth in range(max(1, round(math.log2(size / 4)))):
-            c_out = dim * min(8, 2**depth)
-            layers.append(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=depth == 0))
-            if depth:
-                layers.append(nn.GroupNorm(1, c_out))
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
-            c_in = c_out
-        self.layers = nn.Sequential(*layers, nn.Conv2d(c_in, 1, 3, padding=1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to logits of being real (N,)."""
-        logits: Tensor = self.layers(2 * image - 1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(dim=(1, 2, 3))
-
-
-class Inpainting(MapTask):
+class Inpainting(Adversarial, MapTask):
     """Context encoders: feature learning by inpainting.
 
-    With an adversary, two networks are trained in turn. The generator, which is encoder and decoder, is what `step`
-    gives the loss of. The discriminator's weights are frozen but for the moments in which it learns, so nothing that
-    trains the generator moves them. Both gradients are taken before either network moves.
+    With an adversary, the generator is encoder and decoder; see `Adversarial`.
 
     Args:
         encoder: What is trained and kept.
@@ -201,18 +151,16 @@ class Inpainting(MapTask):
             raise UsageError(f"--method.adversarial-weight is {adversarial_weight}: it must be at least 0")
         self.mask = MASKS[mask]
         self.reconstruction_weight, self.adversarial_weight = reconstruction_weight, adversarial_weight
-        self.overlap, self.overlap_weight, self.discriminator_lr = overlap, overlap_weight, discriminator_lr
+        self.overlap, self.overlap_weight = overlap, overlap_weight
         channels = encoder.config.channels
         self.code: nn.Module = nn.Conv2d(self.width, code_dim, 1)
         if bottleneck == "channelwise":
             joined = ChannelwiseLinear(code_dim, *encoder.map_shape()[1:])
             self.code = nn.Sequential(self.code, joined, nn.Conv2d(code_dim, code_dim, 1))
         self.decoder = Decoder(code_dim, channels, self.stride)
-        self.discriminator: Discriminator | None = None
-        if adversarial_weight:
-            self.discriminator = Discriminator(channels, encoder.config.image_size, discriminator_dim)
-            self.discriminator.requires_grad_(False)
-            self.automatic_optimization = False
+        size = encoder.config.image_size
+        adversary = Discriminator(channels, size, discriminator_dim) if adversarial_weight else None
+        self.set_adversary(adversary, discriminator_lr)
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Make a hole, paint the image; compare in the hole and its seam, and ask the adversary."""
@@ -235,77 +183,11 @@ class Inpainting(MapTask):
             self.shown = image, filled.detach()  # what the discriminator learns from next
         return {"loss": loss, **scalars}
 
-    def judge(self) -> Tensor:
-        """The discriminator's loss on the images of the last step, real and filled; no gradient reaches the generator.
-
-        Its gradient is not scaled: in float16, which needs that, it is taken in float32.
-        """
+    def judged(self) -> Tensor:
+        """Of real images and of filled ones."""
         assert self.discriminator is not None
         real, filled = self.shown
-        kind = real.device.type
-        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and _is_wide(torch.get_autocast_dtype(kind))):
-            return discriminator_loss(self.discriminator(real), self.discriminator(filled))
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """`step`; with an adversary, also both backward passes, and both optimisers where enough is accumulated."""
-        loss = super().training_step(batch, batch_idx)
-        if self.discriminator is None:
-            return loss
-        loss, last = loss / self.accumulate, (batch_idx + 1) % self.accumulate == 0 or self.trainer.is_last_batch
-        generator: Any = self.optimizers()[0]  # type: ignore[index]
-        with generator.toggle_model(sync_grad=last):
-            self.manual_backward(loss)
-        with learning(self.discriminator):
-            judged = self.judge()
-            # Past Lightning, whose gradient scaling and exchange between processes are for the generator.
-            torch.autograd.backward(judged / self.accumulate)
-        self.log("discriminator", judged.detach(), batch_size=len(batch.image), sync_dist=True)
-        if last:
-            self._move(self.discriminator)
-        return loss
-
-    def _move(self, discriminator: Discriminator) -> None:
-        """One step of both optimisers, of which Lightning counts the generator's."""
-        for optimizer in self.trainer.optimizers:
-            schedule_weight_decay(optimizer, self.optimizer_config, self.progress)
-        gradients = []
-        for parameter in discriminator.parameters():
-            assert parameter.grad is not None
-            parameter.grad = all_mean(parameter.grad)
-            gradients.append(parameter.grad)
-        clip_gradients(discriminator.parameters(), self.clip_gradient, self.clip_mode)
-        # The bare optimiser: Lightning's would count a second step. It comes first, to leave no gradient that whoever
-        # looks at the generator's would find.
-        if nn.utils.get_total_norm(gradients).isfinite():
-            self.trainer.optimizers[1].step()  # else what was painted is not finite, and the generator's step goes too
-        self.trainer.optimizers[1].zero_grad()
-        generator: Any = self.optimizers()[0]  # type: ignore[index]
-        generator.step()
-        generator.zero_grad()
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
-            schedule.step()
-        self.after_update()
-
-    def on_fit_start(self) -> None:
-        """Tell Lightning what is accumulated: it does not do it here, but it counts the steps that it logs."""
-        if not self.automatic_optimization:
-            self.trainer.accumulate_grad_batches = self.accumulate
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the generator's gradient where Lightning does not; mixed precision has scaled it back by now."""
-        if not self.automatic_optimization:
-            generator = [parameter for parameter in self.parameters() if parameter.requires_grad]
-            clip_gradients(generator, self.clip_gradient, self.clip_mode)
-
-    def configure_optimizers(self) -> Any:
-        """The generator's optimiser and, with an adversary, the discriminator's, each with its schedule."""
-        generator = super().configure_optimizers()
-        if self.discriminator is None:
-            return generator
-        config = replace(self.optimizer_config, lr=self.discriminator_lr * self.optimizer_config.lr)
-        with learning(self.discriminator):
-            optimizer = build_optimizer(self.discriminator, config, self.images_per_step)
-        return [generator, scheduled(optimizer, config, self.total_steps, self.first_steps)]
+        return discriminator_loss(self.discriminator(real), self.discriminator(filled))
 
     def task_picture(self, views: list[Tensor]) -> TaskPicture:
         """What the encoder sees, and what is painted into the hole."""
@@ -335,18 +217,3 @@ class Inpainting(MapTask):
         hole = self.mask(image)
         painted = self.decoder(self.code(self.encoder.feature_map(self._seen(image, hole))), (height, width))
         return hole, painted * self.encoder.std + self.encoder.mean
-
-
-@contextlib.contextmanager
-def learning(module: nn.Module) -> Iterator[None]:
-    """Meanwhile, the weights of a frozen module have gradients."""
-    module.requires_grad_(True)
-    try:
-        yield
-    finally:
-        module.requires_grad_(False)
-
-
-def _is_wide(dtype: torch.dtype) -> bool:
-    """Whether a floating-point type has the range of float32."""
-    return torch.finfo(dtype).max > torch.finfo(torch.float16).max

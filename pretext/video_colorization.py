@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_toolkit.augment import Views
@@ -20,6 +18,7 @@ from ssl_toolkit.encoders import Colours, Encoder
 from ssl_toolkit.errors import UsageError, require_positive
 from ssl_toolkit.method import TaskPicture
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.clusters import k_means, nearest_cluster
 from ssl_toolkit.pretext.map_task import MapTask
 
 GREY = 2.0  # root mean square distance of ab from their mean: below, there is no colour to carry
@@ -85,39 +84,11 @@ def colours_at(frame: Tensor, size: Sequence[int]) -> Tensor:
     return F.adaptive_avg_pool2d(rgb_to_lab(frame)[:, 1:], (size[0], size[1])).permute(0, 2, 3, 1)
 
 
-def nearest_cluster(ab: Tensor, centroid: Tensor) -> Tensor:
-    """The number of the nearest centroid (K, 2) of each colour (..., 2), int64."""
-    return (ab[..., None, :] - centroid).square().sum(dim=-1).argmin(dim=-1)
-
-
 def grid_of_colours(count: int) -> Tensor:
     """Centroids (count, 2) on a square grid of ab from -30 to 30, before any colour was measured."""
     side = int(np.ceil(np.sqrt(count)))
     along = torch.linspace(-30, 30, side)
     return torch.cartesian_prod(along, along)[:count].clone()
-
-
-def cluster_colours(ab: NDArray[np.float32], count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Centroids of colours by k-means (FAISS).
-
-    Args:
-        ab: (N, 2), N at least `count`.
-        count: Clusters.
-        seed: Decides the first centroids; with it, the same on every machine of the same libraries: one thread.
-
-    Returns:
-        (count, 2).
-
-    Source: Vondrick et al. 2018, section 3.1.
-    """
-    means = faiss.Kmeans(2, count, niter=25, seed=seed, min_points_per_centroid=1, max_points_per_centroid=4096)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        means.train(np.ascontiguousarray(ab, dtype=np.float32))
-    finally:
-        faiss.omp_set_num_threads(threads)
-    return np.asarray(means.centroids, dtype=np.float32)
 
 
 class VideoColorization(MapTask):
@@ -178,7 +149,7 @@ class VideoColorization(MapTask):
                 f"--method.clusters is {len(self.centroid)}, but only {len(ab)} places were measured: "
                 "give more clips, larger views or fewer clusters"
             )
-        self.centroid.copy_(torch.from_numpy(cluster_colours(ab.numpy(), len(self.centroid), self.seed)))
+        self.centroid.copy_(torch.from_numpy(k_means(ab.numpy(), len(self.centroid), self.seed)))
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Embed the grey frames, point from the last one into the others, copy their colours."""

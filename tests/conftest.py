@@ -108,7 +108,7 @@ def count(picture: np.ndarray, colour: str | tuple[int, ...]) -> int:
     return int((picture == rgb).all(axis=-1).sum())
 
 
-SOUND = (64, 96)  # mels and steps of a second
+SOUND = (64, 98)  # mels and steps of a second
 
 
 class Arrays(ImageSet):

@@ -46,8 +46,11 @@ Outcome = dict[str, Tensor]
 
 # What the small copy of a method has besides `tiny_heads`; variants stand behind a name.
 SMALL: dict[str, dict[str, Any]] = {
+    "audio_visual": {"sound_dim": 2},
+    "audio_visual clusters": {"sound_dim": 2, "task": "clusters", "clusters": 3},
     "autoencoder denoising": {"variant": "denoising"},
     "autoencoder variational": {"variant": "variational"},
+    "bigan": {"code_dim": 4, "generator_dim": 8, "discriminator_dim": 2},
     "clip": {"text_layers": 1},
     "clip sigmoid": {"text_layers": 1, "loss": "sigmoid"},
     "cpc": {"steps": 2},

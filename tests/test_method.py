@@ -318,6 +318,8 @@ PAINTERS: dict[str, tuple[dict[str, Any], float]] = {
 
 # Methods whose test is another one.
 ELSEWHERE = {
+    "audio_visual": "learns from sounds, in its own tests",
+    "bigan": "takes time, in its own tests",
     "clip": "learns from captions, in its own tests",
     "distill": "learns from a teacher, below",
     "pixpro": "of positions, in its own tests",

@@ -23,6 +23,7 @@ from ssl_toolkit import distributed
 from ssl_toolkit.contrastive import cpc, dino, ibot, lejepa, losses, memory, passes, queue, swav, token_losses
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 from ssl_toolkit.methods import installed_methods
+from ssl_toolkit.pretext import audio_visual
 from tests.every_method import Outcome, averaged, every_case, make, method_case, part
 from tests.trained_together import as_by_torchrun, train_more, train_together
 
@@ -285,6 +286,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "past embeddings are assigned by each process": (
         lambda: patch.multiple(swav, world_size=lambda: 1, rank=lambda: 0),
         named("method", "swav"),
+    ),
+    "the sound of the next is of one process": (
+        lambda: patch.object(audio_visual, "gather", lambda x: x),
+        named("method", "audio_visual"),
     ),
     "keys are out of order": (
         lambda: patch.object(passes, "gather", lambda x: gather(x).roll(1, 0)),

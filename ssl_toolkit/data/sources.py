@@ -21,6 +21,7 @@ from ssl_toolkit.data.manifest import open_manifest
 from ssl_toolkit.data.scenes import open_scenes
 from ssl_toolkit.data.shapes import open_shapes
 from ssl_toolkit.data.shards import open_shard_stream, open_shards, open_tar
+from ssl_toolkit.data.sound import open_sounds
 from ssl_toolkit.data.torchvision_sets import TORCHVISION, open_torchvision
 from ssl_toolkit.data.video import open_clips
 from ssl_toolkit.errors import UsageError, unknown_name
@@ -39,6 +40,7 @@ NAMES: dict[str, Opener] = {
     "lance": open_lance,
     "stream": lambda word, wanted: open_stream(word, wanted),
     "wds": open_shards,
+    "sounds": open_sounds,
     **dict.fromkeys(TORCHVISION, open_torchvision),
 }
 
@@ -93,6 +95,8 @@ def open_images(
               in these three, ``,image=COLUMN`` and ``,label=COLUMN`` behind the word name the columns that are meant;
             - ``stream:wds:...`` and ``stream:hf:...``, the same read from end to end, without looking anything up; with
               the images of an epoch, ``stream:1000000:wds:...``, where the source does not tell;
+            - ``sounds:PATH`` or ``sounds:PATH:0.5``, of a video or a folder of videos: a frame every second, or half
+              second, with the second of sound around it;
 
             or an object: a list or array of paths; an array or tensor of images, as in a file; a map-style data set of
             torch, or a list, whose items are a PIL image, an array or a tensor, or a tuple or dictionary of that and a

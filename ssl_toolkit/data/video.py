@@ -49,7 +49,7 @@ def open_clips(word: str, wanted: Wanted) -> ClipSet:
     frames, stride = [*numbers, *(FRAMES, STRIDE)[len(numbers) :]][:2]
     hop = numbers[2] if len(numbers) == 3 else frames * stride
     span = (frames - 1) * stride + 1
-    movies = list(_movies(path))
+    movies = list(movies_of(path))
     for number, movie in enumerate(movies):
         if 0 < movie.length < span:
             reason = f"it has {movie.length} frames, a clip of {frames} with stride {stride} takes {span}"
@@ -70,7 +70,7 @@ def open_movie(path: str) -> Movie:
     path = os.path.abspath(os.path.expanduser(path))
     if not os.path.exists(path):
         raise UsageError(f"no such video or folder: '{path}'")
-    movies = list(_movies(path))
+    movies = list(movies_of(path))
     if len(movies) != 1:
         found = f"{len(movies)} videos or folders of frames" if movies else "neither a video nor images"
         raise UsageError(f"there are {found} in '{path}': name one video, or one folder of frames")
@@ -179,9 +179,9 @@ class Video(Movie):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         try:
-            container, stream = _open(path)
+            container, stream = open_stream(path)
             with container:
-                self.rate = float(stream.average_rate or self.rate)
+                self.rate, self.unit = float(stream.average_rate or self.rate), float(stream.time_base)
                 packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
             keys = {_time(packet) for packet in packets if packet.is_keyframe}
             times = {_time(packet) for packet in packets if _time(packet) >= min(keys)}  # nothing decodes before
@@ -205,7 +205,7 @@ class Video(Movie):
         return [convert_channels(resize(frame, size), channels) for frame in frames]
 
 
-def _movies(path: str) -> Iterator[Movie]:
+def movies_of(path: str) -> Iterator[Movie]:
     """What a path holds: a video, videos at any depth, or else folders of frames at any depth."""
     folder = os.path.isdir(path)
     videos = [os.path.join(path, os.fsdecode(name)) for name in list_images(path, SUFFIXES)] if folder else [path]
@@ -259,7 +259,7 @@ class _Decoder:
         return self._rewind()
 
     def _rewind(self) -> None:
-        self._container, self._stream = _open(self.video.path)
+        self._container, self._stream = open_stream(self.video.path)
         self._to_rgb = importlib.import_module("av.video.reformatter").VideoReformatter()
         self._decode(self._container.demux(self._stream))
 
@@ -278,8 +278,8 @@ class _Decoder:
 _decoders: dict[int, _Decoder] = {}
 
 
-def _open(path: str) -> tuple[Any, Any]:
-    """A video's container and its main stream of pictures."""
+def open_stream(path: str, kind: str = "video") -> tuple[Any, Any]:
+    """A video's container and its main stream of pictures or, of the kind ``audio``, of sound."""
     try:
         av = importlib.import_module("av")
     except ImportError as error:
@@ -287,9 +287,9 @@ def _open(path: str) -> tuple[Any, Any]:
     if not os.path.isfile(path):
         raise ValueError("not a regular file")
     container = av.open(path, container_options={"protocol_whitelist": "file"})  # a playlist could name any address
-    stream = container.streams.best("video")
+    stream = container.streams.best(kind)
     if stream is None:
-        raise ValueError("there are no pictures in it")
+        raise ValueError("there are no pictures in it" if kind == "video" else "there is no sound in it")
     stream.codec_context.thread_count = 1  # the workers are many already
     stream.codec_context.options = {"err_detect": "crccheck+explode"}  # rather none than invented pixels
     return container, stream

@@ -18,15 +18,8 @@ from ssl_toolkit.encoders import Encoder, EncoderConfig
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.optim import OptimizerConfig
-from ssl_toolkit.pretext.inpainting import (
-    ChannelwiseLinear,
-    Discriminator,
-    Inpainting,
-    discriminator_loss,
-    hole_weights,
-    learning,
-    weighted_mean,
-)
+from ssl_toolkit.pretext.adversary import Discriminator, discriminator_loss, learning
+from ssl_toolkit.pretext.inpainting import ChannelwiseLinear, Inpainting, hole_weights, weighted_mean
 from tests.conftest import small_shapes
 
 TINY = {"code_dim": 8, "discriminator_dim": 8}

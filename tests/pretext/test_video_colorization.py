@@ -18,14 +18,13 @@ from ssl_toolkit.eval.health.doctor import CollapseDoctor
 from ssl_toolkit.eval.report.page import make_report
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.optim import OptimizerConfig
+from ssl_toolkit.pretext.clusters import k_means, nearest_cluster
 from ssl_toolkit.pretext.video_colorization import (
     VideoColorization,
-    cluster_colours,
     colours_at,
     copy_labels,
     grid_of_colours,
     log_share,
-    nearest_cluster,
     point,
 )
 from ssl_toolkit.tasks import pretraining as command
@@ -108,9 +107,9 @@ def test_clusters_are_found_and_are_the_same_each_time() -> None:
     rng = np.random.default_rng(0)
     centres = np.array([[-40, 0], [0, 0], [30, 30], [0, -50]])
     ab = (centres[rng.integers(4, size=500)] + rng.normal(0, 1, (500, 2))).astype(np.float32)
-    found = cluster_colours(ab, 4)
+    found = k_means(ab, 4)
     np.testing.assert_allclose(found[np.lexsort(found.T)], centres[np.lexsort(centres.T)], atol=0.5)
-    assert np.array_equal(found, cluster_colours(ab, 4))
+    assert np.array_equal(found, k_means(ab, 4))
 
 
 # --- the method ------------------------------------------------------------------------------------------------------
