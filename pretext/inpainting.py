@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_toolkit.augment import Views
 from ssl_toolkit.data.batch import Batch
+from ssl_toolkit.distributed import all_mean
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.errors import UsageError, require_positive, require_share
 from ssl_toolkit.method import TaskPicture
