@@ -202,9 +202,8 @@ def evaluate(
         dict(_opened(labelled, reader, folder, "none"))  # what is wrong is said before the first is scored
     encoders = {"trained": encoder.to(pick_device(device)), **(_baselines(encoder, seed) if baselines else {})}
     scored: Callable[..., dict[str, Any]] = partial(
-        _scored, encoders, protocols, lidar or suite == "full", suite is not None, view=encoder.eval_view(),
-        device=encoder.mean.device, progress=progress,
-    )  # fmt: skip
+        _scored, encoders, protocols, suite, lidar, device=encoder.mean.device, progress=progress
+    )
     found = {name: scored(name, *loaders) for name, loaders in _opened(labelled, reader, folder, "auto")}
     return Scores(results.write({"sets": found} if sets else found[""], files))
 
@@ -276,8 +275,8 @@ def _baselines(encoder: "Encoder", seed: int) -> dict[str, Any]:
 def _scored(
     encoders: Mapping[str, Any],
     protocols: Mapping[str, Mapping[str, Any]],
+    suite: str | None,
     lidar: bool,
-    fitting_only: bool,
     name: str,
     bank: "ImageLoader",
     queries: "ImageLoader | None" = None,
@@ -294,11 +293,12 @@ def _scored(
 
     def then(encoder: str, subject: "Subject") -> None:
         if encoder != "pixels":  # far more of them than directions that matter, and slow
-            measures[encoder] = _measured(subject, lidar)
+            measures[encoder] = _measured(subject, lidar or suite == "full")
         times[encoder] = {key: round(value, 2) for key, value in subject.seconds.items()}
 
     asked = bank if queries is None else queries
-    chosen = fitting(protocols, encoders["trained"], asked.images, tell) if fitting_only else list(protocols)
+    chosen = fitting(protocols, encoders["trained"], asked.images, tell) if suite else list(protocols)
+    options["view"] = encoders["trained"].eval_view()
     scores = score(encoders, bank, queries, chosen, options=protocols, say=tell, then=then, **options)
     about = {
         "names": chosen,

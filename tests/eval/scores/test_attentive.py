@@ -75,7 +75,7 @@ def test_learning_rates_are_chosen_on_the_training_set_and_runs_repeat() -> None
 def test_the_scale_of_the_tokens_does_not_matter() -> None:
     train, test = marked(400), marked(100)
     found = attentive(train, test, 8, **FAST)
-    moved = [features(1000 * each.x + 50, each.label) for each in (train, test)]
+    moved = [features(0.001 * each.x + 5, each.label) for each in (train, test)]
     assert attentive(*moved, 8, **FAST)["top1"] == pytest.approx(found["top1"], abs=0.02)
     constant = [features(np.concatenate([each.x.reshape(-1, 6, 8), np.full((len(each), 6, 1), 0.3)], 2), each.label)
                 for each in (train, test)]  # fmt: skip
