@@ -1,6 +1,6 @@
 """The site's pages: those of `docs/` as they are, and those that are made of code, recipes and results.
 
-    python docs/pages.py            # writes docs/methods/NAME.md, of docs/methods.yaml, the code, configs/ and docs/results.md
+    python docs/pages.py            # docs/methods/NAME.md, of docs/methods.yaml, code, recipes and results
     python docs/pages.py --site     # the same, and all that the site is built from, into build/
 
 `make docs` does the second and builds the site with Zensical.
@@ -118,10 +118,10 @@ def figures(name: str) -> Iterator[str]:
 
 def options(found: type, text: str) -> str:
     """A table of the constructor's options: what each is, and its default."""
-    about = dict(
-        (name, " ".join(words.split()))
+    about = {
+        name: " ".join(words.split())
         for name, words in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    )
+    }
     rows = [
         f"| `{key}` | {about.get(key, '')} | `{value.default!r}` |"
         for key, value in inspect.signature(found).parameters.items()

@@ -1,4 +1,4 @@
-"""The documentation: its commands can be given, its links lead somewhere, its pages of methods are those of the code."""
+"""The documentation: its commands can be given, its links lead somewhere, pages of methods are made of the code."""
 
 from __future__ import annotations
 
