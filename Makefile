@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL = @echo 'Installing into $(VENV), torch with CUDA and all else: up to 5.6 GB, a minute or more by the network' && \
 	$(BIN)/pip install --quiet --editable
 
-.PHONY: demo test lint gpu reliability clean
+.PHONY: demo test lint docs dist gpu reliability clean
 
 demo: $(VENV)/installed
 	$(BIN)/ssl-toolkit demo --overwrite
@@ -18,6 +18,15 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python docs/pages.py --site
+	cd build && ../$(BIN)/zensical build --strict --clean
+
+dist: $(VENV)/installed-docs
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 gpu: $(VENV)/installed-test
 	$(BIN)/python benchmarks/gpu.py --out gpu.md
@@ -42,3 +51,7 @@ $(VENV)/installed-test: $(BIN)/python pyproject.toml
 $(VENV)/installed-dev: $(BIN)/python pyproject.toml
 	$(INSTALL) '.[dev]'
 	@touch $@ $(VENV)/installed $(VENV)/installed-test
+
+$(VENV)/installed-docs: $(BIN)/python pyproject.toml
+	$(INSTALL) '.[docs]'
+	@touch $@ $(VENV)/installed
