@@ -25,6 +25,7 @@ from ssl_toolkit.methods import installed_methods, method_class
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 OURS = ("ssl_toolkit.contrastive", "ssl_toolkit.pretext")
+ARGUMENT = re.compile(r"^    (\w+): (.*?)(?=^    \w+: |\n\n|\Z)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -60,7 +61,7 @@ def method_page(name: str, card: dict[str, str]) -> str:
         "## Options",
         f"Those of the class in [`{code}`](../../{code}), as `--method.NAME` on the command line"
         + (f"; its loss is `{card['loss'].rpartition('.')[2]}`." if "loss" in card else "."),
-        options(found, text),
+        options(found),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -116,11 +117,12 @@ def figures(name: str) -> Iterator[str]:
         yield "\n".join(rows)
 
 
-def options(found: type, text: str) -> str:
-    """A table of the constructor's options: what each is, and its default."""
+def options(found: type) -> str:
+    """A table of the constructor's options: what each is, by its class or one above it, and its default."""
     about = {
         name: " ".join(words.split())
-        for name, words in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+        for base in reversed(found.__mro__)
+        for name, words in ARGUMENT.findall(inspect.cleandoc(base.__doc__ or ""))
     }
     rows = [
         f"| `{key}` | {about.get(key, '')} | `{value.default!r}` |"

@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the README run."""
+"""The examples in docstrings and in the documentation run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(ssl_toolkit.__path__, "ssl_toolkit.")
     if "__main__" not in module.name
 )
-README = Path(__file__).parent.parent / "README.md"
+PYTHON_PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -36,20 +36,22 @@ def test_there_are_examples() -> None:
     assert {"ssl_toolkit.eval.search.index", "ssl_toolkit.pretext.rotation"} <= set(MODULES)
 
 
-def run_of_readme(words: str) -> dict[str, Any]:
-    """What the README's Python that has these words defines."""
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if words in block)
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(code, "README.md", "exec"), names)
+def run_of_page(words: str) -> dict[str, Any]:
+    """What the Python of the page that has these words defines."""
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", PYTHON_PAGE.read_text(), re.DOTALL) if words in block
+    )
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(code, "python.md", "exec"), names)
     return names
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_readmes_own_objects_train(
+def test_the_pages_own_objects_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = run_of_readme("TensorDataset")
+    names = run_of_page("TensorDataset")
     assert capsys.readouterr().out.count("tensor(") == 2  # the callback, an epoch each
     assert names["encoder"].sha256 == names["run"].encoder.sha256
     assert names["encoder"].feature_dim == 64
@@ -57,8 +59,8 @@ def test_the_readmes_own_objects_train(
     assert names["run"].config["views"] == "<torch.nn.modules.container.Sequential of 3>"
 
 
-def test_the_readmes_method_trains(small_encoder: Encoder) -> None:
-    names = run_of_readme("class Agree")
+def test_the_pages_method_trains(small_encoder: Encoder) -> None:
+    names = run_of_page("class Agree")
     method = names["Agree"](small_encoder, names["Agree"].default_views(16), OptimizerConfig(), spread=2.0)
     image = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     scalars = method.step(method.views(image), Batch(image, torch.full((8,), -1), torch.arange(8)))
