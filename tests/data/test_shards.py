@@ -77,6 +77,14 @@ def test_labels_of_json_and_text_and_the_first_image_of_a_sample(tmp_path):
     np.testing.assert_array_equal(open_item(fields.path(0)), decode_image(JPEGS[1]))
 
 
+def test_shards_of_text_of_numbers_and_of_no_labels_together(tmp_path):
+    packed.tar(tmp_path / "a.tar", [("1.jpg", JPEGS[0]), ("1.cls", b"bee")])
+    packed.tar(tmp_path / "b.tar", [("1.jpg", JPEGS[1])])
+    packed.tar(tmp_path / "c.tar", [("1.jpg", JPEGS[2]), ("1.cls", b"7")])
+    images = open_images(f"wds:{tmp_path}")
+    assert (images.labels.tolist(), images.classes) == ([1, -1, 0], ["7", "bee"])
+
+
 def test_names_of_classes_from_the_folder(tmp_path):
     word = packed.shards(tmp_path, JPEGS)
     (tmp_path / "classes.json").write_text(json.dumps(packed.CLASSES))
