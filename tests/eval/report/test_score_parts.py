@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_toolkit.eval.report.score_parts import verdict
+from ssl_toolkit.eval.report.score_parts import scores_part, verdict
 
 
 def test_verdict() -> None:
@@ -15,3 +15,18 @@ def test_verdict() -> None:
         "linear probe on the trained features names 50.0 % of the test images right: as many as random weights."
     )
     assert verdict({"trained": scores["trained"]}).endswith("names 70.0 % of the test images right.")
+
+
+def test_what_needs_no_labels_and_calibration_are_parts_of_a_set() -> None:
+    labelled = {
+        "protocol": {"train": {}, "test": {}, "classes": 2},
+        "results": {"trained": {"knn": {"top1": 0.5}, "linear": {"top1": 0.75, "ece": 0.0314}}},
+        "measures": {"trained": {"rankme": 12.345, "lidar": 3.0}, "random": {"rankme": 2.0}},
+    }
+    part = scores_part(labelled | {"encoder": {}}, None, "runs/a")["sets"][0]
+    assert part["ece"] == ["", "3.1"]
+    assert part["measures"]["encoders"] == ["trained", "random weights"]
+    assert [(each.title, cells) for each, cells in part["measures"]["rows"]] == [
+        ("RankMe", ["12.35", "2"]), ("LiDAR", ["3", ""])
+    ]  # fmt: skip
+    assert scores_part({**labelled, "measures": {}, "encoder": {}}, None, "runs/a")["sets"][0]["measures"] is None

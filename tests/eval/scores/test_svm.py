@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features
+from ssl_toolkit.eval.scores.linear_probe import fit_softmax, linear_probe
+from ssl_toolkit.eval.scores.metrics import calibration_error
 from ssl_toolkit.eval.scores.svm import fit_svm, svm
 
 
@@ -57,3 +60,11 @@ def test_one_class_is_refused() -> None:
     lone = Features(np.ones((4, 2), np.float32), np.full(4, 3), np.arange(4))
     with pytest.raises(UsageError, match="all training images are of class 3"):
         svm(lone, lone)
+
+
+def test_only_what_gives_probabilities_is_calibrated() -> None:
+    train, test = blobs(200), blobs(100, seed=1)
+    assert "ece" not in svm(train, test, (1e-2,))
+    found = linear_probe(train, test, (1e-2,))
+    p = torch.from_numpy(fit_softmax(train, 1e-2).logits(test.x)).softmax(dim=1).numpy()
+    assert found["ece"] == pytest.approx(calibration_error(p, test.label), abs=1e-6)
