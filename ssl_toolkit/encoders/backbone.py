@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_toolkit.encoders.config import EncoderConfig
 from ssl_toolkit.encoders.convnet import ConvNet
+from ssl_toolkit.encoders.open_clip import OPEN_CLIP, OpenClipImages
 from ssl_toolkit.encoders.pretrained import TimmWeights, timm_weights
 from ssl_toolkit.encoders.split_network import SplitNetwork, half_width
 from ssl_toolkit.encoders.vision_transformer import adapt_vision_transformer
@@ -89,6 +90,8 @@ def _build_network(
         adapt_vision_transformer(network, config)
         return network, config
     name = config.name
+    if name.startswith(OPEN_CLIP):
+        return OpenClipImages(name.removeprefix(OPEN_CLIP)), config
     if not timm.is_model(name):
         raise unknown_name("encoder", name, architectures())
     try:

@@ -1,4 +1,4 @@
-"""What reads texts: a small transformer over bytes of ours, or a network of Hugging Face's."""
+"""What reads texts: a small transformer over bytes of ours, or a network of others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ class TextNetwork(nn.Module):
 
     Attributes:
         width: Of its states.
+        joint: Whether these are in the space of the encoder's features already.
         files: See `TextConfig`.
     """
 
     width: int
+    joint: bool = False
     files: dict[str, Any] | None = None
 
     @abstractmethod
@@ -32,7 +34,13 @@ class TextNetwork(nn.Module):
 
     @abstractmethod
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Tokens, as `tokenize` gives them, to states (N, T, W)."""
+        """Tokens, as `tokenize` gives them, to a state for each text (N, W)."""
+
+
+def mean_state(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the tokens that count: (N, T, W) and (N, T) bool to (N, W)."""
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
 
 
 class ByteTransformer(TextNetwork):
@@ -75,8 +83,7 @@ class ByteTransformer(TextNetwork):
         x = self.embed(ids) + self.positions[: ids.shape[1]]
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=~mask)
-        states: Tensor = self.norm(x)
-        return states
+        return mean_state(self.norm(x), mask)
 
 
 class HuggingFaceNetwork(TextNetwork):
@@ -129,5 +136,35 @@ class HuggingFaceNetwork(TextNetwork):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """As `TextNetwork.forward`."""
-        states: Tensor = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return states
+        return mean_state(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+
+
+class OpenClipText(TextNetwork):
+    """The text side of a model of the open_clip project, the extra ``[open_clip]``; its vocabulary is in the package.
+
+    Args:
+        model: As `open_clip_model` gives it, whose images it does without.
+        architecture: Its name.
+    """
+
+    joint = True
+
+    def __init__(self, model: nn.Module, architecture: str) -> None:
+        super().__init__()
+        self._tokenize = importlib.import_module("open_clip").get_tokenizer(architecture)
+        self.model = model
+        for name in ("visual", "logit_scale", "logit_bias"):
+            if hasattr(model, name):
+                delattr(model, name)
+        with torch.no_grad():
+            self.width = self(*self.tokenize(["a text"])).shape[1]
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As `TextNetwork.tokenize`; all of them count, for the model finds the end of a text itself."""
+        ids: Tensor = self._tokenize(list(texts))
+        return ids, torch.ones_like(ids, dtype=torch.bool)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """As `TextNetwork.forward`."""
+        state: Tensor = self.model.encode_text(ids)  # type: ignore[operator]
+        return state

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_toolkit.encoders.text_networks import ByteTransformer, HuggingFaceNetwork, TextNetwork
+from ssl_toolkit.encoders.open_clip import OPEN_CLIP, open_clip_model
+from ssl_toolkit.encoders.text_networks import ByteTransformer, HuggingFaceNetwork, OpenClipText, TextNetwork
 from ssl_toolkit.encoders.weights_file import load_weights, save_weights
 from ssl_toolkit.errors import ToolkitError
 
@@ -26,7 +27,8 @@ class TextConfig:
     """What a text tower is built from.
 
     Attributes:
-        name: ``bytes`` for a small transformer of ours; else a name or folder of Hugging Face's.
+        name: ``bytes`` for a small transformer of ours; ``open_clip:ViT-B-32`` for an architecture of that project;
+            else a name or folder of Hugging Face's.
         dim: Width of what it gives: that of the encoder's features.
         width: Of our transformer.
         layers: Likewise.
@@ -45,7 +47,7 @@ class TextConfig:
 
 
 class TextTower(nn.Module):
-    """Texts to vectors that are compared with an encoder's features: the mean over their tokens, projected.
+    """Texts to vectors that are compared with an encoder's features.
 
     Args:
         config: What to build.
@@ -60,16 +62,15 @@ class TextTower(nn.Module):
         super().__init__()
         self.network = _network(config) if network is None else network
         self.config = replace(config, files=self.network.files)
-        self.projection = nn.Linear(self.network.width, config.dim, bias=False)
+        joint = self.network.joint
+        self.projection = nn.Identity() if joint else nn.Linear(self.network.width, config.dim, bias=False)
         _freeze_unused(self)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """N texts to (N, D)."""
-        ids, mask = (each.to(self.projection.weight.device) for each in self.network.tokenize(texts))
-        states = self.network(ids, mask)  # (N, T, W)
-        weights = mask[..., None].to(states.dtype)
-        pooled: Tensor = self.projection((states * weights).sum(1) / weights.sum(1))
-        return pooled
+        device = next(self.parameters()).device
+        state: Tensor = self.projection(self.network(*(each.to(device) for each in self.network.tokenize(texts))))
+        return state
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -119,6 +120,9 @@ def text_beside(encoder: str | os.PathLike[str]) -> Path | None:
 def _network(config: TextConfig) -> TextNetwork:
     if config.name == BYTES:
         return ByteTransformer(config.width, config.layers, config.heads, config.context)
+    if config.name.startswith(OPEN_CLIP):
+        architecture = config.name.removeprefix(OPEN_CLIP)
+        return OpenClipText(open_clip_model(architecture), architecture)
     return HuggingFaceNetwork(config.name, config.context, config.files)
 
 
