@@ -145,7 +145,7 @@ class IBOT(Method):
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """The student sees global crops with holes and local ones, the teacher whole global ones."""
         crops = torch.cat(views[:GLOBAL])  # (2 N, C, H, W)
-        hidden, places, weight = self._masking(crops)
+        hidden, places, count = self._masking(crops)
         with torch.no_grad():  # first: its memory is free again before the student fills it
             tokens = encode(self.teacher_encoder, embed(self.teacher_encoder, crops))
             scores = self.teacher_head(pool(self.teacher_encoder, tokens))
@@ -157,7 +157,7 @@ class IBOT(Method):
         student = self.head(every).chunk(len(views))
         patches = self.patch_head(patch_tokens(self.encoder, tokens).flatten(0, 1)[places])
         image_loss = losses.swav(student, target.chunk(GLOBAL), self.student_temperature)
-        patch_loss = token_losses.masked_patches(patches, patch_target, weight, self.student_temperature)
+        patch_loss = token_losses.masked_patches(patches, patch_target, count, len(crops), self.student_temperature)
         loss = image_loss + self.patch_weight * patch_loss
         if self.koleo_weight:
             loss = loss + self.koleo_weight * sum(token_losses.koleo(each) for each in features.chunk(GLOBAL))
@@ -181,7 +181,7 @@ class IBOT(Method):
             momentum_update(self.teacher_patch_head, self.patch_head, momentum)
 
     def _masking(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden patches (N, L), their places among all N L, and their weights: drawn where nothing waits for it."""
+        """Hidden patches (N, L), their places among all N L, and how many each's image has: where no device waits."""
         n = len(crops)
         ratio = self.mask_ratio[0] + (self.mask_ratio[1] - self.mask_ratio[0]) * torch.rand(n)
         grid = patch_grid(self.encoder, crops)
@@ -189,9 +189,9 @@ class IBOT(Method):
         some = torch.rand(n).argsort().argsort() < max(1, round(self.mask_share * n))
         hidden = block_masking(torch.where(some, ratio.clamp(least, 1 - least), 0.0), grid)
         places = hidden.flatten().nonzero().squeeze(1)
-        weight = (hidden / hidden.sum(1, keepdim=True).clamp_min(1) / n).flatten()[places]
-        hidden, places, weight = (each.to(crops.device, non_blocking=True) for each in (hidden, places, weight))
-        return hidden, places, weight
+        count = hidden.sum(1)[places // hidden.shape[1]]
+        hidden, places, count = (each.to(crops.device, non_blocking=True) for each in (hidden, places, count))
+        return hidden, places, count
 
     def _target(self, scores: Tensor, kind: int) -> Tensor:
         """The teacher's distributions of images (0) or patches (1), (M, K)."""

@@ -16,13 +16,14 @@ KNOTS, FARTHEST = 17, 5.0  # of the characteristic function
 
 
 @in_float32
-def masked_patches(student: Tensor, target: Tensor, weight: Tensor, temperature: float = 0.1) -> Tensor:
+def masked_patches(student: Tensor, target: Tensor, count: Tensor, images: int, temperature: float = 0.1) -> Tensor:
     """Cross-entropy of the student's distributions of hidden patches to the teacher's, who sees them.
 
     Args:
         student: Scores of the hidden patches of all images, (M, K).
         target: The teacher's distributions of the same, (M, K), rows sum to 1; no gradient reaches them.
-        weight: Of each patch, (M,): one over the hidden patches of its image, over the number of images N.
+        count: Hidden patches of the image that each is of, (M,).
+        images: Number of images N.
         temperature: Divides the student's scores, above 0.
 
     Returns:
@@ -32,11 +33,11 @@ def masked_patches(student: Tensor, target: Tensor, weight: Tensor, temperature:
     Source: Zhou et al. 2022 (iBOT), equation 2 and the authors' ``main_ibot.py``; Oquab et al. 2023 (DINOv2).
 
     Example:
-        >>> round(masked_patches(torch.zeros(2, 4), torch.eye(4)[:2], torch.tensor([0.5, 0.5])).item(), 4)
+        >>> round(masked_patches(torch.zeros(2, 4), torch.eye(4)[:2], torch.ones(2), 2).item(), 4)
         1.3863
     """
     each = -(target.detach() * (student / temperature).log_softmax(1)).sum(1)
-    return all_mean((each * weight).sum())
+    return all_mean((each / count).sum() / images)
 
 
 @in_float32

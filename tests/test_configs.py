@@ -37,11 +37,24 @@ PAPERS: dict[str, tuple[int, float, float, float]] = {
     "nnclr": (4096, 4.8, 1e-6, 0),
     "dino": (1024, 0.002, 0.04, 0),
     "masked_autoencoder": (4096, 0.0024, 0.05, 0),
+    "i_jepa": (2048, 0.001, 0.04, 0),
+    "ibot": (1024, 0.002, 0.04, 0),
+    "dinov2": (2048, 0.002 * 8**0.5, 0.04, 0),
+    "lejepa": (512, 0.0005, 0.05, 0),
+    "msn": (1024, 0.001, 0.04, 0),
+    "data2vec2": (256, 0.001, 0.05, 0),
     "simmim": (2048, 0.0004, 0.05, 0),
     "cpc_v2": (512, 0.0004, 0, 0),
 }
-# Heads of 150 million weights are built with fewer.
+# Heads of 150 million weights, and ViTs of 300 and more, are built with fewer.
 NARROWER = dict.fromkeys(("barlow_twins", "vicreg"), ("--method.projection-dim", "1024"))
+NARROWER |= dict.fromkeys(("i_jepa", "lejepa", "simmim", "data2vec2"), ("--encoder.name", "vit_tiny_patch16_224"))
+NARROWER |= {"dinov2": ("--encoder.name", "vit_tiny_patch16_224", "--method.prototypes", "256")}
+WIDTHS = {
+    **dict.fromkeys(("moco_v3", "dino", "ibot", "msn"), 384),
+    "masked_autoencoder": 768,
+    **dict.fromkeys(("i_jepa", "lejepa", "dinov2", "simmim", "data2vec2"), 192),
+}
 
 
 def test_there_is_a_test_of_every_recipe_at_full_size() -> None:
@@ -102,8 +115,8 @@ def test_a_recipe_of_a_paper_has_its_figures(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if name != "cpc_v2"])
 def test_a_recipe_of_a_paper_makes_a_step(name: str, tmp_path: Path) -> None:
-    width = {"moco_v3": 384, "dino": 384, "masked_autoencoder": 768, "simmim": 768}.get(name, 2048)
-    few, own = (2, ("--encoder.patch-size", "16")) if width < 2048 else (4, NARROWER.get(name, ()))
+    width, own = WIDTHS.get(name, 2048), NARROWER.get(name, ())
+    few, own = (2, ("--encoder.patch-size", "16", *own)) if width < 2048 else (4, own)
     _, method = after_a_step(tmp_path, f"{name}_imagenet", 64, few, "--image-size", "64", *own)
     assert method.encoder.feature_dim == width
     vit = method.encoder.backbone

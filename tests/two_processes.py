@@ -90,9 +90,7 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
 
 
 TOKEN_LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
-    "masked_patches": lambda z: token_losses.masked_patches(
-        z[0], z[1].softmax(1), z[0].new_ones(len(z[0])) / len(z[0])
-    ),
+    "masked_patches": lambda z: token_losses.masked_patches(z[0], z[1].softmax(1), part(torch.arange(1, 9)), len(z[0])),
     "koleo": lambda z: token_losses.koleo(z[0]),
     "sigreg": lambda z: token_losses.sigreg(z[0], torch.eye(5, dtype=torch.float64)),
     "to_centre": lambda z: token_losses.to_centre(torch.stack(z), 2),

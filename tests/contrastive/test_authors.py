@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder, EncoderConfig
+from ssl_toolkit.masking import random_masking
 from ssl_toolkit.methods import method_class
 
 Step = Callable[[Any, list[Tensor]], Tensor]
@@ -308,12 +309,130 @@ def pixpro(m: Any, views: list[Tensor]) -> Tensor:
     return (regression(pred1, k2, place1, place2) + regression(pred2, k1, place2, place1)) / 2
 
 
+def lejepa(m: Any, views: list[Tensor]) -> Tensor:
+    """Algorithms 1 and 2 of the paper, which are PyTorch's words there too."""
+    features = torch.cat([m.encoder(torch.cat(views[:2])), m.encoder(torch.cat(views[2:]))])
+    z = m.projector(features).view(len(views), len(views[0]), -1)
+    a, t = m._directions(z), torch.linspace(-5, 5, 17, dtype=torch.double)
+    exp_f = torch.exp(-0.5 * t**2)
+    total = torch.zeros((), dtype=torch.double)
+    for x in z:
+        ecf = (1j * (x @ a).unsqueeze(2) * t).exp().mean(0)
+        error = (ecf - exp_f).abs().square().mul(exp_f)
+        total = total + (torch.trapezoid(error, t, dim=1) * len(x)).mean()
+    distance = (z[:2].mean(0) - z).square().mean()
+    return (1 - m.regularization) * distance + m.regularization * total / len(views)
+
+
+def masked_tokens(m: Any, image: Tensor, hidden: Tensor) -> Tensor:
+    """``prepare_tokens_with_masks`` of DINOv2 and what follows it: the student's tokens, (N, 1 + L, D)."""
+    net = m.encoder.backbone
+    x = net.patch_embed(m.encoder.normalize(image)).flatten(1, 2)
+    x = torch.where(hidden.unsqueeze(-1), m.mask_token.view(1, 1, -1), x)
+    x = torch.cat([net.cls_token.expand(len(x), -1, -1), x], 1) + net.pos_embed
+    return net.norm(net.blocks(x))
+
+
+def all_tokens(encoder: Encoder, image: Tensor) -> Tensor:
+    return encoder.backbone.forward_features(encoder.normalize(image))
+
+
+def sinkhorn_knopp(scores: Tensor, temperature: float) -> Tensor:
+    """``sinkhorn_knopp_teacher`` of DINOv2."""
+    q = (scores / temperature).exp().T
+    q = q / q.sum()
+    for _ in range(3):
+        q = q / q.sum(1, keepdim=True) / q.shape[0]
+        q = q / q.sum(0, keepdim=True) / q.shape[1]
+    return (q * q.shape[1]).T
+
+
+def dinov2(m: Any, views: list[Tensor]) -> Tensor:
+    """``ssl_meta_arch.py``, ``koleo_loss.py``, ``ibot_patch_loss.py``, its temperature that of the first step."""
+    n, tau, temp = len(views[0]), m.first_teacher_temperature, m.student_temperature
+    crops = torch.cat(views[:2])
+    hidden = m._masking(crops)[0]
+    with torch.no_grad():
+        teacher = all_tokens(m.teacher_encoder, crops)
+        cls, patches = m.teacher_head(teacher[:, 0]), m.teacher_patch_head(teacher[:, 1:][hidden])
+        if m.centers is None:
+            cls, patches = sinkhorn_knopp(cls, tau), sinkhorn_knopp(patches, tau)
+        else:
+            cls, patches = ((x - c) / tau for x, c in zip((cls, patches), m.centers, strict=True))
+            cls, patches = cls.softmax(-1), patches.softmax(-1)
+    student = masked_tokens(m, crops, hidden)
+    local = m.head(m.encoder(torch.cat(views[2:]))).chunk(len(views) - 2)
+    whole = m.head(student[:, 0])
+
+    def cross(t: Tensor, s: Tensor) -> Tensor:
+        return -(t * (s / temp).log_softmax(-1)).sum(-1)
+
+    terms = 2 + 2 * len(local)
+    loss = sum(cross(t, s).mean() for t in cls.chunk(2) for s in local) / terms
+    loss = loss + 2 * cross(cls.roll(n, 0), whole).mean() / terms
+    weight = (1 / hidden.double().sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(hidden)[hidden]
+    loss = loss + (cross(patches, m.patch_head(student[:, 1:][hidden])) * weight).sum() / len(hidden)
+    if m.koleo_weight:
+        for x in student[:, 0].chunk(2):
+            x = F.normalize(x, eps=1e-8, p=2, dim=-1)
+            dots = x @ x.T
+            dots.view(-1)[:: len(x) + 1].fill_(-1)
+            distance = nn.PairwiseDistance(2, eps=1e-8)(x, x[dots.argmax(1)])
+            loss = loss - m.koleo_weight * torch.log(distance + 1e-8).mean()
+    return loss
+
+
+def ibot(m: Any, views: list[Tensor]) -> Tensor:
+    """The same with centring and a shared head, which is iBOT's loss of ``main_ibot.py``."""
+    return dinov2(m, views)
+
+
+def i_jepa(m: Any, views: list[Tensor]) -> Tensor:
+    """``train.py``, ``forward_target``, ``forward_context`` and ``loss_fn``, the predictor block by block."""
+    context, blocks = m._masking(views[0])
+    n = torch.arange(len(views[0]))[:, None]
+    with torch.no_grad():
+        h = all_tokens(m.teacher_encoder, views[0])[:, 1:]
+        h = F.layer_norm(h, (h.size(-1),))
+    net = m.encoder.backbone
+    x = net.patch_embed(m.encoder.normalize(views[0])).flatten(1, 2) + net.pos_embed[:, 1:]
+    first = (net.cls_token + net.pos_embed[:, :1]).expand(len(x), -1, -1)
+    z = net.norm(net.blocks(torch.cat([first, x[n, context]], 1)))[:, 1:]
+    loss = [F.smooth_l1_loss(m.predictor(z, context, b[:, None], (4, 4))[:, 0], h[n, b]) for b in blocks.unbind(1)]
+    return torch.stack(loss).mean()
+
+
+def msn(m: Any, views: list[Tensor]) -> Tensor:
+    """``losses.py`` (``init_msn_loss``) with Sinkhorn and mean entropy, and ``msn_train.py``."""
+    visible, _ = random_masking(len(views[0]), 16, m.mask_ratio)
+    net, n = m.encoder.backbone, torch.arange(len(views[0]))[:, None]
+    x = net.patch_embed(m.encoder.normalize(views[1])).flatten(1, 2) + net.pos_embed[:, 1:]
+    first = (net.cls_token + net.pos_embed[:, :1]).expand(len(x), -1, -1)
+    anchor = net.norm(net.blocks(torch.cat([first, x[n, visible]], 1)))[:, 0]
+    anchors = m.head(torch.cat([anchor, m.encoder(torch.cat(views[2:]))]))
+    prototypes = unit(m.prototypes.weight)
+
+    def snn(query: Tensor) -> Tensor:
+        return (unit(query) @ prototypes.T / 0.1).softmax(1)
+
+    with torch.no_grad():
+        target = snn(m.teacher_head(m.teacher_encoder(views[0]))) ** (1 / 0.25)
+        target = sinkhorn_knopp((target / target.sum(1, keepdim=True)).log(), 1.0)
+        target = torch.cat([target] * (len(views) - 1))
+    probs = snn(anchors)
+    mean = probs.mean(0)
+    regularizer = math.log(len(mean)) - torch.log(mean ** (-mean)).sum()
+    return torch.log(probs ** (-target)).sum(1).mean() + m.regularization * regularizer
+
+
 AUTHORS: dict[str, Step] = {
     "simclr": simclr, "dcl": dcl, "supcon": supcon, "moco": moco, "moco hard": hard_moco, "dense_cl": dense_cl,
     "moco_v3": moco_v3, "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
     "vicreg": vicreg, "tico": tico, "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
     "deepcluster_v2": deepcluster_v2, "pirl": pirl, "pixpro": pixpro,
+    "lejepa": lejepa, "ibot": ibot, "dinov2": dinov2, "i_jepa": i_jepa, "msn": msn,
 }  # fmt: skip
+MULTICROP = ("dino", "swav", "lejepa", "ibot", "dinov2", "msn")
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
 OPTIONS: dict[str, dict[str, Any]] = {
     "dense_cl": {"dense_weight": 0.3},
@@ -323,7 +442,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "w_mse": {"projection_dim": 4, "eps": 1e-14},
 }
 N, SIZE = 12, 16
-CROPS = {name: [SIZE, SIZE, 8, 8] for name in ("dino", "swav", "deepcluster_v2")} | {"pirl": [SIZE, 36]}  # px
+CROPS = {name: [SIZE, SIZE, 8, 8] for name in (*MULTICROP, "deepcluster_v2")} | {"pirl": [SIZE, 36]}  # px
 LABELS = torch.arange(N) % 5
 
 
@@ -334,7 +453,8 @@ def made(name: str, **options: Any) -> tuple[Any, list[Tensor]]:
     sizes = {"projection_dim": 12, "hidden_dim": 16, "queue_size": 24, "prototypes": 20, "bottleneck_dim": 12}
     names = found.__init__.__code__.co_varnames
     heads = {key: value for key, value in sizes.items() if key in names}
-    encoder = Encoder(EncoderConfig("convnet", image_size=SIZE, load_size=SIZE))
+    vit = {"name": "test_vit", "patch_size": 4} if found.default_encoder.startswith("vit") else {"name": "convnet"}
+    encoder = Encoder(EncoderConfig(image_size=SIZE, load_size=SIZE, **vit))
     method = found(encoder, found.default_views(SIZE), **{**heads, **OPTIONS.get(name, {}), **options}).double().train()
     with torch.no_grad():
         for key, p in method.named_parameters():

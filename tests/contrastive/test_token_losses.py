@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_toolkit.contrastive import token_losses
 
 DIRECTIONS = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(9)), dim=0)
-WEIGHT = torch.tensor([0.1, 0.3, 0.2, 0.2, 0.15, 0.05])
+COUNT = torch.tensor([1, 3, 3, 3, 2, 2])  # hidden patches of each one's image, of which there are four
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -22,13 +22,9 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def masked_patches_numpy(student: np.ndarray, target: np.ndarray) -> float:
-    """``ibot_patch_loss.py`` of DINOv2, ``forward_masked``, with its weights."""
-    return -float(
-        sum(
-            w * (softmax(t) * np.log(softmax(s / 0.1))).sum()
-            for s, t, w in zip(student, target, WEIGHT.numpy(), strict=True)
-        )
-    )
+    """``ibot_patch_loss.py`` of DINOv2, ``forward_masked``, and lightly's ``IBOTPatchLoss``, patch by patch."""
+    each = [-(softmax(t) * np.log(softmax(s / 0.1))).sum() for s, t in zip(student, target, strict=True)]
+    return float(sum(loss / count for loss, count in zip(each, COUNT.tolist(), strict=True)) / 4)
 
 
 def koleo_numpy(x: np.ndarray) -> float:
@@ -71,7 +67,7 @@ def msn_numpy(a: np.ndarray, b: np.ndarray, target: np.ndarray, balance: bool) -
 CASES: dict[str, tuple[int, Callable[..., Tensor], Callable[..., float]]] = {
     "masked_patches": (
         2,
-        lambda s, t: token_losses.masked_patches(s, t.softmax(1), WEIGHT.to(s.dtype)),
+        lambda s, t: token_losses.masked_patches(s, t.softmax(1), COUNT, 4),
         masked_patches_numpy,
     ),
     "koleo": (1, token_losses.koleo, koleo_numpy),
@@ -134,10 +130,10 @@ def test_an_images_patches_share_its_weight() -> None:
     """Of two images, one with a single hidden patch and one with three, each counts for a half."""
     student, target = drawn(2)[0][:4], torch.eye(4, dtype=torch.float64)
     each = -(student / 0.1).log_softmax(1).diagonal()
-    weight = torch.tensor([1, 1 / 3, 1 / 3, 1 / 3], dtype=torch.float64) / 2
+    count = torch.tensor([1, 3, 3, 3])
     expected = (each[0] + each[1:].mean()) / 2
-    assert token_losses.masked_patches(student, target, weight).item() == pytest.approx(expected.item())
-    none = token_losses.masked_patches(student[:0], target[:0], weight[:0])
+    assert token_losses.masked_patches(student, target, count, 2).item() == pytest.approx(expected.item())
+    none = token_losses.masked_patches(student[:0], target[:0], count[:0], 2)
     assert none.item() == 0
 
 
