@@ -73,4 +73,5 @@ def of_all_processes(found: Features) -> Features:
         return found
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, found)
-    return Features(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "label", "index")))
+    x, label, index = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "label", "index"))
+    return Features(x, label, index)
