@@ -39,7 +39,7 @@ def spherical_kmeans(z: Tensor, count: int, seed: int, iterations: int = 10) -> 
 
     Source: Caron et al. 2020, appendix; the authors' ``main_deepclusterv2.py``, ``cluster_memory``.
 
-    Example:
+    Examples:
         >>> spherical_kmeans(torch.eye(3).repeat(4, 1), 1, seed=0).mean().item() - 3**-0.5 < 1e-6
         True
     """

@@ -57,7 +57,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
     Source: Chen et al. 2020 (SimCLR), equation 1.
 
-    Example:
+    Examples:
         >>> z = torch.eye(4)
         >>> round(nt_xent(z, z, temperature=0.5).item(), 4)
         0.5944
@@ -82,7 +82,7 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = 
 
     Source: Yeh et al. 2022 (DCL), equations 6 and 7.
 
-    Example:
+    Examples:
         >>> z = torch.eye(4)
         >>> round(dcl(z, z, temperature=0.5).item(), 4)  # log 6 - 2
         -0.2082
@@ -113,7 +113,7 @@ def supcon(z1: Tensor, z2: Tensor, label: Tensor, temperature: float = 0.1) -> T
 
     Source: Khosla et al. 2020 (SupCon), equation 2.
 
-    Example:
+    Examples:
         >>> z = torch.eye(4)
         >>> round(supcon(z, z, torch.tensor([-1, -1, -1, -1]), temperature=0.5).item(), 4)
         0.5944
@@ -154,7 +154,7 @@ def info_nce(
     Source: van den Oord et al. 2018, equation 4; He et al. 2020 (MoCo), equation 1. Hard and false negatives: Robinson
         et al. 2021, Contrastive learning with hard negative samples, equation 4 and the code in its appendix.
 
-    Example:
+    Examples:
         >>> e = torch.eye(4)
         >>> round(info_nce(e[:2], e[:2], e[2:], temperature=1.0).item(), 4)
         0.5514
@@ -187,7 +187,7 @@ def relational(
 
     Source: Zheng et al. 2021 (ReSSL), equations 3 to 5.
 
-    Example:
+    Examples:
         >>> round(relational(torch.ones(2, 3), torch.ones(2, 3), torch.eye(3)).item(), 4)  # log 3
         1.0986
     """
@@ -210,7 +210,7 @@ def batch_nce(q: Tensor, k: Tensor, temperature: float = 0.2) -> Tensor:
 
     Source: Dwibedi et al. 2021 (NNCLR), equation 3; Chen et al. 2021 (MoCo v3), algorithm 1.
 
-    Example:
+    Examples:
         >>> e = torch.eye(4)
         >>> round(batch_nce(e, e, temperature=1.0).item(), 4)
         0.7437
@@ -233,7 +233,7 @@ def clip(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
     Source: Radford et al. 2021 (CLIP), figure 3.
 
-    Example:
+    Examples:
         >>> e = torch.eye(4)
         >>> round(clip(e, e, torch.tensor(1.0)).item(), 4)
         0.7437
@@ -258,7 +258,7 @@ def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
     Source: Zhai et al. 2023 (SigLIP), equation 1 and algorithm 1.
 
-    Example:
+    Examples:
         >>> e = torch.eye(4)
         >>> round(siglip(e, e, torch.tensor(0.0), torch.tensor(0.0)).item(), 4)  # 4 log 2
         2.7726
@@ -283,7 +283,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 
     Source: Chen & He 2021 (SimSiam), equation 1 and section 3; BYOL's squared distance is ``2 + 2`` times this.
 
-    Example:
+    Examples:
         >>> negative_cosine(torch.eye(2), 3 * torch.eye(2)).item()
         -1.0
     """
@@ -304,7 +304,7 @@ def pixpro(y: Tensor, k: Tensor, near: Tensor) -> Tensor:
 
     Source: Xie et al. 2021 (PixPro), equation 4, half of it; the authors' code takes twice that, as BYOL's does.
 
-    Example:
+    Examples:
         >>> y = torch.eye(2)[None]
         >>> pixpro(y, 3 * y, torch.eye(2, dtype=torch.bool)[None]).item()
         -1.0
@@ -327,7 +327,7 @@ def barlow_twins(z1: Tensor, z2: Tensor, lambda_: float = 5e-3) -> Tensor:
 
     Source: Zbontar et al. 2021 (Barlow Twins), equations 1 and 2.
 
-    Example:
+    Examples:
         >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
         >>> round(barlow_twins(z, z).item(), 4), round(barlow_twins(z, -z).item(), 4)
         (0.0, 8.0)
@@ -353,7 +353,7 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 2
     Source: Bardes et al. 2022 (VICReg), equations 1 to 6; algorithm 1, whose invariance term is the mean over D too.
     Equation 6 sums the hinge over views; the mean is of the authors' code, with which the weights were tuned.
 
-    Example:
+    Examples:
         >>> vicreg(torch.zeros(4, 3), torch.zeros(4, 3)).item()  # collapsed: 25 * (1 - .01)
         24.75
     """
@@ -379,7 +379,7 @@ def second_moment(z: Tensor) -> Tensor:
 
     Source: Zhu et al. 2022 (TiCo), algorithm 1, where it is called B.
 
-    Example:
+    Examples:
         >>> second_moment(3 * torch.eye(2)).tolist()
         [[0.5, 0.0], [0.0, 0.5]]
     """
@@ -403,7 +403,7 @@ def tico(z1: Tensor, z2: Tensor, c: Tensor, rho: float = 20.0) -> Tensor:
 
     Source: Zhu et al. 2022 (TiCo), algorithm 1.
 
-    Example:
+    Examples:
         >>> z = torch.eye(4)
         >>> tico(z, z, second_moment(z), rho=8.0).item()
         2.0
@@ -453,7 +453,7 @@ def w_mse(
 
     Source: Ermolov et al. 2021 (W-MSE), equation 6 and section 3.1.
 
-    Example:
+    Examples:
         >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
         >>> round(w_mse([z, 3 * z + 1]).item(), 4), round(w_mse([z, -z]).item(), 4)
         (0.0, 4.0)
@@ -489,7 +489,7 @@ def dino(
 
     Source: Caron et al. 2021 (DINO), equation 3 and algorithm 1.
 
-    Example:
+    Examples:
         >>> scores = [torch.zeros(2, 4)] * 3
         >>> round(dino(scores, scores[:2], torch.zeros(4)).item(), 4)
         1.3863
@@ -512,7 +512,7 @@ def swav(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float =
 
     Source: Caron et al. 2020 (SwAV), equations 1, 2 and 6.
 
-    Example:
+    Examples:
         >>> scores = [torch.zeros(2, 4)] * 3
         >>> round(swav(scores, [torch.eye(4)[:2]] * 2).item(), 4)
         1.3863
@@ -536,7 +536,7 @@ def clusters(z: Sequence[Tensor], centroids: Tensor, assigned: Tensor, temperatu
 
     Source: Caron et al. 2020 (SwAV), section 4.1, DeepCluster v2; the authors' ``main_deepclusterv2.py``.
 
-    Example:
+    Examples:
         >>> round(clusters([torch.ones(2, 4)], torch.eye(4)[None], torch.tensor([[0, 3]])).item(), 4)
         1.3863
     """
@@ -562,7 +562,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 
     Source: Caron et al. 2020 (SwAV), equations 3 to 5 and appendix A.
 
-    Example:
+    Examples:
         >>> sinkhorn(torch.zeros(2, 4))[0]
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
@@ -589,7 +589,7 @@ def entropies(p: Tensor) -> Tensor:
 
     Source: Caron et al. 2021 (DINO), section 5.3: a collapse is an entropy of 0 or of ``log(K)``.
 
-    Example:
+    Examples:
         >>> entropies(torch.eye(4))
         tensor([0., 1.])
     """
@@ -616,7 +616,7 @@ def cpc(context: Tensor, futures: Tensor, negatives: Tensor, own: Tensor | None 
 
     Source: van den Oord et al. 2018 (CPC), equations 3 and 4.
 
-    Example:
+    Examples:
         >>> round(cpc(torch.zeros(2, 3), torch.ones(2, 3), torch.ones(7, 3)).item(), 4)  # log 8
         2.0794
     """

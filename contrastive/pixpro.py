@@ -37,7 +37,7 @@ def near(place: Tensor, other: Tensor, height: int, width: int, distance: float 
 
     Source: Xie et al. 2021 (PixPro), equation 1.
 
-    Example:
+    Examples:
         >>> whole, half = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 4.0, 8.0]])
         >>> near(whole, half, 2, 1, distance=0.3).tolist()  # centres at 2 and 6, at 1 and 3; a diagonal is 8.9
         [[[True, True], [False, False]]]

@@ -32,7 +32,7 @@ def masked_patches(student: Tensor, target: Tensor, count: Tensor, images: int, 
 
     Source: Zhou et al. 2022 (iBOT), equation 2 and the authors' ``main_ibot.py``; Oquab et al. 2023 (DINOv2).
 
-    Example:
+    Examples:
         >>> round(masked_patches(torch.zeros(2, 4), torch.eye(4)[:2], torch.ones(2), 2).item(), 4)
         1.3863
     """
@@ -53,7 +53,7 @@ def koleo(x: Tensor) -> Tensor:
     Source: Sablayrolles et al. 2019, section 3.2; Oquab et al. 2023 (DINOv2), section 4. Neighbours are sought among
         the images of all processes, in DINOv2's code among those of one.
 
-    Example:
+    Examples:
         >>> round(koleo(torch.eye(3)).item(), 4)  # -log(sqrt(2))
         -0.3466
     """
@@ -80,7 +80,7 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
 
     Source: Balestriero & LeCun 2025 (LeJEPA), algorithm 1. Negative knots add what positive ones do, and are left out.
 
-    Example:
+    Examples:
         >>> round(sigreg(torch.zeros(4, 2), torch.eye(2)).item(), 4)  # all in one place
         1.6357
     """
@@ -107,7 +107,7 @@ def to_centre(views: Tensor, anchors: int) -> Tensor:
 
     Source: Balestriero & LeCun 2025 (LeJEPA), algorithm 2: no gradient is stopped.
 
-    Example:
+    Examples:
         >>> to_centre(torch.tensor([[[0.0]], [[2.0]], [[4.0]]]), anchors=2).item()  # (1 + 1 + 9) / 3
         3.6666667461395264
     """
@@ -139,7 +139,7 @@ def msn(
     Source: Assran et al. 2022 (MSN), equation 1 and section 3; the authors' ``losses.py``, in whose words the target's
         temperature is the anchors' times the sharpening of 0.25.
 
-    Example:
+    Examples:
         >>> round(msn([torch.zeros(2, 4)], torch.zeros(2, 4)).item(), 4)
         1.3863
     """
@@ -167,7 +167,7 @@ def regression(predicted: Tensor, target: Tensor, smooth: bool = False) -> Tenso
 
     Source: Assran et al. 2023 (I-JEPA), the authors' ``main``; Baevski et al. 2023 (data2vec 2.0), ``d2v_loss``.
 
-    Example:
+    Examples:
         >>> x, y = torch.zeros(2, 4), 3 * torch.ones(2, 4)
         >>> regression(x, y).item(), regression(x, y, smooth=True).item()
         (18.0, 2.5)

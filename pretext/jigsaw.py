@@ -40,7 +40,7 @@ def permutation_set(tiles: int, count: int) -> NDArray[np.int64]:
 
     Source: Noroozi & Favaro 2016, algorithm 1, which takes the sum of the distances alone.
 
-    Example:
+    Examples:
         >>> permutation_set(4, 3).tolist()
         [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1]]
     """

@@ -50,7 +50,7 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object])
         OSError: The folder is missing or read-only, or the disk is full. Whatever `writer` raises passes through. In
             either case `path` is as it was before and nothing is left beside it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_atomic(Path(folder) / "a.txt", lambda temporary: temporary.write_text("whole"))

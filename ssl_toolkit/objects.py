@@ -18,7 +18,7 @@ def import_path(found: Any) -> str:
 def describe(value: Any) -> str:
     """The words that stand for an object: where it is from and, if it has them, its shape and type or its length.
 
-    Example:
+    Examples:
         >>> describe([1, 2, 3])
         '<list of 3>'
     """

@@ -119,7 +119,7 @@ def batches_of_step(batch: int, batches: float, accumulate: int) -> int:
         batches: Of the epoch; infinite if it is not known.
         accumulate: Of a step; the last one of an epoch has what is left.
 
-    Example:
+    Examples:
         >>> [batches_of_step(batch, batches=5, accumulate=3) for batch in range(5)]
         [3, 3, 3, 2, 2]
     """

@@ -18,7 +18,7 @@ import torch
 def derive_seed(*key: int | str) -> int:
     """A 63-bit seed that depends on every part of `key` and on nothing else.
 
-    Example:
+    Examples:
         >>> derive_seed(0, "order", 1) == derive_seed(0, "order", 1)
         True
         >>> derive_seed(0, "order", 1) == derive_seed(0, "sample", 1)

@@ -13,7 +13,7 @@ def cosine(start: float, end: float, progress: float) -> float:
         end: Value at the end.
         progress: Share of training that is done, in [0, 1].
 
-    Example:
+    Examples:
         >>> cosine(0.996, 1.0, 0.5)
         0.998
     """
@@ -29,7 +29,7 @@ def warm_up(start: float, end: float, progress: float, until: float) -> float:
         progress: Share of training that is done, in [0, 1].
         until: Share of training that is warm-up, in [0, 1].
 
-    Example:
+    Examples:
         >>> [round(warm_up(0.04, 0.07, progress, until=0.5), 3) for progress in (0, 0.25, 0.5, 1)]
         [0.04, 0.055, 0.07, 0.07]
     """

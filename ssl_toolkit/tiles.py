@@ -24,7 +24,7 @@ def tile_and_gap(side: int, grid: int, tile_share: float, gap_share: float) -> t
     Raises:
         UsageError: If the image is too small for tiles of 8 px that do not touch.
 
-    Example:
+    Examples:
         >>> tile_and_gap(225, 3, 64 / 75, 1 / 75)
         (64, 1)
     """

@@ -34,7 +34,7 @@ def pixels(size: int = 32) -> Encode:
     Raises:
         UsageError: `size` is below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> pixels(size=1)(torch.tensor([0.0, 1.0, 0.5, 0.5]).view(1, 1, 2, 2))
         tensor([[0.5000]])

@@ -21,7 +21,7 @@ class Layers(nn.Module):
     Attributes:
         widths: How many columns each depth has, by name, in order; known once something was encoded.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layers = Layers(lambda image: image.flatten(1))
         >>> layers(torch.zeros(2, 3, 4, 4)).shape, layers.inputs()

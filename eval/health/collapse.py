@@ -20,7 +20,7 @@ def effective_rank(features: NDArray[np.float32]) -> float:
 
     Source: Roy & Vetterli 2007, equations 2 to 4; Garrido et al. 2023 (RankMe), equations 1 and 2.
 
-    Example:
+    Examples:
         >>> round(effective_rank(np.eye(4, dtype=np.float32)), 4)
         4.0
     """
@@ -42,7 +42,7 @@ def embedding_std(features: NDArray[np.float32]) -> float:
 
     Source: Chen & He 2021 (SimSiam), section 4.1, which compares the standard deviation with ``1 / sqrt(D)``.
 
-    Example:
+    Examples:
         >>> embedding_std(np.ones((4, 3), dtype=np.float32))
         0.0
     """
@@ -62,7 +62,7 @@ def alignment(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
     Source: Wang & Isola 2020, section 4.1.1, with exponent 2.
 
-    Example:
+    Examples:
         >>> alignment(np.eye(2, dtype=np.float32), 3 * np.eye(2, dtype=np.float32)[::-1])
         2.0
     """
@@ -80,7 +80,7 @@ def uniformity(features: NDArray[np.float32]) -> float:
 
     Source: Wang & Isola 2020, section 4.1.2, with t = 2.
 
-    Example:
+    Examples:
         >>> uniformity(np.eye(2, dtype=np.float32))
         -4.0
     """

@@ -121,7 +121,7 @@ def examine(measures: Mapping[str, float]) -> list[Finding]:
     Args:
         measures: Some of `ssl_toolkit.eval.health.measures.MEASURES`, by name.
 
-    Example:
+    Examples:
         >>> [each.name for each in examine({"effective_rank": 1.02, "uniformity": -0.001, "embedding_std": 0.01})]
         ['collapse']
     """

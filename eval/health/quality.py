@@ -69,7 +69,7 @@ def nesum(features: NDArray[np.float32]) -> float:
 
     Source: He & Ozay 2022, Exploring the Gap between Collapsed & Whitened Features in Self-Supervised Learning, eq. 2.
 
-    Example:
+    Examples:
         >>> round(nesum(np.array([[2, 0], [-2, 0], [0, 1], [0, -1]], dtype=np.float32)), 4)
         1.25
     """

@@ -29,7 +29,7 @@ def shown(text: object, length: int | None = None) -> str:
 def wrapped(text: str, length: int) -> str:
     """Text in lines of at most `length` characters, broken behind what separates words and parts of names.
 
-    Example:
+    Examples:
         >>> wrapped("temperature=0.1,lr=0.001", 16).split()
         ['temperature=0.1,', 'lr=0.001']
     """

@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         head: Features to logits (N, K).
         classes: The K names of the classes, in the order of the logits.
 
-    Example:
+    Examples:
         >>> from ssl_toolkit.encoders import EncoderConfig
         >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
         >>> classifier = Classifier(encoder, nn.Linear(encoder.feature_dim, 2), ["cat", "dog"]).eval()

@@ -47,7 +47,7 @@ def accuracies(
         mean over the classes of the share of each that was named right; and, of at most `MOST_CONFUSED` classes,
         `confusion`, a row a true class, a column an answer, counts.
 
-    Example:
+    Examples:
         >>> found = accuracies(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), 2)
         >>> found["top1"], found["per_class"], found["confusion"]
         (0.75, 0.5, [[3, 0], [1, 0]])
@@ -80,7 +80,7 @@ def calibration_error(p: NDArray[np.floating[Any]], target: NDArray[np.int64], b
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, eq. 3, with its 15 bins.
 
-    Example:
+    Examples:
         >>> calibration_error(np.array([[0.75, 0.25], [0.25, 0.75]]), np.array([0, 0]))
         0.25
     """

@@ -160,7 +160,7 @@ def overlap(answer: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -
         ``miou``, the mean over the classes that either has of intersection over union, each over all pixels;
         ``pixel_accuracy``; ``iou`` of each class, None where neither has it.
 
-    Example:
+    Examples:
         >>> overlap(np.array([0, 0, 1, 1]), np.array([0, 1, 1, VOID]), 3)
         {'miou': 0.5, 'pixel_accuracy': 0.6666666666666666, 'iou': [0.5, 0.5, None]}
     """

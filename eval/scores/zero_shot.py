@@ -30,7 +30,7 @@ def prompts_of(lines: Sequence[str], classes: Sequence[str]) -> dict[str, list[s
     Raises:
         UsageError: A line is neither, a class has no prompts, or one is named that there is not.
 
-    Example:
+    Examples:
         >>> prompts_of(["a {}", "car: an automobile"], ["red_house", "car"])
         {'red_house': ['a red house'], 'car': ['a car', 'an automobile']}
     """

@@ -238,7 +238,7 @@ def default_factory(count: int) -> str:
 
     Source: the FAISS authors' guidelines to choose an index: some 4 sqrt(N) lists.
 
-    Example:
+    Examples:
         >>> [default_factory(count) for count in (200_000, 1_000_000, 20_000_000)]
         ['Flat', 'IVF4096,Flat', 'IVF16384_HNSW32,SQ8']
     """

@@ -50,7 +50,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         index_: The `EmbeddingIndex` of the images that were fitted on; it can be saved and searched.
         n_samples_fit_: How many they were.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from ssl_toolkit.encoders import EncoderConfig, save_encoder
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), np.uint8)

@@ -43,7 +43,7 @@ class EmbeddingIndex:
         encoder_sha256: What `check_encoder` compares with.
         data: The word for the data set, as the user wrote it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
         >>> with tempfile.TemporaryDirectory() as folder:

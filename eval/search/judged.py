@@ -141,7 +141,7 @@ def micro_average_precision(score: NDArray[np.floating[Any]], right: NDArray[np.
 
     Source: Douze et al. 2021, The 2021 Image Similarity Dataset and Challenge, section 4.1.
 
-    Example:
+    Examples:
         >>> micro_average_precision(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 4)
         0.41666666666666663
     """

@@ -30,7 +30,7 @@ def named_columns(word: str) -> Named:
     Raises:
         UsageError: It ends in something else of that form.
 
-    Example:
+    Examples:
         >>> named_columns("hf:cifar100:train,image=img,label=coarse_label")
         Named(word='hf:cifar100:train', image='img', label='coarse_label')
     """

@@ -35,7 +35,7 @@ def parse_range(given: str | Sequence[float] | None) -> Range | Literal["auto"] 
     Raises:
         UsageError: It is something else, or its second number is not above the first.
 
-    Example:
+    Examples:
         >>> parse_range("-1000,400"), parse_range([0, 1]), parse_range("auto")
         ((-1000.0, 400.0), (0.0, 1.0), 'auto')
     """

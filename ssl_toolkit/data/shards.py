@@ -229,7 +229,7 @@ def shard_urls(word: str) -> list[str]:
 def expand(pattern: str) -> Iterator[str]:
     """All that ``{000..099}`` and ``{a,b}`` in a pattern stand for.
 
-    Example:
+    Examples:
         >>> list(expand("{train,val}-{09..10}.tar"))
         ['train-09.tar', 'train-10.tar', 'val-09.tar', 'val-10.tar']
     """

@@ -22,7 +22,7 @@ def parse_picture_channels(given: str | Sequence[int] | None) -> tuple[int, ...]
     Raises:
         UsageError: They are not one or three numbers from 1.
 
-    Example:
+    Examples:
         >>> parse_picture_channels("4,3,2"), parse_picture_channels(8), parse_picture_channels(None)
         ((4, 3, 2), (8,), ())
     """

@@ -40,7 +40,7 @@ def log_mel(wave: NDArray[np.float32]) -> NDArray[np.float16]:
     Source: Hershey et al. 2017, CNN architectures for large-scale audio classification, section 2 (VGGish): 25 ms of a
         Hann window every 10 ms, 64 bands from 125 to 7,500 Hz.
 
-    Example:
+    Examples:
         >>> log_mel(np.zeros(16_000, np.float32)).shape
         (64, 98)
     """

@@ -68,7 +68,7 @@ def encoder_from_file(config: EncoderConfig, file: str | Path, key: str | None =
         UsageError: If there is no such file or key, or a first layer or patch is of another shape.
         ToolkitError: If it holds something else, or fewer than 95 % of the keys match.
 
-    Example:
+    Examples:
         >>> config = EncoderConfig("resnet50")
         >>> encoder, told = encoder_from_file(config, "moco_v2_800ep_pretrain.pth.tar")  # doctest: +SKIP
     """

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
             weights do not fit what is asked, or `backbone` does not fit.
         ToolkitError: If timm's weights cannot be fetched.
 
-    Example:
+    Examples:
         >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
         >>> encoder(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 256])

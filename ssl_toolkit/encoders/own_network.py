@@ -27,7 +27,7 @@ class OwnNetwork(nn.Module):
     Raises:
         UsageError: If it cannot take such images, or gives something else.
 
-    Example:
+    Examples:
         >>> network = OwnNetwork(nn.Conv2d(3, 8, 3), channels=3, side=16)
         >>> network(torch.rand(2, 3, 16, 16)).shape, network.forward_features(torch.rand(2, 3, 16, 16)).shape
         (torch.Size([2, 8]), torch.Size([2, 8, 14, 14]))

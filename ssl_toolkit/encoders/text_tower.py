@@ -53,7 +53,7 @@ class TextTower(nn.Module):
         config: What to build.
         network: What reads the texts; None builds what `config` says.
 
-    Example:
+    Examples:
         >>> TextTower(TextConfig("bytes", dim=256))(["a red house", "a car"]).shape
         torch.Size([2, 256])
     """

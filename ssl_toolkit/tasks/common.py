@@ -152,7 +152,7 @@ def text_tower(encoder: Any, feature_dim: int) -> TextTower:
 def is_nameless(path: str) -> bool:
     """Whether the name of an image says what Python held, and not which image it was.
 
-    Example:
+    Examples:
         >>> is_nameless("<numpy.ndarray (9, 8, 8, 3) uint8>#3"), is_nameless("shapes:test#3")
         (True, False)
     """

@@ -29,7 +29,7 @@ class Span:
     def at(self, share: float) -> float | int:
         """The number at a share of the way, in [0, 1], with four digits.
 
-        Example:
+        Examples:
             >>> Span(1e-4, 1e-2, log=True).at(0.5)
             0.001
         """
@@ -154,7 +154,7 @@ def _drawn(axes: Axes, count: int) -> list[dict[str, Any]]:
 def names_of(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
     """A readable name for each combination, unlike those of the others, fit for a folder.
 
-    Example:
+    Examples:
         >>> names_of([{"method.temperature": 0.1, "optimizer.lr": 1e-4}])
         ['temperature=0.1,lr=0.0001']
     """

@@ -93,7 +93,7 @@ def copies_of_the_one_before(rows: list[int], small: NDArray[np.uint8]) -> float
 def detail(image: NDArray[np.float32]) -> float:
     """Share of its side to which a grey image (H, W) can be made smaller without loss: 1, a half or a quarter.
 
-    Example:
+    Examples:
         >>> noise, wave = np.random.default_rng(0).normal(size=(64, 64)), np.sin(np.arange(64) / 5)
         >>> detail(noise.astype(np.float32)), detail(np.outer(wave, wave).astype(np.float32))
         (1.0, 0.25)

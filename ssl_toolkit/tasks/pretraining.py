@@ -172,7 +172,7 @@ def pretrain(
         UsageError: If something asked for does not exist or does not fit.
         ToolkitError: If the training fails.
 
-    Example:
+    Examples:
         >>> run = pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet")  # doctest: +SKIP
         >>> run.evaluate(train="shapes:train", test="shapes:test")  # doctest: +SKIP
     """

@@ -197,7 +197,7 @@ class Runs(Found, list[Run]):
 def loss_curve(columns: Mapping[str, list[float]]) -> str:
     """The loss over the steps as SVG; nothing where there are not two finite values.
 
-    Example:
+    Examples:
         >>> 'points="0.0,0.0 480.0,120.0"' in loss_curve({"step": [1, 2, 3], "loss": [3.0, 2.0, float("nan")]})
         True
     """

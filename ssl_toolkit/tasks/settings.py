@@ -44,7 +44,7 @@ class Weights:
         range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095; auto measures those of the data.
             A run has its own.
 
-    Example:
+    Examples:
         >>> Weights("moco.pth", architecture="resnet50").image_size is None
         True
     """

@@ -26,7 +26,7 @@ class Table:
         warned: Rows, from 0, that are shown in another colour, where there are any.
         below: Another table, above the paragraphs.
 
-    Example:
+    Examples:
         >>> print(Table(["", "a<b"], [["x", "1"]], ["<3", ">5"], ["Done."]))
              a<b
         x      1
