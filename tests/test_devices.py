@@ -55,7 +55,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return err
 
 
-@pytest.mark.parametrize("method", [MOCO, INPAINTING], ids=["moco", "inpainting"])
+@pytest.mark.parametrize("method", [MOCO, pytest.param(INPAINTING, marks=pytest.mark.slow)], ids=["moco", "inpainting"])
 def test_two_processes_train_stop_and_resume_as_one(tmp_path: Path, method: tuple[str, ...]) -> None:
     whole = start(tmp_path / "whole", method=method)
     told = finish(whole)

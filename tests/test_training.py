@@ -67,7 +67,7 @@ def same_weights(one: Method, two: Method) -> bool:
 
 
 @pytest.mark.parametrize("found", [SimCLR, Rotation])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_any_step_resumes_to_the_same_weights(
     train_quickly: Callable, noise_images: Callable, found: type[Method], accumulate: int
 ) -> None:

@@ -33,7 +33,7 @@ STEPS = 2
 
 # Those that are tried whenever tests are; the slow ones try all variants, and shares of all methods' weights.
 METHODS = [*installed_methods(), "cpc v2"]
-SHARED = ["masked_autoencoder", "moco", "swav"]
+SHARED = ["moco"]
 
 
 def joined(x: Tensor) -> Tensor:

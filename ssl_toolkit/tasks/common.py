@@ -149,6 +149,18 @@ def text_tower(encoder: Any, feature_dim: int) -> TextTower:
     return tower
 
 
+def check_reading(workers: int, max_bad_rate: float) -> None:
+    """Refuse what images cannot be read with, before anything is written.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    if not 0 <= workers <= 256:
+        raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
+    if not 0 <= max_bad_rate <= 1:
+        raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
+
+
 def is_nameless(path: str) -> bool:
     """Whether the name of an image says what Python held, and not which image it was.
 
@@ -187,10 +199,7 @@ def image_loader(
     Raises:
         UsageError: If a number is out of range.
     """
-    if not 0 <= workers <= 256:
-        raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
-    if not 0 <= max_bad_rate <= 1:
-        raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
+    check_reading(workers, max_bad_rate)
     if bad_images_file is not None and bad_images_file.exists():
         bad_images_file.unlink()  # of other images
     size = encoder.config.load_size

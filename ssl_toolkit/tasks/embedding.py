@@ -56,11 +56,12 @@ def embed(
     from ssl_toolkit.eval.features.joining import read_about
     from ssl_toolkit.eval.features.parquet import require_parquet, write_parquet
     from ssl_toolkit.files import make_folder
-    from ssl_toolkit.tasks.common import open_stills
+    from ssl_toolkit.tasks.common import check_reading, open_stills
     from ssl_toolkit.tasks.encoding import encode_into, states
     from ssl_toolkit.tasks.sharding import own_shard
     from ssl_toolkit.tasks.start import load_run_encoder
 
+    check_reading(workers, max_bad_rate)
     part = own_shard(shard)
     folder = Path(out) if part is None else part.folder(out)
     if parquet:

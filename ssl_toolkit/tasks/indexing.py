@@ -87,11 +87,12 @@ def index(
     from ssl_toolkit.eval.search.databases import hidden, open_database, store
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.files import make_folder
-    from ssl_toolkit.tasks.common import open_stills
+    from ssl_toolkit.tasks.common import check_reading, open_stills
     from ssl_toolkit.tasks.encoding import states
     from ssl_toolkit.tasks.sharding import own_shard
     from ssl_toolkit.tasks.start import load_run_encoder, own_file
 
+    check_reading(workers, max_bad_rate)
     part = own_shard(shard)
     if part is not None and index not in ("auto", "Flat"):
         raise UsageError(f"--index {index}: parts are searched exactly, give it to merge")

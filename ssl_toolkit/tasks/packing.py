@@ -58,15 +58,13 @@ def pack(
         raise UsageError(f"--size is {size}: it must be from 8 to 4096")
     if not 0.001 <= shard_mb <= 10**6:
         raise UsageError(f"--shard-mb is {shard_mb}: it must be from 0.001 to 1000000")
-    if not 0 <= workers <= 256:
-        raise UsageError(f"--workers is {workers}: it must be from 0 to 256")
-    if not 0 <= max_bad_rate <= 1:
-        raise UsageError(f"--max-bad-rate is {max_bad_rate}: it must be from 0 to 1")
     from ssl_toolkit.data.bad_images import BadImages
     from ssl_toolkit.data.packing import ShardWriter, write_shards
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.files import make_folder
+    from ssl_toolkit.tasks.common import check_reading
 
+    check_reading(workers, max_bad_rate)
     images = open_images(data, root=data_root, labels=labels, channels=channels, range=range)
     if shuffle and not images.indexed:
         raise UsageError(f"--shuffle needs images that can be read in any order, and '{images.word}' is a stream")

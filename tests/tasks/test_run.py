@@ -78,7 +78,7 @@ def test_it_is_extended_and_says_so_wherever_it_is_shown(run: Run) -> None:
     with pytest.raises(UsageError, match=r"--epochs is 3, .* has 2: give --extend too"):
         run.resume(epochs=3)
     longer = run.resume(epochs=3, extend=True)
-    assert longer.metrics["step"][-1] == 12
+    assert [*longer.metrics["step"]][-1] == 12
     assert "epochs 3, extended from 2 at step 8, steps 12" in repr(longer)
     text = run.report(images=8, workers=0, progress=False).read_text()
     assert "3, extended from 2 at step 8" in text

@@ -378,6 +378,7 @@ def test_the_whole_demo_keeps_its_promise(tmp_path: Path) -> None:
     assert top1["trained"] > top1["random"] + 0.25
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_module, "TEST", "shapes:test:60")
     out = tmp_path / "demo"
