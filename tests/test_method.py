@@ -310,7 +310,7 @@ PAINTERS: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-# Random ViTs tell tinted images apart already; docs/results.md has these methods on photographs.
+# Random ViTs tell tinted images apart already, and on others these take longer than a test to pass them.
 CROPS_OF_VITS = {"ibot", "dinov2", "msn"}
 
 
