@@ -23,6 +23,16 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.schedules import cosine, warm_up
 
+TEMPERATURES = ("first_teacher_temperature", "teacher_temperature", "student_temperature")
+
+
+def _check_ratio(ratio: tuple[float, float]) -> None:
+    """Refuse shares of hidden patches that leave nothing to hide or to show."""
+    if not 0 < ratio[0] <= ratio[1] < 1:
+        raise UsageError(
+            f"--method.mask-ratio is {ratio[0]} {ratio[1]}: it must be two shares in (0, 1), the smaller first"
+        )
+
 
 class IBOT(Method):
     """Image BERT pre-training with online tokenizer; by its options, DINOv2.
@@ -90,42 +100,35 @@ class IBOT(Method):
         koleo_weight: float | None = None,
     ) -> None:
         super().__init__(encoder, views, optimizer)
+        self.temperatures = (first_teacher_temperature, teacher_temperature, student_temperature)
         require_positive(
-            student_temperature=student_temperature,
-            teacher_temperature=teacher_temperature,
-            first_teacher_temperature=first_teacher_temperature,
-            prototypes=prototypes,
-            hidden_dim=hidden_dim,
-            bottleneck_dim=bottleneck_dim,
-            mask_share=mask_share,
-            patch_weight=patch_weight,
+            **dict(zip(TEMPERATURES, self.temperatures, strict=True)), prototypes=prototypes, patch_weight=patch_weight
         )
+        require_positive(hidden_dim=hidden_dim, bottleneck_dim=bottleneck_dim, mask_share=mask_share)
         require_share(momentum=momentum, center_momentum=center_momentum, teacher_warmup=teacher_warmup)
         require_share(drop_path=drop_path, mask_share=mask_share)
-        if not 0 < mask_ratio[0] <= mask_ratio[1] < 1:
-            raise UsageError(
-                f"--method.mask-ratio is {mask_ratio[0]} {mask_ratio[1]}: it must be two shares above 0 and below 1, "
-                "the smaller first"
-            )
+        _check_ratio(mask_ratio)
         require_patches(encoder, type(self).__name__.lower())
         self.centering = centering or self.usual["centering"]
         self.koleo_weight: float = self.usual["koleo_weight"] if koleo_weight is None else koleo_weight
         shared = self.usual["shared_head"] if shared_head is None else shared_head
-        sizes = (encoder.feature_dim, hidden_dim, bottleneck_dim, prototypes, norm_last_layer)
-        self.head = dino_head(*sizes)
-        self.patch_head = self.head if shared else dino_head(*sizes)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.backbone.embed_dim))
-        self.teacher_encoder, self.teacher_head = momentum_copy(encoder), momentum_copy(self.head)
-        self.teacher_patch_head = self.teacher_head if shared else momentum_copy(self.patch_head)
+        self._make_networks(shared, hidden_dim, bottleneck_dim, prototypes, norm_last_layer)
         if drop_path:
             drop_paths(encoder.backbone, drop_path, encoder.config.name)
         # Of images, of patches.
         self.register_buffer("centers", torch.zeros(2, prototypes) if self.centering == "mean" else None)
-        self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
-        self.first_teacher_temperature, self.teacher_warmup = first_teacher_temperature, teacher_warmup
-        self.momentum, self.center_momentum = momentum, center_momentum
+        self.teacher_warmup, self.momentum, self.center_momentum = teacher_warmup, momentum, center_momentum
         self.freeze_last_layer, self.prototypes = freeze_last_layer, prototypes
         self.mask_share, self.mask_ratio, self.patch_weight = mask_share, mask_ratio, patch_weight
+
+    def _make_networks(self, shared: bool, *sizes: int) -> None:
+        """Heads of widths `sizes`, the mask token, and the teacher's copies."""
+        encoder = self.encoder
+        self.head = dino_head(encoder.feature_dim, *sizes)
+        self.patch_head = self.head if shared else dino_head(encoder.feature_dim, *sizes)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.backbone.embed_dim))
+        self.teacher_encoder, self.teacher_head = momentum_copy(encoder), momentum_copy(self.head)
+        self.teacher_patch_head = self.teacher_head if shared else momentum_copy(self.patch_head)
 
     @property
     def kept_encoder(self) -> Encoder:
@@ -156,8 +159,8 @@ class IBOT(Method):
         every = torch.cat([features, *by_size(self.encoder, views[GLOBAL:])])
         student = self.head(every).chunk(len(views))
         patches = self.patch_head(patch_tokens(self.encoder, tokens).flatten(0, 1)[places])
-        image_loss = losses.swav(student, target.chunk(GLOBAL), self.student_temperature)
-        patch_loss = token_losses.masked_patches(patches, patch_target, count, len(crops), self.student_temperature)
+        image_loss = losses.swav(student, target.chunk(GLOBAL), self.temperatures[2])
+        patch_loss = token_losses.masked_patches(patches, patch_target, count, len(crops), self.temperatures[2])
         loss = image_loss + self.patch_weight * patch_loss
         if self.koleo_weight:
             loss = loss + self.koleo_weight * sum(token_losses.koleo(each) for each in features.chunk(GLOBAL))
@@ -195,9 +198,7 @@ class IBOT(Method):
 
     def _target(self, scores: Tensor, kind: int) -> Tensor:
         """The teacher's distributions of images (0) or patches (1), (M, K)."""
-        temperature = warm_up(
-            self.first_teacher_temperature, self.teacher_temperature, self.first_progress, self.teacher_warmup
-        )
+        temperature = warm_up(*self.temperatures[:2], self.first_progress, self.teacher_warmup)
         if self.centers is None:
             return losses.sinkhorn(scores, temperature)
         return ((scores.to(self.centers.dtype) - self.centers[kind]) / temperature).softmax(1)

@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 
-from ssl_toolkit.augment import ColourJitter, GaussianBlur, ResizedCropFlip, View, Views, colour, recipes
+from ssl_toolkit.augment import ColourJitter, GaussianBlur, ResizedCropFlip, View, Views, colour, multicrop, recipes
 from ssl_toolkit.errors import UsageError
 
 RECIPES = {
@@ -14,16 +14,16 @@ RECIPES = {
     "moco_v2": (recipes.moco_v2_views, 2),
     "moco_v3": (recipes.moco_v3_views, 2),
     "byol": (recipes.byol_views, 2),
-    "multicrop": (recipes.multicrop_views, 10),
+    "multicrop": (multicrop.multicrop_views, 10),
     "ressl": (recipes.ressl_views, 2),
     "pixpro": (recipes.pixpro_views, 2),
     "pirl": (recipes.pirl_views, 2),
-    "swav": (recipes.swav_views, 8),
+    "swav": (multicrop.swav_views, 8),
     "cpc": (recipes.cpc_views, 1),
     "pretext": (recipes.pretext_views, 1),
     "simmim": (recipes.simmim_views, 1),
     "i_jepa": (recipes.i_jepa_views, 1),
-    "lejepa": (recipes.lejepa_views, 8),
+    "lejepa": (multicrop.lejepa_views, 8),
     "finetune": (recipes.finetune_views, 1),
 }
 
@@ -86,16 +86,16 @@ def test_the_papers_numbers():
     assert "Solarize" not in first
     assert (second["Solarize"].p, second["Solarize"].threshold) == (0.2, 0.5)
     assert steps_of(recipes.moco_v1_views(224).transforms[0])["ColourJitter"].grey_first
-    dino = recipes.multicrop_views(224).transforms
+    dino = multicrop.multicrop_views(224).transforms
     assert [view.crop.flags["size"][0] for view in dino] == [224] * 2 + [96] * 8
     assert [steps_of(view)["GaussianBlur"].p for view in dino] == [1.0, 0.1] + [0.5] * 8
     assert ["Solarize" in steps_of(view) for view in dino] == [False, True] + [False] * 8
-    lejepa = recipes.lejepa_views(224).transforms
+    lejepa = multicrop.lejepa_views(224).transforms
     assert [view.crop.flags["size"][0] for view in lejepa] == [224] * 2 + [96] * 6
     assert {(steps_of(view)["GaussianBlur"].p, steps_of(view)["Solarize"].p) for view in lejepa} == {(0.5, 0.2)}
     (i_jepa,) = recipes.i_jepa_views(224).transforms
     assert (i_jepa.crop._param_generator.scale, list(steps_of(i_jepa))) == ((0.3, 1.0), [])
-    swav = recipes.swav_views(224).transforms
+    swav = multicrop.swav_views(224).transforms
     assert swav[-1].crop._param_generator.scale == (0.05, 0.14)
     assert not any("Solarize" in steps_of(view) for view in swav)
     (cpc,) = recipes.cpc_views(64).transforms
@@ -130,7 +130,7 @@ def test_moco_views_are_made_of_the_parts_they_name():
         assert torch.equal(*made)
 
 
-@pytest.mark.parametrize("recipe", [recipes.multicrop_views, recipes.swav_views])
+@pytest.mark.parametrize("recipe", [multicrop.multicrop_views, multicrop.swav_views])
 def test_local_views_are_smaller_and_of_whole_patches_at_any_size(recipe):
     for size in range(16, 513, 3):  # all remainders of 16
         sides = [view.crop.flags["size"] for view in recipe(size, local_count=1).transforms]

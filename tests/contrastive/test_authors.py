@@ -349,7 +349,7 @@ def sinkhorn_knopp(scores: Tensor, temperature: float) -> Tensor:
 
 def dinov2(m: Any, views: list[Tensor]) -> Tensor:
     """``ssl_meta_arch.py``, ``koleo_loss.py``, ``ibot_patch_loss.py``, its temperature that of the first step."""
-    n, tau, temp = len(views[0]), m.first_teacher_temperature, m.student_temperature
+    n, tau, temp = len(views[0]), m.temperatures[0], m.temperatures[2]
     crops = torch.cat(views[:2])
     hidden = m._masking(crops)[0]
     with torch.no_grad():
