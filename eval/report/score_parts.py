@@ -69,6 +69,7 @@ def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
             f"{100 * scores['trained'][c]['ece']:.1f}" if "ece" in scores["trained"].get(c, {}) else "" for c in columns
         ],
         "measures": _measures(labelled.get("measures", {})),
+        "spoilt": _spoilt(scores["trained"].get("corruptions")),
         "crossed": _crossed(scores.get("pixels", {})),
         "charts": [chart_of(partial(score_chart, scores, chance, [c]), f"bars: {c}") for c in columns],
         "confusion": _confusion(scores["trained"], protocol.get("class_names")),
@@ -77,6 +78,15 @@ def _set_scores(labelled: dict[str, Any]) -> dict[str, Any]:
         "left_out": protocol.get("left_out", False),
         "classes": classes,
     }
+
+
+def _spoilt(found: Mapping[str, Any] | None) -> str:
+    """The accuracies on corrupted images by corruption, best first, in a sentence; empty where there are none."""
+    if found is None:
+        return ""
+    kinds = sorted(found["by_corruption"].items(), key=lambda pair: -pair[1])
+    listed = ", ".join(f"{name.replace('_', ' ')} {100 * top1:.1f}" for name, top1 in kinds)
+    return f"Corrupted, means over five strengths of what is {100 * found['clean']:.1f} % on clean images: {listed}."
 
 
 def _measures(measures: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:

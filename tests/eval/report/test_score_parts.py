@@ -30,3 +30,11 @@ def test_what_needs_no_labels_and_calibration_are_parts_of_a_set() -> None:
         ("RankMe", ["12.35", "2"]), ("LiDAR", ["3", ""])
     ]  # fmt: skip
     assert scores_part({**labelled, "measures": {}, "encoder": {}}, None, "runs/a")["sets"][0]["measures"] is None
+
+
+def test_corruptions_are_listed_best_first() -> None:
+    found = {"top1": 0.3, "clean": 0.5, "by_corruption": {"gaussian_noise": 0.1, "jpeg": 0.45}}
+    labelled = {"protocol": {"train": {}, "test": {}}, "results": {"trained": {"corruptions": found}}, "encoder": {}}
+    assert scores_part(labelled, None, "runs/a")["sets"][0]["spoilt"] == (
+        "Corrupted, means over five strengths of what is 50.0 % on clean images: jpeg 45.0, gaussian noise 10.0."
+    )
