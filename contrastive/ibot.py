@@ -121,9 +121,11 @@ class IBOT(Method):
         self.freeze_last_layer, self.prototypes = freeze_last_layer, prototypes
         self.mask_share, self.mask_ratio, self.patch_weight = mask_share, mask_ratio, patch_weight
 
-    def _make_networks(self, shared: bool, *sizes: int) -> None:
-        """Heads of widths `sizes`, the mask token, and the teacher's copies."""
-        encoder = self.encoder
+    def _make_networks(
+        self, shared: bool, hidden_dim: int, bottleneck_dim: int, prototypes: int, norm_last_layer: bool
+    ) -> None:
+        """Heads, the mask token, and the teacher's copies."""
+        encoder, sizes = self.encoder, (hidden_dim, bottleneck_dim, prototypes, norm_last_layer)
         self.head = dino_head(encoder.feature_dim, *sizes)
         self.patch_head = self.head if shared else dino_head(encoder.feature_dim, *sizes)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.backbone.embed_dim))

@@ -424,7 +424,7 @@ def pirl_views(
         "channels": channels, "flip_p": flip_p, "jitter": jitter, "jitter_p": jitter_p, "grey_p": grey_p, "hue": hue,
     }  # fmt: skip
     tiled = jigsaw_size or max(36, round(size * 255 / 224))
-    return Views([_view(size, crop_scale=crop_scale, **shared), _view(tiled, crop_scale=jigsaw_scale, **shared)])
+    return Views([one_view(size, crop_scale=crop_scale, **shared), one_view(tiled, crop_scale=jigsaw_scale, **shared)])
 
 
 def masked_autoencoder_views(
