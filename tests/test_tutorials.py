@@ -44,13 +44,12 @@ def test_a_notebook_runs(notebook: Path, photos: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_notebook_is_small_and_shows_what_it_gave(notebook: Path) -> None:
+def test_a_notebook_is_small_and_shows_no_failure(notebook: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="extra docs")
     book = nbformat.read(notebook, as_version=4)
-    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert notebook.stat().st_size < 1_000_000
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs)
     assert os.path.expanduser("~") not in notebook.read_text(encoding="utf-8")
 
 
