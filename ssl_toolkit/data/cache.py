@@ -39,7 +39,9 @@ class InMemory(ImageSet):
         self.images, self.size = images, size
         self._pixels: list[Pixels | None] = [None] * len(images)
         self._reasons: dict[int, str] = {}
-        batches = reader(Fetch(images, size, MAX_ASPECT * size), Order(len(images), READ_AT_ONCE), workers)
+        batches = reader(
+            Fetch(images, size, MAX_ASPECT * size), Order(len(images), READ_AT_ONCE), workers, images.forks
+        )
         with progress_bar(len(images), "reading images", "image", progress) as bar:
             for pixels, box, indices, unread in batches:
                 bad.record(unread)
