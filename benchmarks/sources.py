@@ -3,9 +3,9 @@
     python benchmarks/sources.py --data imagenette128/train --out sources/
 
 The images of a folder are packed as shards, as a data set of Hugging Face and as a Lance table in `--out`, repeated to
-`--count`. Throughput: every source is read for training by two workers, in rounds that take them in turn; ratios are to
-the folder in the same round, of images a second and of images a second of processors, which other work on the machine
-disturbs less; medians over the rounds. Memory: each source is read in a process of its own
+`--count`. Throughput: every source is read for training by two workers, in rounds that take them in turn; the ratio is
+that to the folder in the same round, the median over the rounds. Cost: the time of processors that an image takes
+without workers, which other work on the machine disturbs little. Memory: each source is read in a process of its own
 up to `--count` images; what its processes hold for themselves (anonymous memory, as the kernel shares it out among
 them) after a tenth of the images, and the most from there on. `webdataset` is that package's own pipeline, with a
 shuffle buffer and our decoder, for comparison.
@@ -98,33 +98,43 @@ def endless(batches: Iterable[Any]) -> Iterator[Any]:
         yield from batches
 
 
-def spent() -> float:
-    """Seconds of processors that this process and its children have taken."""
-    own, ticks = os.times(), 0
-    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-        ticks += sum(map(int, Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]))
-    return own.user + own.system + ticks / os.sysconf("SC_CLK_TCK")
+def costs(out: Path, names: list[str], rounds: int) -> dict[str, float]:
+    """Milliseconds of processors that an image takes, read in this process."""
+    readers = {
+        name: endless(ImageLoader(open_images(WORDS[name].format(out=out)), 128, batch_size=BATCH, shuffle=True))
+        for name in names
+    }
+    for each in readers.values():
+        next(each)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, each in readers.items():
+            start = time.process_time()
+            for _ in range(8):  # one block of a stream
+                next(each)
+            found[name].append((time.process_time() - start) / (8 * BATCH))
+    return {name: 1000 * median(each) for name, each in found.items()}
 
 
-def rates(out: Path, names: list[str], rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
-    """Images a second, and a second of processors, of each source in each round."""
+def rates(out: Path, names: list[str], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Images a second of each source in each round."""
     readers = {name: endless(loader(open_images(WORDS[name].format(out=out)))) for name in names}
     with contextlib.suppress(ImportError):
         readers["webdataset"] = endless(theirs(out))
     for each in readers.values():
         next(each)  # starts the workers
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in readers}
+    found: dict[str, list[float]] = {name: [] for name in readers}
     for number in range(rounds):
         order = list(readers) if number % 2 == 0 else list(readers)[::-1]
         for name in order:
             time.sleep(0.5)  # all workers are waiting with their batches
             for _ in range(4 * WORKERS):
                 next(readers[name])
-            start, before, images = time.perf_counter(), spent(), 0
+            start, images = time.perf_counter(), 0
             while time.perf_counter() - start < seconds:
                 next(readers[name])
                 images += BATCH
-            found[name].append((images / (time.perf_counter() - start), images / (spent() - before)))
+            found[name].append(images / (time.perf_counter() - start))
     return found
 
 
@@ -171,21 +181,23 @@ def main() -> None:
     if not out.exists():
         make(options.data, out, options.count)
     names = [name for name, word in WORDS.items() if Path(word.format(out=out).rpartition(":")[2]).exists()]
+    cost = costs(out, names, options.rounds)
+    print("| source | ms of a processor an image | folder = 1 |\n|---|---:|---:|")
+    for name in names:
+        print(f"| {name} | {cost[name]:.2f} | {cost[name] / cost['folder']:.2f} |", flush=True)
     found = rates(out, names, options.rounds, options.seconds)
-    print(
-        f"| source | images/s, {WORKERS} workers | folder = 1 | the same, a processor second | "
-        f"MB after {options.count // 10:,} | MB at most |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
+    print(f"\n| source | images/s, {WORKERS} workers | folder = 1 |\n|---|---:|---:|")
     for name, each in found.items():
-        cells = ["", ""]
-        if name in WORDS:
-            command = [sys.executable, __file__, "--data", "", "--out", str(out), "--memory", name]
-            text = subprocess.run([*command, "--count", str(options.count)], check=True, capture_output=True).stdout
-            cells = [f"{value:.0f}" for value in json.loads(text.splitlines()[-1])]
-        pairs = list(zip(each, found["folder"], strict=True))
-        ratios = [f"{median(own[kind] / folder[kind] for own, folder in pairs):.2f}" for kind in (0, 1)]
-        print(f"| {name} | {median(own for own, _ in each):.0f} | {' | '.join([*ratios, *cells])} |", flush=True)
+        ratio = median(own / folder for own, folder in zip(each, found["folder"], strict=True))
+        print(f"| {name} | {median(each):.0f} | {ratio:.2f} |", flush=True)
+    print(
+        f"\n| source | MB after {options.count // 10:,} images | MB at most up to {options.count:,} |\n|---|---:|---:|"
+    )
+    for name in names:
+        command = [sys.executable, __file__, "--data", "", "--out", str(out), "--memory", name]
+        text = subprocess.run([*command, "--count", str(options.count)], check=True, capture_output=True).stdout
+        begun, most = json.loads(text.splitlines()[-1])
+        print(f"| {name} | {begun:.0f} | {most:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

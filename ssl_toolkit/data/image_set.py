@@ -63,6 +63,7 @@ class ImageSet(ABC):
         dtype: The type of what `load` gives, for all images uint8, uint16 or float32, see `ssl_toolkit.data.depth`.
         range: Values of the source that become 0 and 1; None: those of its type.
         indexed: Whether an image can be read by its position; if not, it is a `Stream`.
+        forks: Whether it can be read in forked processes; others take seconds to start.
     """
 
     word: str
@@ -73,6 +74,7 @@ class ImageSet(ABC):
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     range: Range | None = None
     indexed: bool = True
+    forks: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -209,7 +211,7 @@ class Subset(ImageSet):
         images.require_positions()
         self.word, self.classes = images.word, images.classes
         self.channels, self.frames, self.dtype, self.range = images.channels, images.frames, images.dtype, images.range
-        self.images, self.rows, self.labels = images, rows, images.labels[rows]
+        self.images, self.rows, self.labels, self.forks = images, rows, images.labels[rows], images.forks
 
     def path(self, index: int) -> str:
         """Where the image came from."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -52,9 +51,11 @@ class LanceSet(EncodedSet):
         UsageError: It cannot be opened, a column is not there or holds something else, or there are no images.
     """
 
+    forks = False  # the package's threads do not survive it: one in some workers dies
+
     def __init__(self, place: str, named: Named, wanted: Wanted, version: int | None = None) -> None:
         self._name, self._place, self._version = named.word, place, version
-        self._opened: tuple[int, Any] | None = None
+        self._opened: Any = None
         try:
             table = self._table()
             count, schema = table.count_rows(), table.schema
@@ -95,16 +96,13 @@ class LanceSet(EncodedSet):
         return self.__dict__ | {"_opened": None}
 
     def _table(self) -> Any:
-        """The table, opened in this process: a fork must not share what the package holds open."""
-        if self._opened is None or self._opened[0] != os.getpid():
+        if self._opened is None:
             try:
                 lance: Any = importlib.import_module("lance")
             except ImportError as error:
                 raise missing_extra(f"'{self._name}'", "lance", "the package pylance") from error
-            # It warns of every fork; here each process opens the table itself.
-            warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            self._opened = os.getpid(), lance.dataset(self._place, version=self._version)
-        return self._opened[1]
+            self._opened = lance.dataset(self._place, version=self._version)
+        return self._opened
 
 
 def _labels(table: Any, column: str, word: str) -> tuple[NDArray[np.int64], list[str] | None]:

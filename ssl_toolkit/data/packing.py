@@ -210,7 +210,7 @@ def write_shards(
     Raises:
         ToolkitError: See `BadImages`.
     """
-    made = reader(ImageFiles(images, size), _rows(images, shuffle, writer.position), workers)
+    made = reader(ImageFiles(images, size), _rows(images, shuffle, writer.position), workers, images.forks)
     with progress_bar(len(images), "packing", "image", progress, writer.position) as bar:
         for chunk in made:
             for row, suffix, data in chunk:

@@ -170,8 +170,8 @@ def stacked(sounds: Sequence[Sounds]) -> Sounds:
     return np.stack(heard) if heard else None
 
 
-def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int) -> DataLoader[Any]:
-    """Gives what `fetch` makes of each item of `order`; a `Fetch`, a `Fetched` of each batch."""
+def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int, forks: bool = True) -> DataLoader[Any]:
+    """Gives what `fetch` makes of each item of `order`; a `Fetch`, a `Fetched` of each batch; see `ImageSet.forks`."""
     return DataLoader(
         fetch,
         batch_size=None,  # the sampler's items are whole batches
@@ -180,6 +180,7 @@ def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int) -> DataLoade
         collate_fn=_as_is,
         worker_init_fn=_follow,
         persistent_workers=workers > 0,
+        multiprocessing_context=None if forks or not workers else "spawn",
     )
 
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from ssl_toolkit.data.image_set import Subset
 from ssl_toolkit.data.images import BadImageError, decode_image
 from ssl_toolkit.data.items import open_item
 from ssl_toolkit.data.loader import ImageLoader
@@ -41,13 +42,22 @@ def test_workers_and_the_object_itself(tmp_path):
     import lance
 
     images = open_images(lance.dataset(place))
-    written_later = pickle.loads(pickle.dumps(images))
     lance.dataset(place).delete("label = 'ant'")  # another version: what is being read stays as it is
-    for each in (images, written_later):
-        batches = [list(ImageLoader(each, 16, batch_size=4, workers=workers)) for workers in (0, 2)]
-        for one, other in zip(*batches, strict=True):
-            np.testing.assert_array_equal(one.image.numpy(), other.image.numpy())
+    one, other = (
+        [batch.image.numpy() for batch in ImageLoader(each, 16, workers=workers)]
+        for each, workers in ((images, 1), (pickle.loads(pickle.dumps(images)), 0))
+    )
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(one[0], [decode_image(data, size=16) for data in JPEGS])
     assert len(open_images(place)) == 10 - packed.labels(10).count(0)
+
+
+def test_its_readers_are_no_forks_which_die_now_and_then(tmp_path):
+    images = open_images(written(f"{tmp_path}/a.lance"))
+    for each in (images, Subset(images, np.arange(4))):
+        assert not each.forks
+        assert ImageLoader(each, 16, workers=1)._loader.multiprocessing_context.get_start_method() == "spawn"
+    assert ImageLoader(Subset(images, np.arange(4)), 16)._loader.multiprocessing_context is None
 
 
 def test_bad_images_and_other_columns(tmp_path):

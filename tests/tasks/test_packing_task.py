@@ -81,6 +81,15 @@ def test_a_second_time_nothing_is_done(tmp_path, monkeypatch):
     assert content(pack(folder, out, **SHARD)) == before
 
 
+def test_a_shard_that_was_damaged_is_written_again(tmp_path):
+    folder = packed.folder(tmp_path / "images", JPEGS)
+    out = pack(folder, tmp_path / "out", **SHARD)
+    before = content(out)
+    with (out / "shards-000001.tar").open("r+b") as file:
+        file.truncate(2000)
+    assert content(pack(folder, out, **SHARD)) == before
+
+
 def test_every_source(tmp_path):
     folder = packed.folder(tmp_path / "images", JPEGS)
     first = pack(folder, tmp_path / "first", **SHARD)
