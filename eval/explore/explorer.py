@@ -65,7 +65,8 @@ class Explorer:
         self.index, self.map = index, map
         self._encode, self._channels, self._root, self._encode_text = encode, channels, root, encode_text
         self._range, self._shown = range, picture_channels
-        self._common = _shared_folder(min(index.paths), max(index.paths))
+        self._paths = list(index.paths)  # which the index would read from the disk each time they are searched
+        self._common = _shared_folder(min(self._paths), max(self._paths))
         self._on_map = {int(position): row for row, position in enumerate(map.position)}
         present = [] if index.labels is None else [int(label) for label in np.unique(index.labels) if label >= 0]
         self._class = {label: number for number, label in enumerate(present)}
@@ -164,7 +165,7 @@ class Explorer:
         text = text.strip().lower()
         classes = {number for number, name in enumerate(self.classes) if text in name.lower()}
         found: list[tuple[int, None]] = []
-        for position, path in enumerate(self.index.paths):
+        for position, path in enumerate(self._paths):
             if text in path[self._common :].lower() or (classes and self._label(position) in classes):
                 if len(found) == FOUND:
                     return {"rows": self._rows(found), "more": True}
@@ -173,7 +174,7 @@ class Explorer:
 
     def name(self, position: int) -> str:
         """The name of an item without what all names begin with, fit to be shown."""
-        return shown(self.index.paths[position][self._common :], 80)
+        return shown(self._paths[position][self._common :], 80)
 
     def _thumbnail(self, position: int, side: int) -> bytes:
         """A PNG of the square middle of an item, `side` pixels high and wide; the last ones are kept.
@@ -183,7 +184,7 @@ class Explorer:
             BadImageError: It cannot be read.
         """
         self._check(position)
-        pixels = open_item(self.index.paths[position], self._channels, root=self._root, size=side, range=self._range)
+        pixels = open_item(self._paths[position], self._channels, root=self._root, size=side, range=self._range)
         return picture_png(tile(pixels, side, self._shown))
 
     def _check(self, position: int) -> None:

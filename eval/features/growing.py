@@ -196,8 +196,8 @@ def _lock(file: BinaryIO, folder: Path) -> None:
     except ImportError:
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the processes that read images
+    except (BlockingIOError, PermissionError) as error:
         raise UsageError(f"{folder} is being written by another process: name another folder, or wait") from error
     except OSError:  # a network's disk without locks
         return

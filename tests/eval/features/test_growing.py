@@ -127,10 +127,18 @@ def test_arrays_without_names_are_never_gone_on_from(tmp_path: Path, small_encod
 
 
 def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with Growing(tmp_path), pytest.raises(UsageError, match="is being written by another process"):
-        Growing(tmp_path)
+    def refused() -> int:
+        if not (child := os.fork()):
+            try:
+                Growing(tmp_path)
+            except UsageError as error:
+                os._exit(7 if "is being written by another process" in str(error) else 1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
     with Growing(tmp_path):
-        pass
+        assert refused() == 7
+    assert refused() == 0
 
 
 def test_a_part_knows_its_place_in_the_whole(tmp_path: Path) -> None:
