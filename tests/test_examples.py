@@ -27,8 +27,13 @@ PYTHON_PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(name))
-    assert result.failed == 0
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("ssl_toolkit"):
+            raise
+        pytest.skip(f"needs {error.name}, an extra")
+    assert doctest.testmod(module).failed == 0
 
 
 def test_there_are_examples() -> None:

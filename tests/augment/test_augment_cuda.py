@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ssl_toolkit.augment import recipes
+from ssl_toolkit import augment
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-NAMES = [name for name in dir(recipes) if name.endswith("_views")]
+NAMES = [name for name in augment.__all__ if name.endswith("_views")]
 
 
 # Compiling takes half a minute a view: one recipe of each kind.
@@ -14,7 +14,7 @@ WAYS = [*((name, False) for name in NAMES), ("simclr_views", True), ("multicrop_
 
 
 def made(name, compiled):
-    views = getattr(recipes, name)(32)
+    views = getattr(augment, name)(32)
     views.compiled = compiled
     return views
 

@@ -9,10 +9,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_toolkit.augment import recipes
+from ssl_toolkit import augment
 from ssl_toolkit.augment.views import Views, compiled_function
 
-NAMES = [name for name in dir(recipes) if name.endswith("_views")]
+NAMES = [name for name in augment.__all__ if name.endswith("_views")]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def both(views, image, box=None):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("padded", [False, True])
 def test_both_executors_make_the_same_views(name, padded, request):
-    views = getattr(recipes, name)(32)
+    views = getattr(augment, name)(32)
     box = torch.tensor([[40, 48], [20, 48], [40, 17]]).repeat(8, 1) if padded else None
     ours, again = both(views, images(), box)
     request.getfixturevalue("everywhere")
@@ -67,7 +67,7 @@ def test_both_executors_make_the_same_views(name, padded, request):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_waits_for_the_device(name, everywhere):
     """No operator depends on data, and nothing is copied between host and device inside a view."""
-    views = getattr(recipes, name)(32)
+    views = getattr(augment, name)(32)
     view = views.transforms[-1].to("meta")
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         image = torch.empty(16, 3, 40, 48, dtype=torch.uint8, device="meta")
@@ -83,7 +83,7 @@ def test_nothing_waits_for_the_device(name, everywhere):
 def test_views_keep_to_few_operators(name, a_view, monkeypatch):
     """Of an accelerator, by a device that computes nothing (and knows no autocast); whatever the batch."""
     monkeypatch.setattr("torch.autocast", lambda *args, **kwargs: contextlib.nullcontext())
-    views, counts = getattr(recipes, name)(32).to("meta"), []
+    views, counts = getattr(augment, name)(32).to("meta"), []
     for batch in (2, 64):
         with Recorded() as recorded:
             views(torch.empty(batch, 3, 32, 32, dtype=torch.uint8, device="meta"))
@@ -96,7 +96,7 @@ def test_views_keep_to_few_operators(name, a_view, monkeypatch):
 def test_a_compiled_view_is_few_kernels_for_every_batch():
     from torch._inductor import metrics
 
-    view = recipes.simclr_views(32).transforms[0]
+    view = augment.simclr_views(32).transforms[0]
     compiled = compiled_function(view._made)  # of one graph, or an error
     counts = []
     for batch in (64, 512):
@@ -120,7 +120,7 @@ def test_a_failing_compiler_warns_once_and_views_go_on(monkeypatch):
 
     monkeypatch.setattr("ssl_toolkit.augment.views.compiled_function", broken)
     monkeypatch.setattr(Views, "compiler_works", True)
-    view = recipes.simclr_views(32).transforms[0]
+    view = augment.simclr_views(32).transforms[0]
     uniforms = torch.rand(view.draws, 24)
     with pytest.warns(RuntimeWarning, match="no compiler on this machine") as caught:
         made = view._fused(images(), uniforms, None)
@@ -133,6 +133,6 @@ def test_a_failing_compiler_warns_once_and_views_go_on(monkeypatch):
 
 
 def test_a_copy_of_a_view_compiles_its_own():
-    view = recipes.simclr_views(32).transforms[0]
+    view = augment.simclr_views(32).transforms[0]
     view._compiled = lambda *args: None
     assert copy.deepcopy(view)._compiled is None
