@@ -301,7 +301,6 @@ def run(config: dict[str, Any], began: float) -> Path:
     """
     from ssl_toolkit.recalibration import batch_norms
     from ssl_toolkit.tasks.assembly import assemble
-    from ssl_toolkit.tasks.defaults import as_begun
     from ssl_toolkit.training import fit
 
     start = time.perf_counter()
@@ -309,12 +308,7 @@ def run(config: dict[str, Any], began: float) -> Path:
     if config["nodes"] is None:
         config["nodes"] = nodes()
     folder, first = RunFolder(config["out"]), launched_rank() == 0
-    if folder.is_of_this_job():
-        config |= {"resume": True, "overwrite": False}
-        if first:
-            say(f"this job has begun the run in {folder.path}, and goes on with it")
-    if config["resume"] and folder.config_file.is_file():
-        config = as_begun(config, folder.config())
+    config = _with_what_was_begun(config, folder, first)
     images, method = assemble(config)
     if first:
         if config["recalibrate"]:
@@ -347,6 +341,19 @@ def run(config: dict[str, Any], began: float) -> Path:
             folder.empty()  # nothing was trained, and the command can be given again
         raise
     return folder.path
+
+
+def _with_what_was_begun(config: dict[str, Any], folder: RunFolder, first: bool) -> dict[str, Any]:
+    """The settings of a run that may have begun before, by this command or by a requeued job."""
+    from ssl_toolkit.tasks.defaults import as_begun
+
+    if folder.is_of_this_job():
+        config |= {"resume": True, "overwrite": False}
+        if first:
+            say(f"this job has begun the run in {folder.path}, and goes on with it")
+    if config["resume"] and folder.config_file.is_file():
+        return as_begun(config, folder.config())
+    return config
 
 
 def _recalibrate(config: dict[str, Any], folder: RunFolder, images: "ImageSet") -> None:
