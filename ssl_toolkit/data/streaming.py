@@ -136,8 +136,8 @@ class Stream(ImageSet):
             raise ToolkitError(
                 f"{self._name(shard, place)}: its label is {label}, and there are {self._stated} classes"
             )
-        if self._labelled and label >= 0:
-            self.labels[index] = label if self._numbers is None else self._numbers[label]
+        known = self._labelled and label >= 0  # an earlier epoch had another image at this position
+        self.labels[index] = -1 if not known else label if self._numbers is None else self._numbers[label]
         return Held.of(index, source)
 
     def _name(self, shard: int, place: int) -> str:
@@ -197,7 +197,7 @@ class StreamOrder(Sampler[tuple[int, list[int]]]):
                     yield self.epoch, [self.stream.held(index + i, *images[row]) for i, row in enumerate(rows)]
 
     def _in_order(self) -> Iterator[tuple[int, list[int]]]:
-        images = enumerate(islice(self.stream.all(), len(self.stream)))
+        images = islice(enumerate(islice(self.stream.all(), len(self.stream))), self.start * self.batch_size, None)
         while batch := [self.stream.held(index, *image) for index, image in islice(images, self.batch_size)]:
             yield self.epoch, list[int](batch)
 
