@@ -101,5 +101,7 @@ def _begin(folder: Path, asked: dict[str, Any], classes: list[str] | None, overw
         for path in [*there, *(folder / name for name in ("bad_images.csv", CLASSES, SUMS))]:
             path.unlink(missing_ok=True)
     write_atomic(file, lambda temporary: temporary.write_text(text))
-    if classes is not None:
+    if classes is None:
+        (folder / CLASSES).unlink(missing_ok=True)  # of what was begun with other settings
+    else:
         write_atomic(folder / CLASSES, lambda temporary: temporary.write_text(json.dumps(classes) + "\n"))
