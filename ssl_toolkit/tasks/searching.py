@@ -110,8 +110,9 @@ def search(
         rows = ({"query": one["query"], **hit} for one in found for hit in one["hits"])
         write_csv(["query", "rank", "path", "score", "label"], rows, csv)
     if grid is not None:
-        config = asking.network.config
-        _draw(found[:ROWS], grid, data_root, channels=config.channels, range=config.range, picture_channels=shown)
+        known = encoder is not None or opened.encoder_file is not None  # of a database there may be no encoder
+        look = {"channels": (config := asking.network.config).channels, "range": config.range} if known else {}
+        _draw(found[:ROWS], grid, data_root, picture_channels=shown, **look)
     return found
 
 

@@ -295,6 +295,8 @@ def test_words_are_asked_with_the_text_tower_beside_the_encoder_that_is_given(
     monkeypatch.setattr("ssl_toolkit.eval.search.databases.open_database", lambda word: table)
     with pytest.raises(UsageError, match=r"^a database holds no encoder: give --encoder, that of the index$"):
         search("lancedb:x", "text:a red car")
+    search("lancedb:x", np.ones((1, small_encoder.feature_dim), np.float32), grid=tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").is_file()  # vectors need none
     with pytest.raises(
         UsageError, match=r"^texts need an encoder with a text tower, and beside .*encoder\.safetensors"
     ):
