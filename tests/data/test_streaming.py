@@ -239,6 +239,13 @@ def test_what_looks_at_some_sees_the_first_and_parts_are_refused(tmp_path):
         Subset(stream, np.array([1]))
 
 
+def test_no_more_than_so_many_bytes_of_the_first_images_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "FIRST_BYTES", 2 * len(JPEGS[0]))
+    stream = open_images(shards(tmp_path))
+    assert 2 <= len(stream.few()) <= 3
+    assert len(stream) == 12
+
+
 def test_refusals(tmp_path):
     assert "only hf:... and wds:... can be streamed" in refusal("stream:shapes:train")
     word = packed.shards(tmp_path, JPEGS)
