@@ -159,7 +159,7 @@ def _open_word(word: str, wanted: Wanted) -> ImageSet:
     name = name.lower().replace("-", "_")
     if name in NAMES:
         return NAMES[name](name + colon + rest, wanted)
-    if os.sep in word or word.startswith((".", "~")) or {_suffix(path), _suffix(file)} & FILES.keys():
+    if os.sep in word or word.startswith((".", "~")) or {_suffix(place), _suffix(file)} & FILES.keys():
         raise UsageError(f"no such file or folder: '{word}'")
     raise UsageError(f"{unknown_name('data set', name, NAMES)}; and no file or folder of that name")
 

@@ -130,6 +130,7 @@ def test_a_label_that_no_image_has_is_refused_and_names_of_files_have_no_case(tm
     assert open_images(f"wds:{file},image=Left.JPG,label=Kind").labels.tolist() == [4]
     assert open_images(f"{file},label=kind").labels.tolist() == [4]
     assert "'kind=' is none of" in refusal(f"{file},kind=4")
+    assert "no such file or folder" in refusal("nowhere.tar,label=kind")
 
 
 def test_a_number_that_is_too_large_for_a_class_is_a_name(tmp_path):
