@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -179,7 +180,10 @@ def main() -> None:
         print(json.dumps(memory(out, options.memory, options.count)))
         return
     if not out.exists():
-        make(options.data, out, options.count)
+        begun = out.with_name(f"{out.name}.begun")  # a part of it, after a kill, is not measured
+        shutil.rmtree(begun, ignore_errors=True)
+        make(options.data, begun, options.count)
+        begun.rename(out)
     names = [name for name, word in WORDS.items() if Path(word.format(out=out).rpartition(":")[2]).exists()]
     cost = costs(out, names, options.rounds)
     print("| source | ms of a processor an image | folder = 1 |\n|---|---:|---:|")

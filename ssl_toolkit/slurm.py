@@ -27,8 +27,8 @@ def requeue() -> str | None:
     try:
         subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=True)
     except (subprocess.SubprocessError, OSError) as error:
-        why = getattr(error, "stderr", "") or said_by(error)
-        return f"scontrol requeue {job} failed ({str(why).strip()[:160]}): go on with --resume"
+        why = " ".join(str(getattr(error, "stderr", "") or said_by(error)).split())
+        return f"scontrol requeue {job} failed ({why[:160]}): go on with --resume"
     return f"job {job} is back in the queue, and goes on from here"
 
 

@@ -78,7 +78,7 @@ def test_a_job_is_left_where_it_is_if_one_wants_that(tmp_path: Path, scontrol: P
 
 
 def test_what_scontrol_has_against_it_is_told(scontrol: Path) -> None:
-    (scontrol.parent / "scontrol").write_text("#!/bin/sh\necho 'Requested operation is disabled' >&2; exit 1\n")
+    (scontrol.parent / "scontrol").write_text("#!/bin/sh\nprintf 'Requested operation\\nis disabled' >&2; exit 1\n")
     assert requeue() == "scontrol requeue 4711 failed (Requested operation is disabled): go on with --resume"
 
 

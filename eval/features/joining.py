@@ -13,6 +13,7 @@ from ssl_toolkit.eval.features.growing import Growing
 from ssl_toolkit.files import sha256_of
 
 _COPIED = 1 << 14  # rows at once
+_SAID = {"encoder_sha256", "data", "images", "first", "of", "sha256"}  # of a part
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -25,9 +26,12 @@ def read_about(folder: Path) -> dict[str, Any]:
     if not (folder / "features.json").is_file():
         raise UsageError(f"{folder} holds no features that are whole (no features.json): write them with `embed`")
     try:
-        return dict(json.loads((folder / "features.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ToolkitError(f"the features in {folder} are damaged (features.json): write them again") from error
+        found = dict(json.loads((folder / "features.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        found = {}
+    if not found.keys() >= _SAID:
+        raise ToolkitError(f"the features in {folder} are damaged (features.json): write them again")
+    return found
 
 
 def join_features(folders: Sequence[Path], out: Path) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_toolkit.data.items import state_of
 from ssl_toolkit.encoders import encoder_metadata
 from ssl_toolkit.errors import UsageError, unknown_name
 from ssl_toolkit.eval.scores.knn import unit
@@ -321,12 +322,12 @@ class EmbeddingIndex:
 
 
 def file_stamp(path: str) -> str | None:
-    """Size and time of change of a file, None where there is none: another stamp means that it may be another image."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return f"{found.st_size} {found.st_mtime_ns}"
+    """Size and time of change of the file that an image is, or lies in; None where there is none on the disk.
+
+    Another stamp means that it may be another image.
+    """
+    found = state_of(path)
+    return None if found is None else f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _approximate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,10 @@ import numpy as np
 from anyio import CapacityLimiter, fail_after
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field, ValidationError
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from ssl_toolkit.errors import ToolkitError
 from ssl_toolkit.eval.search.hits import Hits
@@ -22,8 +24,9 @@ from ssl_toolkit.eval.search.image_bytes import MAX_BYTES, EncodeBytes
 from ssl_toolkit.eval.search.index import EmbeddingIndex
 from ssl_toolkit.eval.service.metrics import Metrics
 
-MAX_K, MAX_IDS = 1000, 1000
+MAX_K, MAX_IDS, MAX_HITS = 1000, 1000, 100_000
 MAX_ASKED = 1 << 16  # bytes of JSON
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 PATHS = ("/health", "/metrics", "/search/image", "/search/ids")
 
 
@@ -58,20 +61,26 @@ class RefusedError(Exception):
 
 
 class Guard:
-    """ASGI middleware: lets requests with the token pass, and those for ``/health``."""
+    """ASGI middleware: lets requests with the token pass, and those for ``/health``; without one, see `api`."""
 
-    def __init__(self, app: Any, token: str) -> None:
-        self.app, self._token = app, f"Bearer {token}".encode()
+    def __init__(self, app: Any, token: str | None) -> None:
+        self.app, self._token = app, None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, as ASGI has it."""
-        if scope["type"] == "http" and scope["path"] != "/health":
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not secrets.compare_digest(given, self._token):  # in the same time for every wrong one
-                refused = JSONResponse({"detail": "wrong token"}, 401, {"www-authenticate": "Bearer"})
-                await refused(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        await (refused or self.app)(scope, receive, send)
+
+    def _refused(self, scope: Any) -> JSONResponse | None:
+        given = dict(scope["headers"])
+        if self._token is None:
+            name = re.sub(r":\d+$", "", given.get(b"host", b"").decode("latin-1")).lower()
+            known = f"the names of this server are {', '.join(LOOPBACK)}"
+            return None if name in LOOPBACK else JSONResponse({"detail": known}, 400)
+        authorization = given.get(b"authorization", b"")
+        if scope["path"] == "/health" or secrets.compare_digest(authorization, self._token):  # in the same time for all
+            return None
+        return JSONResponse({"detail": "wrong token"}, 401, {"www-authenticate": "Bearer"})
 
 
 def api(index: EmbeddingIndex, encode: EncodeBytes, limits: Limits, token: str | None = None) -> FastAPI:
@@ -94,6 +103,9 @@ def api(index: EmbeddingIndex, encode: EncodeBytes, limits: Limits, token: str |
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, error.status)
 
+    async def misread(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"detail": _complaint(error)}, 422)
+
     async def health() -> dict[str, Any]:
         return {"status": "ok", "images": len(index), "metric": index.metric, "encoder": index.encoder_sha256}
 
@@ -113,18 +125,18 @@ def api(index: EmbeddingIndex, encode: EncodeBytes, limits: Limits, token: str |
         wrong = next((each for each in asked.ids if not 0 <= each < len(index)), None)
         if wrong is not None:
             raise RefusedError(404, f"there is no image {wrong}: the index holds {len(index)}")
-        found = await run_sync(lambda: index.neighbours_of(np.array(asked.ids), asked.k), limiter=slots)
-        return {"results": [{"id": each, "hits": hits} for each, hits in zip(asked.ids, _rows(found), strict=True)]}
+        if len(asked.ids) * asked.k > MAX_HITS:
+            raise RefusedError(422, f"{len(asked.ids)} ids x {asked.k} are more than {MAX_HITS:,} hits: ask for fewer")
+        hits = await run_sync(lambda: _rows(index.neighbours_of(np.array(asked.ids), asked.k)), limiter=slots)
+        return {"results": [{"id": each, "hits": rows} for each, rows in zip(asked.ids, hits, strict=True)]}
 
+    app.add_exception_handler(RequestValidationError, misread)
     app.add_exception_handler(RefusedError, refused)
     app.add_api_route("/health", health)
     app.add_api_route("/metrics", metrics)
     app.add_api_route("/search/image", image, methods=["POST"])
     app.add_api_route("/search/ids", ids, methods=["POST"])
-    if token is None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    else:
-        app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, token=token)
     app.add_middleware(Metrics, paths=PATHS)
     return app
 
@@ -140,6 +152,8 @@ async def _body(request: Request, seconds: float, most: int) -> bytes:
                     raise RefusedError(413, f"what was sent is larger than {most >> 10} KB")
     except TimeoutError as error:
         raise RefusedError(408, f"it was not sent within {seconds:g} s") from error
+    except ClientDisconnect as error:
+        raise RefusedError(400, "what was sent breaks off") from error
     return bytes(content)
 
 
@@ -147,10 +161,13 @@ def _items(content: bytes) -> Items:
     try:
         asked: Items = Items.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "JSON"
-        raise RefusedError(422, f"{where}: {first['msg']}") from error
+        raise RefusedError(422, _complaint(error)) from error
     return asked
+
+
+def _complaint(error: ValidationError | RequestValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}"
 
 
 def _similar(index: EmbeddingIndex, encode: EncodeBytes, content: bytes, k: int) -> list[dict[str, Any]]:

@@ -118,6 +118,8 @@ class HFStream(Stream):
                 "open_images(..., count=1000000)"
             )
         image, label, classes = columns_of(table, named)
+        if wanted.labels == "none":
+            label = classes = None
         if label is not None and classes is None and not _is_number(table.features[label].dtype):
             raise UsageError(
                 f"{named.word}: the column '{label}' is text, and a stream needs all names of classes before: name "
@@ -153,6 +155,8 @@ def load(word: str, streaming: bool) -> Any:
         raise missing_extra(f"'{word}'", "hf", "the package datasets") from error
     name, options = _parts(word.partition(":")[2])
     split = options[-1] if options else None
+    if len(options) > 2:
+        raise UsageError(f"{word}: give hf:NAME:SPLIT or hf:NAME:CONFIGURATION:SPLIT")
     try:
         if _is_saved(name):
             found = datasets.load_from_disk(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -43,11 +44,24 @@ def open_item(
         raise UsageError(f"no such image: '{path}'")
     if place is None or os.path.lexists(path):
         return read_image(path, size=size, channels=channels or 3, range=range)
-    images = _opened(place[1], None if root is None else os.fspath(root), channels, range, _stamp(place[1]))
+    images = _opened(place[1], None if root is None else os.fspath(root), channels, range, _stamp(path))
     index = int(place[2])
     if index >= len(images):
         raise UsageError(f"'{path}': the set has {len(images)} images, the last is #{len(images) - 1}")
     return images.load(index, size)
+
+
+def state_of(path: str) -> os.stat_result | None:
+    """State of the file that an image is, or of the one on disk that it lies in; None where there is none.
+
+    Args:
+        path: As of `ImageSet.path`: ``photos/a.jpg``, ``images.npy#3``, ``wds:/shards/a.tar,image=left.png#3``.
+    """
+    word = path.rpartition("#")[0]
+    for each in (path, word, re.sub(r"(?s)^\w+:|,\w+=.*", "", word)) if word else (path,):
+        with contextlib.suppress(OSError, ValueError):
+            return os.stat(each)
+    return None
 
 
 class Items(ImageSet):
@@ -91,8 +105,5 @@ def _opened(word: str, root: str | None, channels: int | None, range: Range | No
 
 def _stamp(path: str) -> tuple[int, ...]:
     """Changes when a file does: a set kept open must not outlive it."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    status = state_of(path)
+    return () if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)

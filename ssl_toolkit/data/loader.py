@@ -188,7 +188,13 @@ class ImageLoader:
                 f"'{self.images.word}' has {self.total} images, the run to resume was trained on {state['images']}: "
                 "bring the images back as they were, or start a new run from its encoder"
             )
-        for now, before in zip(self._names(), state.get("names", []), strict=False):
+        names, known = self._names(), state["names"]
+        if len(names) != len(known):
+            raise ToolkitError(
+                f"'{self.images.word}' has {len(names)} shards, the run to resume was trained on {len(known)}: "
+                "bring the shards back as they were, or start a new run from its encoder"
+            )
+        for now, before in zip(names, known, strict=True):
             if now != before:
                 raise ToolkitError(
                     f"'{self.images.word}' has the image {now} where the run to resume had {before}: bring the images "

@@ -147,11 +147,15 @@ class ShardWriter:
         self.images += 1
 
     def close(self) -> None:
-        """Finish the shard that is being written, if there is one."""
-        if self._tar is None:
-            return
-        self._tar.close()
-        self._tar = None
+        """Finish the shard that is being written, if there is one, and write the sums of all."""
+        if self._tar is not None:
+            self._tar.close()
+            self._tar = None
+            self._finish()
+        lines = [f"{each}  {self._name(number)}\n" for number, each in enumerate(self.sums)]
+        write_atomic(self.out / SUMS, lambda temporary: temporary.write_text("".join(lines)))
+
+    def _finish(self) -> None:
         path = self._path
         sync(self._begun)
         os.replace(self._begun, path)
@@ -160,8 +164,6 @@ class ShardWriter:
         digest = sha256_of(path)
         write_list(path, places, position=self.position, images=self.images, sha256=digest)
         self.sums.append(digest)
-        lines = [f"{each}  {self._name(number)}\n" for number, each in enumerate(self.sums)]
-        write_atomic(self.out / SUMS, lambda temporary: temporary.write_text("".join(lines)))
 
     def _finished(self) -> tuple[int, int, str] | None:
         """Position, images and hash as of the list of the next shard, if that is whole."""

@@ -145,10 +145,10 @@ class Fetch(Dataset[Fetched]):
         # Of a stream the numbers alone, without the bytes.
         return Fetched(padded, box, [int(row) for row in read], bad, captions, stacked(sounds))
 
-    def _candidates(self, indices: list[int], place: int) -> list[int]:
+    def _candidates(self, indices: list[int], place: int) -> Iterable[int]:
         """The image at a place of a batch and what may stand in for it: the next ones, of a stream its batch's."""
         if self.images.indexed:
-            return [index % len(self.images) for index in range(indices[place], indices[place] + self.tries)]
+            return (index % len(self.images) for index in range(indices[place], indices[place] + self.tries))
         return (indices[place:] + indices[:place])[: self.tries]
 
     def _read(self, index: int, epoch: int) -> Pixels:

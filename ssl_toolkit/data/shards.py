@@ -11,8 +11,7 @@ import io
 import json
 import os
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from ssl_toolkit.data.arrays import label_array, numbered_labels
 from ssl_toolkit.data.columns import Named, named_columns
 from ssl_toolkit.data.file_set import EncodedSet
-from ssl_toolkit.data.image_set import Wanted
+from ssl_toolkit.data.image_set import Wanted, unlabelled
 from ssl_toolkit.data.images import BadImageError, Content, Source, in_brief
 from ssl_toolkit.data.streaming import Stream
 from ssl_toolkit.data.tar import MAX_IMAGE, Label, samples
@@ -68,8 +67,13 @@ def open_shards(word: str, wanted: Wanted) -> ShardSet:
             bar.update()
     if not sum(len(each.offset) for each in places):
         raise UsageError(f"{word}: no images in {len(urls)} shards, the first is {urls[0]}")
-    labels, classes = numbered_labels(word, label := _joined([each.label for each in places]), len(label))
-    return ShardSet(urls, places, labels, stated_classes(urls[0], classes), named, wanted)
+    found = _joined([each.label for each in places])
+    if wanted.labels == "none":
+        return ShardSet(urls, places, unlabelled(len(found)), None, named, wanted)
+    labels, classes = _numbered(word, found, stated_classes(urls))
+    if named.label is not None and (labels < 0).all():
+        raise UsageError(f"{word}: no image has a file or a field '{named.label}' with its label")
+    return ShardSet(urls, places, labels, classes, named, wanted)
 
 
 class ShardSet(EncodedSet):
@@ -155,7 +159,7 @@ class ShardStream(Stream):
 
     def __init__(self, urls: list[str], count: int, named: Named, wanted: Wanted) -> None:
         self._urls, self._named = urls, named
-        classes = stated_classes(urls[0], None)
+        classes = None if wanted.labels == "none" else stated_classes(urls)
         self._number = {name: number for number, name in enumerate(classes or ())}
         super().__init__(named.word, [f"wds:{url}" for url in urls], count, classes, wanted)
 
@@ -207,7 +211,7 @@ def shard_urls(word: str) -> list[str]:
     """
     pattern = word.partition(":")[2]
     urls: list[str] = []
-    missing: list[str] = []
+    missing, empty = list[str](), list[str]()
     try:
         for each in [pattern] if os.path.exists(pattern) else expand(pattern):
             url = each if "://" in each else os.path.abspath(os.path.expanduser(each))
@@ -215,14 +219,16 @@ def shard_urls(word: str) -> list[str]:
             if "*" not in url and not files.isdir(path):
                 (urls if files.exists(path) else missing).append(url)
                 continue
-            found = files.glob(path if "*" in url else path.rstrip("/") + "/*.tar")
-            urls += sorted(files.unstrip_protocol(name) if "://" in url else name for name in found)
+            there = files.glob(path if "*" in url else path.rstrip("/") + "/*.tar")
+            found = sorted(name for name in there if not os.path.basename(name).startswith("."))  # half written
+            empty += [] if found else [url]
+            urls += [files.unstrip_protocol(name) if "://" in url else name for name in found]
     except Exception as error:  # of any of fsspec's file systems: an unknown one, a missing package, no connection
         raise UsageError(f"{word}: {in_brief(error)}") from error
     if missing:
         raise UsageError(f"{word}: {len(missing)} of {len(missing) + len(urls)} shards are missing: {missing[0]}")
-    if not urls:
-        raise UsageError(f"{word}: no shards (.tar) there")
+    if empty or not urls:
+        raise UsageError(f"{word}: no shards (.tar) there: {' '.join(empty[:1])}")
     return urls
 
 
@@ -243,22 +249,55 @@ def expand(pattern: str) -> Iterator[str]:
         yield from expand(pattern[: found.start()] + part + pattern[found.end() :])
 
 
-def stated_classes(url: str, found: list[str] | None) -> list[str] | None:
-    """Names of the classes as the shards' folder states them, or what was `found`.
+def stated_classes(urls: Sequence[str]) -> list[str] | None:
+    """Names of the classes as the folders of some shards state them; None where they do not.
 
     Raises:
-        UsageError: The statement is damaged, or of fewer classes.
+        UsageError: A statement is damaged, or folders differ: a number would mean several classes.
     """
+    folders = list(dict.fromkeys(url.rpartition("/")[0] for url in urls))
+    stated = [_stated(folder) for folder in folders]
+    for folder, classes in zip(folders, stated, strict=True):
+        if classes != stated[0]:
+            raise UsageError(
+                f"{folders[0]} and {folder} state other classes: read them one by one, or give --labels none"
+            )
+    return stated[0]
+
+
+def _stated(folder: str) -> list[str] | None:
     try:
-        with fsspec.open(url.rpartition("/")[0] + "/" + CLASSES) as file:
+        with fsspec.open(f"{folder}/{CLASSES}") as file:
             stated = json.load(file)
     except OSError:  # not there; some stores say so by denying it
-        return found
+        return None
     except ValueError:
         stated = None
-    if not isinstance(stated, list) or len(found or ()) > len(stated):
-        raise UsageError(f"{url.rpartition('/')[0]}/{CLASSES} does not name the classes of {url}: mend or remove it")
+    if not isinstance(stated, list):
+        raise UsageError(f"{folder}/{CLASSES} is no list of names of classes: mend or remove it")
     return [str(name) for name in stated]
+
+
+def _numbered(word: str, found: NDArray[Any], stated: list[str] | None) -> tuple[NDArray[np.int64], list[str] | None]:
+    """Class numbers and names, see `numbered_labels`; the numbers of names are those that are stated, if any are.
+
+    Raises:
+        UsageError: A class is not among them.
+    """
+    labels, classes = numbered_labels(word, found, len(found))
+    if stated is None or classes is None:
+        return labels, stated or classes
+    if found.dtype.kind == "U":
+        number = {name: n for n, name in enumerate(stated)}
+        others = [name for name in classes if name not in number]
+        labels = np.array([*(number.get(name, -1) for name in classes), -1])[labels]  # -1, no label, is the last
+    else:
+        others = classes[len(stated) :]
+    if others:
+        raise UsageError(
+            f"{word}: {CLASSES} beside the shards does not name the class '{others[0]}': mend or remove it"
+        )
+    return labels, stated
 
 
 def _joined(labels: list[NDArray[Any]]) -> NDArray[Any]:
@@ -277,7 +316,7 @@ def _places(url: str, named: Named) -> Places:
     try:
         with files.open(path, "rb") as file:
             return places_in(file, named.image, named.label)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except Exception as error:  # a server's, a disk's, what `tarfile` meets in a damaged file
         raise UsageError(f"{url}: cut short, damaged or no tar file ({in_brief(error)}): fetch it again") from error
 
 

@@ -6,6 +6,7 @@ One file of this folder is one kind of source; the tables below say which words 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, get_args
@@ -56,6 +57,9 @@ FILES: dict[str, Opener] = {
     ".tar": open_tar,
     ".parquet": open_parquet,
 }
+
+# What may be named behind the path of a file with columns.
+_COLUMNS = re.compile(r"(?:(?<=\.tar)|(?<=\.lance)|(?<=\.parquet)),\w+=.*", re.DOTALL)
 
 
 def open_images(
@@ -143,10 +147,11 @@ def _open_word(word: str, wanted: Wanted) -> ImageSet:
     if is_object(word):
         raise missing_object("data", word)
     path = os.path.expanduser(word)
-    if os.path.isdir(path):
-        return open_lance(f"lance:{path}", wanted) if _suffix(path) == ".lance" else open_folder(path, wanted)
-    if os.path.exists(path):
-        return _open_file(word, path, wanted)
+    place = path if os.path.exists(path) else _COLUMNS.sub("", path)
+    if os.path.isdir(place):
+        return open_lance(f"lance:{path}", wanted) if _suffix(place) == ".lance" else open_folder(path, wanted)
+    if os.path.exists(place):
+        return _open_file(word, place, path, wanted)
     file, _, part = path.rpartition(":")
     if os.path.isfile(file) and FILES.get(_suffix(file)) is open_manifest:
         return open_manifest(file, wanted, part)
@@ -154,7 +159,7 @@ def _open_word(word: str, wanted: Wanted) -> ImageSet:
     name = name.lower().replace("-", "_")
     if name in NAMES:
         return NAMES[name](name + colon + rest, wanted)
-    if os.sep in word or word.startswith((".", "~")) or {_suffix(path), _suffix(file)} & FILES.keys():
+    if os.sep in word or word.startswith((".", "~")) or {_suffix(place), _suffix(file)} & FILES.keys():
         raise UsageError(f"no such file or folder: '{word}'")
     raise UsageError(f"{unknown_name('data set', name, NAMES)}; and no file or folder of that name")
 
@@ -175,15 +180,16 @@ def open_stream(word: str, wanted: Wanted) -> ImageSet:
     return STREAMS[name](inner, wanted if count is None else replace(wanted, count=count))
 
 
-def _open_file(word: str, path: str, wanted: Wanted) -> ImageSet:
-    if not os.path.isfile(path):  # opening a pipe would wait for ever
+def _open_file(word: str, place: str, path: str, wanted: Wanted) -> ImageSet:
+    """The images of a file that lies at `place`; `path` may name columns of it besides."""
+    if not os.path.isfile(place):  # opening a pipe would wait for ever
         raise UsageError(f"'{word}' is neither a folder nor a regular file")
-    if _suffix(path) not in FILES:
+    if _suffix(place) not in FILES:
         *known, last = FILES
         raise UsageError(
             f"'{word}' is a file, but no {', '.join(known)} or {last}: for single images give their folder"
         )
-    return FILES[_suffix(path)](path, wanted)
+    return FILES[_suffix(place)](path, wanted)
 
 
 def _suffix(path: str) -> str:

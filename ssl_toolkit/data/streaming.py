@@ -20,12 +20,13 @@ from torch.utils.data import Sampler
 from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.file_set import EncodedSet
 from ssl_toolkit.data.image_set import ImageSet, Wanted, unlabelled
-from ssl_toolkit.data.images import Source
+from ssl_toolkit.data.images import Content, Source
 from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.randomness import numpy_generator
 
 BLOCK = 2048  # images that are shuffled together
 FIRST = 1024  # images that are kept, for what only looks at some
+FIRST_BYTES = 1 << 28  # of them, from which on no more are
 
 T = TypeVar("T")
 
@@ -83,7 +84,12 @@ class Stream(ImageSet):
         self._labelled, self._stated = wanted.labels != "none", None if classes is None else len(classes)
         self._numbers: NDArray[np.int64] | None = None
         self._places = np.zeros((count, 2), np.int64)  # shard, and position in it
-        found = list(islice(self.all(), min(FIRST, count)))
+        found, held = list[tuple[int, int, Source, int]](), 0
+        for image in islice(self.all(), min(FIRST, count)):
+            found.append(image)
+            held += len(image[2].data) if isinstance(image[2], Content) else 0
+            if held >= FIRST_BYTES:
+                break
         if not found:
             raise UsageError(f"{word}: there are no images in it")
         names = [self._name(shard, place) for shard, place, _, _ in found]
@@ -136,8 +142,8 @@ class Stream(ImageSet):
             raise ToolkitError(
                 f"{self._name(shard, place)}: its label is {label}, and there are {self._stated} classes"
             )
-        if self._labelled and label >= 0:
-            self.labels[index] = label if self._numbers is None else self._numbers[label]
+        known = self._labelled and label >= 0  # an earlier epoch had another image at this position
+        self.labels[index] = -1 if not known else label if self._numbers is None else self._numbers[label]
         return Held.of(index, source)
 
     def _name(self, shard: int, place: int) -> str:
@@ -197,7 +203,7 @@ class StreamOrder(Sampler[tuple[int, list[int]]]):
                     yield self.epoch, [self.stream.held(index + i, *images[row]) for i, row in enumerate(rows)]
 
     def _in_order(self) -> Iterator[tuple[int, list[int]]]:
-        images = enumerate(islice(self.stream.all(), len(self.stream)))
+        images = islice(enumerate(islice(self.stream.all(), len(self.stream))), self.start * self.batch_size, None)
         while batch := [self.stream.held(index, *image) for index, image in islice(images, self.batch_size)]:
             yield self.epoch, list[int](batch)
 

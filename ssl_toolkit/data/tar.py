@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_LABEL = 1 << 20  # bytes of a .cls or .json
+DIGITS = 10  # from so many on, a number is a name
 MAX_IMAGE = 1 << 29  # bytes of an image file, which is read into memory whole
 _JSON_KEYS = (*LABEL_KEYS, "cls", "class")
 
@@ -80,7 +81,7 @@ class _Sample:
     """A sample whose files are still being read."""
 
     def __init__(self, image: str | None, label: str | None, whole: bool) -> None:
-        self.image, self.label, self.whole = image, label, whole
+        self.image, self.label, self.whole = image and image.lower(), label, whole
         self.found: tuple[int, int, bytes | None] | None = None
         self.labels: dict[str, Label] = {}
 
@@ -89,7 +90,7 @@ class _Sample:
         if is_image and self.found is None:
             wanted = self.whole and member.size <= MAX_IMAGE
             self.found = member.offset_data, member.size, _read(tar, member) if wanted else None
-        elif ending == (self.label or "cls") and member.size <= MAX_LABEL:
+        elif ending == (self.label or "cls").lower() and member.size <= MAX_LABEL:
             self.labels["cls"] = _number_or_text(_read(tar, member).decode("utf-8", "replace").strip())
         elif ending == "json" and member.size <= MAX_LABEL:
             self.labels["json"] = _label_of(_read(tar, member), (self.label,) if self.label else _JSON_KEYS)
@@ -122,7 +123,7 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _number_or_text(text: str) -> Label:
-    return int(text) if text.removeprefix("-").isdecimal() and len(text) < 10 else text or None
+    return int(text) if text.removeprefix("-").isdecimal() and len(text) < DIGITS else text or None
 
 
 def _label_of(data: bytes, keys: tuple[str, ...]) -> Label:
@@ -132,4 +133,6 @@ def _label_of(data: bytes, keys: tuple[str, ...]) -> Label:
     except (ValueError, RecursionError):
         return None
     found = next((fields[key] for key in keys if key in fields), None) if isinstance(fields, dict) else None
-    return found if isinstance(found, int | str) and not isinstance(found, bool) else None
+    if isinstance(found, bool) or not isinstance(found, int | str):
+        return None
+    return _number_or_text(str(found)) if isinstance(found, int) else found or None

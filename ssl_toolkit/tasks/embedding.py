@@ -34,16 +34,16 @@ def embed(
         data: Images (a folder, a .csv, a .npz or .npy, a word like cifar10:test,
             wds:shards/ or hf:NAME:test).
         out: The folder to make.
-        overwrite: Whether features in `out` may be replaced.
+        overwrite: Replace the features that `out` holds.
         shard: Part of the images, i/n with i from 0 to n - 1, which goes to a folder of its own within `out`; merge
             joins them. If not given, torchrun and srun give each of their processes one.
         parquet: Write features.parquet too, a row an image with its index, path, label and vector (extra parquet).
-        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of images that may be unreadable, in [0, 1]; they are listed in bad_images.csv.
         device: Where images are encoded.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         The folder; of a part, its own.

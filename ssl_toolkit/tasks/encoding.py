@@ -36,8 +36,7 @@ def states(images: ImageSet, encoder_sha256: str) -> Callable[[int, int], str] |
         digest = sha256(f"{encoder_sha256} {BATCH} {len(images)}".encode())
         for row in range(start, end):
             path = images.path(row)
-            stamp = file_stamp(path) or file_stamp(path.rpartition("#")[0])
-            digest.update(f"{path}\0{stamp}\0{images.labels[row]}\0".encode("utf-8", "surrogateescape"))
+            digest.update(f"{path}\0{file_stamp(path)}\0{images.labels[row]}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     return state

@@ -56,7 +56,7 @@ def index(
         index: How they are found, in the words of FAISS's index_factory (Flat, HNSW32, "IVF4096,SQ8"); auto: exactly
             up to 200,000 images, beyond by inverted lists that are set to find 95 % of the ten nearest. An index that
             is changed keeps its own.
-        overwrite: Whether an index in `out` may be replaced.
+        overwrite: Replace the index that `out` holds.
         add: Add the images of `data` that the index in `out` does not hold.
         remove: Take the images of `data` out of it; of a .csv they need not be there any more.
         update: Make it hold what `data` holds: images that are new or were changed are encoded, no others; those that
@@ -67,13 +67,13 @@ def index(
         to: Database that the index is written to as well, as KIND:ADDRESS#TABLE: lancedb:photos.lancedb,
             milvus:photos.db, qdrant:http://localhost:6333, pgvector:postgresql://user@host/name; the extra of that
             name brings its client. `overwrite`, or a change, replaces the table that is there.
-        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of the images of `data` that may be unreadable, in [0, 1]; they are listed in
             bad_images.csv.
         device: Where images are encoded.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         The folder.
@@ -99,8 +99,10 @@ def index(
     folder = Path(out) if part is None else part.folder(out)
     if to is not None and part is not None:
         raise UsageError(f"--to {hidden(to)} is for a whole index: merge the parts, and give it with --add")
-    database = None if to is None else open_database(to)  # before hours of work, not after
     change = _change(folder, part is not None, add=add, remove=remove, update=update, overwrite=overwrite)
+    if to is not None:
+        with open_database(to) as database:  # before hours of work, not after, which a connection may not last
+            database.check_free(bool(change))
     encoder, metadata = load_run_encoder(run, data, data_root)
     images = open_stills(encoder, data, data_root=data_root, labels=labels)
     images = images if part is None else part.of(images)
@@ -123,9 +125,10 @@ def index(
         text = text_beside(file) or (None if old is None else text_beside(folder))
         _saved(built, folder, overwrite=bool(change), text=text)
         growing.delete()
-    if database is not None:
-        store(EmbeddingIndex.load(folder), database, overwrite=bool(change))
-        say(f"written to {database.word}, table {database.table}")
+    if to is not None:
+        with open_database(to) as database:
+            store(EmbeddingIndex.load(folder), database, overwrite=bool(change))
+            say(f"written to {database.word}, table {database.table}")
     return folder
 
 
@@ -140,7 +143,7 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
         out: The folder to make.
         index: How neighbours are found, in the words of FAISS's index_factory; auto: as all of them were asked to be,
             or else by the number of images.
-        overwrite: Whether an index in `out` may be replaced; it may be one of those that are merged.
+        overwrite: Replace the index that `out` holds; it may be one of those that are merged.
 
     Returns:
         The folder.
@@ -162,6 +165,8 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
             raise UsageError(f"--out {out} holds {what} already: give --overwrite, or name another folder")
     given = with_all_shards(indexes)
     if all(isinstance(each, str | os.PathLike) and (Path(each) / "features.json").exists() for each in given):
+        if index != "auto":
+            raise UsageError(f"--index {index}: {os.fspath(given[0])} holds features, which are not searched")
         return _merged_features(given, folder)
     parts = [open_index(part, "indexes") for part in given]
     total = sum(map(len, parts))

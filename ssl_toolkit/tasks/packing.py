@@ -37,16 +37,16 @@ def pack(
         size: Short side to which images are resized, pixels, as JPEG files; without it files stay as they are, byte for
             byte, and all else is written without loss.
         shard_mb: Megabytes of images in a shard.
-        shuffle: Whether images are written in an order that is drawn, always the same: what streams of sorted classes
-            need. By default in their own order.
-        overwrite: Whether shards in `out` that are of other images or settings may be replaced.
-        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        shuffle: Write images in an order that is drawn, always the same, in the place of their own: what streams of
+            sorted classes need.
+        overwrite: Replace shards in `out` that are of other images or settings.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         channels: See pretrain; other than 1 and 3 are written as TIFF files (extra deep).
         range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095; they are written as TIFF files.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of images that may be unreadable, in [0, 1]; they are listed in bad_images.csv.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         The folder.
@@ -101,5 +101,7 @@ def _begin(folder: Path, asked: dict[str, Any], classes: list[str] | None, overw
         for path in [*there, *(folder / name for name in ("bad_images.csv", CLASSES, SUMS))]:
             path.unlink(missing_ok=True)
     write_atomic(file, lambda temporary: temporary.write_text(text))
-    if classes is not None:
+    if classes is None:
+        (folder / CLASSES).unlink(missing_ok=True)  # of what was begun with other settings
+    else:
         write_atomic(folder / CLASSES, lambda temporary: temporary.write_text(json.dumps(classes) + "\n"))

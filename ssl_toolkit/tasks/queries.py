@@ -69,15 +69,21 @@ class Asking:
     @functools.cached_property
     def network(self) -> Encoder:
         """The encoder, with the weights that the index holds."""
-        given, file = self.encoder, self.index.encoder_file
-        if file is None:
-            if given is None:
-                raise UsageError("a database holds no encoder: give --encoder, that of the index")
-            return given if isinstance(given, Encoder) else load_encoder(given)  # type: ignore[arg-type]
+        given, stored = self.encoder, self._stored
+        if isinstance(stored, Encoder):
+            return stored
         if isinstance(given, nn.Module):
             own = given.own_module if isinstance(given, Encoder) else given
-            return load_encoder(file, backbone=copy.deepcopy(own))
-        return load_encoder(file if given is None else given)
+            return load_encoder(stored, backbone=copy.deepcopy(own))
+        return load_encoder(stored if given is None else given)
+
+    @property
+    def _stored(self) -> Any:
+        """Where the encoder is: the index's own file or, as a database holds none, what was given."""
+        found = self.index.encoder_file or self.encoder
+        if found is None:
+            raise UsageError("a database holds no encoder: give --encoder, that of the index")
+        return found
 
     def answers(self, queries: Any) -> Iterator[dict[str, Any]]:
         """What `search` returns; neighbouring queries of one image each are encoded together."""
@@ -166,7 +172,7 @@ class Asking:
         """
         if self.index.metric != "cosine":
             raise UsageError(f"texts are compared by cosine, the index by {self.index.metric}: build one of cosine")
-        return text_tower(self.index.encoder_file, self.index.dimension)
+        return text_tower(self._stored, self.index.dimension)
 
     def _text(self, query: str) -> dict[str, Any]:
         vector = self._texts.encode([query.removeprefix(TEXT).strip()]).numpy()

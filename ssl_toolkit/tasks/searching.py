@@ -1,6 +1,7 @@
 """The nearest neighbours of images in an index."""
 
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ssl_toolkit.errors import UsageError
@@ -82,7 +83,7 @@ def search(
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of the images of a folder or set that may be unreadable, in [0, 1]; they are left out.
         device: Where images are encoded.
-        progress: Whether a progress bar is shown while folders and sets are encoded.
+        progress: Show a progress bar while folders and sets are encoded.
 
     Returns:
         For each query ``{"query", "label", "hits"}``: its name, its label where that is known, and a list of
@@ -101,15 +102,17 @@ def search(
     if k < 1:
         raise UsageError(f"-k is {k}: it must be at least 1")
     shown = parse_picture_channels(picture_channels)
-    opened = StoredIndex(open_database(str(index))) if is_database(index) else open_index(index)
-    asking = Asking(opened, encoder, k, data_root, workers, max_bad_rate, device, progress)
-    found = Neighbours(asking.answers(queries))
+    with open_database(str(index)) if is_database(index) else contextlib.nullcontext() as database:
+        opened = open_index(index) if database is None else StoredIndex(database)
+        asking = Asking(opened, encoder, k, data_root, workers, max_bad_rate, device, progress)
+        found = Neighbours(asking.answers(queries))
     if csv is not None:
         rows = ({"query": one["query"], **hit} for one in found for hit in one["hits"])
         write_csv(["query", "rank", "path", "score", "label"], rows, csv)
     if grid is not None:
-        config = asking.network.config
-        _draw(found[:ROWS], grid, data_root, channels=config.channels, range=config.range, picture_channels=shown)
+        known = encoder is not None or opened.encoder_file is not None  # of a database there may be no encoder
+        look = {"channels": (config := asking.network.config).channels, "range": config.range} if known else {}
+        _draw(found[:ROWS], grid, data_root, picture_channels=shown, **look)
     return found
 
 

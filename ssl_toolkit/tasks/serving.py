@@ -61,7 +61,7 @@ def serve(
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, limit_concurrency=1024)
         )
-        print(f"http://{host}:{listener.getsockname()[1]}/", flush=True)
+        print(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/", flush=True)
         say("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])

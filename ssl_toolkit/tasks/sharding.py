@@ -12,6 +12,7 @@ import numpy as np
 
 from ssl_toolkit.data.image_set import ImageSet, Subset
 from ssl_toolkit.errors import UsageError
+from ssl_toolkit.launch import started_by_torchrun
 from ssl_toolkit.slurm import started_by_srun
 from ssl_toolkit.tasks.settings import AnyIndex
 
@@ -76,7 +77,7 @@ def _rank() -> tuple[int, int]:
     """Number of this process among those that torchrun or srun has started, and of these, which share its GPUs."""
     if started_by_srun():
         return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if started_by_torchrun():
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     return 0, 1
 

@@ -48,6 +48,7 @@ def saved(home: Path) -> dict[str, str]:
         "split": f"hf:{home}/two:train",
         "parquet": f"{home}/a.parquet",
         "named": f"hf:{home}/a.parquet:train,image=img,label=label",
+        "named, by its path": f"{home}/a.parquet,image=img,label=label",
         "folder": f"hf:{home}/files:train",
         "url": f"hf:file://{home}/one",
     }

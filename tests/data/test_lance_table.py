@@ -27,7 +27,13 @@ def written(place: str, images: list[bytes | None] = JPEGS, **more: list[object]
 
 def test_a_table_by_its_path_word_and_url(tmp_path):
     place = written(f"{tmp_path}/a.lance")
-    for word in (place, f"lance:{place}", f"lance:file://{place}", f"lance:{place},image=image,label=label"):
+    for word in (
+        place,
+        f"lance:{place}",
+        f"lance:file://{place}",
+        f"lance:{place},image=image,label=label",
+        f"{place},image=image",
+    ):
         images = open_images(word)
         assert (images.classes, images.labels.tolist()) == (packed.CLASSES, packed.labels(10))
         for i, data in enumerate(JPEGS):

@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import os
 import signal
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_toolkit.data.loader import ImageLoader
-from ssl_toolkit.data.reading import center_crop, pad
+from ssl_toolkit.data.reading import Fetch, center_crop, pad
 from tests.killing import ended
 
 
@@ -30,6 +31,12 @@ def test_pad() -> None:
     padded, box = pad([one, one])
     assert padded.shape == (2, 2, 3, 5)
     assert box is None
+
+
+def test_what_stands_in_for_an_image_is_only_made_up_where_it_is_needed(noise_images: Callable) -> None:
+    fetch = Fetch(noise_images(4), 8, 8, tries=10**15)  # of so many images that a hundredth may be bad
+    assert list(itertools.islice(fetch._candidates([3, 1], 0), 3)) == [3, 0, 1]
+    assert fetch[0, [3, 1]].rows == [3, 1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

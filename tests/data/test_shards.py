@@ -90,7 +90,53 @@ def test_names_of_classes_from_the_folder(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(packed.CLASSES))
     assert open_images(word).classes == packed.CLASSES
     (tmp_path / "classes.json").write_text('["one"]')
-    assert "does not name the classes" in refusal(word)
+    assert "does not name the class '1'" in refusal(word)
+    (tmp_path / "classes.json").write_text('{"one": 1}')
+    assert "is no list of names of classes" in refusal(word)
+    assert open_images(word, labels="none").classes is None
+
+
+def test_labels_that_are_text_have_the_numbers_that_the_folder_states(tmp_path):
+    members = [("1.jpg", JPEGS[0]), ("1.cls", b"cat"), ("2.jpg", JPEGS[1]), ("3.jpg", JPEGS[2]), ("3.cls", b"ant")]
+    file = packed.tar(tmp_path / "a.tar", members)
+    (tmp_path / "classes.json").write_text('["dog", "cat", "bee", "ant"]')
+    images = open_images(file)
+    assert (images.labels.tolist(), images.classes) == ([1, -1, 3], ["dog", "cat", "bee", "ant"])
+    (batch,) = ImageLoader(open_images(f"stream:3:wds:{file}"), 16)
+    assert batch.label.tolist() == [1, -1, 3]
+    (tmp_path / "classes.json").write_text('["dog", "cat"]')
+    assert "does not name the class 'ant'" in refusal(str(file))
+
+
+def test_folders_that_state_other_classes_are_not_read_as_one(tmp_path):
+    for name in ("birds", "cats"):
+        packed.shards(tmp_path / name, JPEGS[:3], 1)
+        (tmp_path / name / "classes.json").write_text(json.dumps([f"{name} {n}" for n in range(3)]))
+    word = f"wds:{tmp_path}/{{birds,cats}}/*.tar"
+    for each in (word, f"stream:6:{word}"):
+        assert f"{tmp_path}/birds and {tmp_path}/cats state other classes" in refusal(each)
+        assert len(open_images(each, labels="none")) == 6
+
+
+def test_what_is_being_written_is_no_shard(tmp_path):
+    packed.shards(tmp_path, JPEGS)
+    (tmp_path / ".s-003.tar").write_bytes(b"half")
+    assert len(open_images(f"wds:{tmp_path}")) == len(open_images(f"wds:{tmp_path}/*.tar")) == 10
+
+
+def test_a_label_that_no_image_has_is_refused_and_names_of_files_have_no_case(tmp_path):
+    file = packed.tar(tmp_path / "a.tar", [("1.Left.JPG", JPEGS[0]), ("1.Kind", b"4")])
+    assert "no image has a file or a field 'knd' with its label" in refusal(f"wds:{file},label=knd")
+    assert open_images(f"wds:{file},image=Left.JPG,label=Kind").labels.tolist() == [4]
+    assert open_images(f"{file},label=kind").labels.tolist() == [4]
+    assert "'kind=' is none of" in refusal(f"{file},kind=4")
+    assert "no such file or folder" in refusal("nowhere.tar,label=kind")
+
+
+def test_a_number_that_is_too_large_for_a_class_is_a_name(tmp_path):
+    members = [("1.jpg", JPEGS[0]), ("1.json", b'{"label": 123456789012345678901234567890}')]
+    images = open_images(packed.tar(tmp_path / "a.tar", members))
+    assert (images.labels.tolist(), images.classes) == ([0], ["123456789012345678901234567890"])
 
 
 def test_the_list_beside_a_shard_is_taken_if_it_is_of_that_shard(tmp_path):
@@ -155,7 +201,9 @@ def test_refusals_in_one_line_each(tmp_path):
     (tmp_path / "s" / "s-001.tar").write_text("text" * 500)
     assert "s-001.tar: cut short, damaged or no tar file" in refusal(word)
     assert "no images in 1 shards" in refusal(f"wds:{packed.tar(tmp_path / 'b.tar', [('a.txt', b'x')])}")
-    assert "no shards (.tar) there" in refusal(f"wds:{tmp_path}/*.tarx")
+    assert f"no shards (.tar) there: {tmp_path}/*.tarx" in refusal(f"wds:{tmp_path}/*.tarx")
+    assert f"no shards (.tar) there: {tmp_path}/t/*.tar" in refusal(f"wds:{tmp_path}/{{s,t}}/*.tar")
+    assert "no shards (.tar) there" in refusal(f"wds:{tmp_path}/{{2..1}}.tar")
     assert "pipe" in refusal("wds:pipe://cat x.tar")
     assert "shards are missing: " in refusal("wds:pipe:cat x.tar")
     assert "'lable=' is none of image=COLUMN" in refusal(word + ",lable=x")
@@ -185,3 +233,14 @@ def test_shards_that_webdataset_wrote(tmp_path):
     images = open_images(f"wds:{tmp_path}/w-{{000000..000002}}.tar")
     assert images.labels.tolist() == [i % 3 for i in range(10)]
     np.testing.assert_array_equal(images.load(9, None), decode_image(JPEGS[9]))
+
+
+def test_a_server_that_fails_in_its_own_words_is_told_in_a_line(tmp_path, monkeypatch):
+    from ssl_toolkit.data import shards
+
+    def failing(*args: object, **options: object) -> None:
+        raise RuntimeError("402 payment\nrequired")
+
+    word = packed.shards(tmp_path, JPEGS)
+    monkeypatch.setattr(shards, "samples", failing)
+    assert "s-000.tar: cut short, damaged or no tar file (402 payment)" in refusal(word)

@@ -132,6 +132,26 @@ def tables(tmp_path: Path, images: list[bytes] = JPEGS, count: int = 12) -> str:
     return f"stream:{count}:hf:{tmp_path}/files:train"
 
 
+def test_evaluation_starts_at_the_batch_that_its_position_names(tmp_path):
+    loader = ImageLoader(open_images(shards(tmp_path)), 16, batch_size=5)
+    loader.position = 1
+    assert np.concatenate([batch.index for batch in loader]).tolist() == list(range(5, 12))
+
+
+def test_an_image_without_a_label_does_not_keep_that_of_an_earlier_epoch():
+    stream = Numbers([4])
+    for label in (0, -1):
+        stream.held(2, 0, 2, JPEGS[0], label)
+        assert stream.labels[2] == label
+
+
+def test_resuming_with_more_shards_is_refused(blocks):
+    state = ImageLoader(Numbers([6, 6], 12), 16, batch_size=4, shuffle=True).state_dict()
+    ImageLoader(Numbers([6, 6], 12), 16, batch_size=4, shuffle=True).load_state_dict(state)
+    with pytest.raises(ToolkitError, match="'numbers' has 3 shards, the run to resume was trained on 2: bring"):
+        ImageLoader(Numbers([6, 6, 6], 12), 16, batch_size=4, shuffle=True).load_state_dict(state)
+
+
 @pytest.mark.parametrize("kind", [shards, tables])
 def test_evaluation_reads_all_in_order_with_labels_and_names(tmp_path, kind):
     stream = open_images(kind(tmp_path))
@@ -219,6 +239,13 @@ def test_what_looks_at_some_sees_the_first_and_parts_are_refused(tmp_path):
         Subset(stream, np.array([1]))
 
 
+def test_no_more_than_so_many_bytes_of_the_first_images_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "FIRST_BYTES", 2 * len(JPEGS[0]))
+    stream = open_images(shards(tmp_path))
+    assert 2 <= len(stream.few()) <= 3
+    assert len(stream) == 12
+
+
 def test_refusals(tmp_path):
     assert "only hf:... and wds:... can be streamed" in refusal("stream:shapes:train")
     word = packed.shards(tmp_path, JPEGS)
@@ -226,6 +253,17 @@ def test_refusals(tmp_path):
     assert "there are no images in it" in refusal(f"stream:5:wds:{packed.tar(tmp_path / 'x.tar', [('a.txt', b'')])}")
     pytest.importorskip("datasets")
     assert "Bad split: val" in refusal(tables(tmp_path).replace(":train", ":val"))
+    assert "give hf:NAME:SPLIT or hf:NAME:CONFIGURATION:SPLIT" in refusal("hf:a:b:c:train")
+
+
+def test_labels_that_are_text_are_in_nobodys_way_where_none_are_wanted(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    cells = {"image": [{"bytes": JPEGS[0], "path": None}], "label": ["ant"]}
+    datasets.Dataset.from_dict(cells, features=features).save_to_disk(tmp_path / "one")
+    assert "the column 'label' is text" in refusal(f"stream:hf:{tmp_path}/one")
+    (batch,) = ImageLoader(open_images(f"stream:hf:{tmp_path}/one", labels="none"), 16)
+    assert batch.label.tolist() == [-1]
 
 
 def test_the_next_block_is_read_meanwhile():

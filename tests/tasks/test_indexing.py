@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def test_images_without_names_do_not_change_an_index(tmp_path: Path, small_encod
             index(small_encoder, IMAGES[::-1], tmp_path / "index", **{change: True}, **READ)
     index(small_encoder, open_images(IMAGES[:4]), tmp_path / "index", overwrite=True, **READ)
     assert len(EmbeddingIndex.load(tmp_path / "index")) == 4
+
+
+def test_images_in_a_file_that_was_changed_are_encoded_again(tmp_path: Path, small_encoder: Encoder) -> None:
+    data, folder = tmp_path / "images.npy", tmp_path / "index"
+    np.save(data, IMAGES)
+    index(small_encoder, data, folder, **READ)
+    before = np.array(EmbeddingIndex.load(folder).vectors)
+    np.save(data, IMAGES[::-1])
+    os.utime(data, (1, 1))
+    index(small_encoder, data, folder, update=True, **READ)
+    np.testing.assert_allclose(EmbeddingIndex.load(folder).vectors, before[::-1], atol=1e-6)
+    index(small_encoder, data, tmp_path / "parts", shard="0/2", **READ)
+    np.save(data, IMAGES)
+    with pytest.raises(UsageError, match="holds an index of other images: give --update or --overwrite"):
+        index(small_encoder, data, tmp_path / "parts", shard="0/2", **READ)
 
 
 @pytest.mark.parametrize(

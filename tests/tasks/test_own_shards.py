@@ -112,6 +112,16 @@ def test_what_is_wrong_with_a_part_is_said_in_a_line_and_nothing_is_lost(tmp_pat
     with pytest.raises(ToolkitError, match=r"damaged: features.npy is missing"):
         merge([tmp_path / "parts"], tmp_path / "out")
     (part / "features.npy").write_bytes(whole)
+    about = (part / "features.json").read_text()
+    for damaged in ("{}", "[1]", about[:-9]):
+        (part / "features.json").write_text(damaged)
+        with pytest.raises(ToolkitError, match=r"shard-00001-of-00003 are damaged \(features.json\)"):
+            merge([tmp_path / "parts"], tmp_path / "out")
+    (part / "features.json").write_text(about)
+    with pytest.raises(
+        UsageError, match=r"--index HNSW4: .*shard-00000-of-00003 holds features, which are not searched"
+    ):
+        merge([tmp_path / "parts"], tmp_path / "out", index="HNSW4")
     with pytest.raises(UsageError, match=r"begins at image 6, the part before it ends at 3"):
         merge([part.with_name("shard-00000-of-00003"), part.with_name("shard-00002-of-00003")], tmp_path / "out")
     with pytest.raises(UsageError, match=r"the parts end at image 6 of 10: one is missing"):

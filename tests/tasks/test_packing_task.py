@@ -47,9 +47,9 @@ def test_a_folder_becomes_shards_with_sums_that_hold(tmp_path):
 
 
 @pytest.mark.parametrize("where", [1, 5, 9])
-@pytest.mark.parametrize("what", ["_made", "sync", "write_list"])
+@pytest.mark.parametrize("what", ["_made", "sync", "write_list", "write_atomic"])
 def test_a_kill_anywhere_costs_nothing(tmp_path, monkeypatch, where, what):
-    """Killed at the `where`-th image that is made, shard that is synced, or list that is written."""
+    """Killed at the `where`-th image that is made, shard that is synced, or list that is written, or sums."""
     monkeypatch.setattr(packing, "CHUNK", 2)
     folder = packed.folder(tmp_path / "images", [*JPEGS[:5], JPEGS[5][:99], *JPEGS[6:]])
     options = {**SHARD, "max_bad_rate": 0.2}
@@ -145,3 +145,12 @@ def test_other_settings_and_too_many_bad_images_are_refused(tmp_path):
     with pytest.raises(ToolkitError, match="12 of the 12 images"):
         pack(bad, tmp_path / "none", **SHARD)
     assert len((tmp_path / "none" / "bad_images.csv").read_text().splitlines()) == 13
+
+
+def test_names_of_classes_that_were_begun_with_are_gone_without_labels(tmp_path):
+    folder = packed.folder(tmp_path / "images", JPEGS)
+    pack(folder, tmp_path / "out", **SHARD)
+    for path in [*(tmp_path / "out").glob("*.tar"), *(tmp_path / "out").glob("*.npz")]:
+        path.unlink()  # as if it had been killed before its first shard
+    pack(folder, tmp_path / "out", labels="none", **SHARD)
+    assert not (tmp_path / "out" / "classes.json").exists()

@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_toolkit.errors import ToolkitError, UsageError, missing_extra, said_by, unknown_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KINDS = {"lancedb": "LanceDb", "milvus": "Milvus", "pgvector": "PgVector", "qdrant": "Qdrant"}
 """Kinds of databases, each an extra of its name, and the class in the module of that name."""
@@ -78,7 +81,7 @@ class Rows:
 
 
 class Database(ABC):
-    """A table of vectors in a database.
+    """A table of vectors in a database; in a ``with``, the connection ends with it.
 
     Args:
         address: What its client connects to.
@@ -89,13 +92,23 @@ class Database(ABC):
     def __init__(self, address: str, table: str, word: str) -> None:
         self.address, self.table, self.word = address, table, word
 
-    @abstractmethod
-    def write(self, about: About, rows: Iterator[Rows], overwrite: bool) -> None:
-        """Write a whole table; the one that is there stays until this one is complete.
+    def __enter__(self) -> Self:
+        return self
 
-        Raises:
-            UsageError: There is one already, and `overwrite` is False.
-        """
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection, where there is one."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether there is a table of this name, of ours or not."""
+
+    @abstractmethod
+    def write(self, about: About, rows: Iterator[Rows]) -> None:
+        """Write a whole table; the one that is there stays until this one is complete."""
 
     @abstractmethod
     def about(self) -> dict[str, Any] | None:
@@ -117,11 +130,19 @@ class Database(ABC):
     def vectors(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The vectors of rows, (n, D), in the order of `ids`."""
 
-    def refuse(self) -> UsageError:
-        """What is raised where a table is there already."""
-        return UsageError(
-            f"{self.word} holds a table {self.table} already: give --overwrite, or name another by #TABLE"
-        )
+    def check_free(self, overwrite: bool) -> None:
+        """Refuse to replace a table, unless it is to be replaced.
+
+        Raises:
+            UsageError: There is one already, and `overwrite` is False.
+            ToolkitError: The database says no.
+        """
+        with self.told():
+            taken = not overwrite and self.exists()
+        if taken:
+            raise UsageError(
+                f"{self.word} holds a table {self.table} already: give --overwrite, or name another by #TABLE"
+            )
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
@@ -132,7 +153,7 @@ class Database(ABC):
             raise
         except Exception as error:
             said = re.sub(r"\s+", " ", said_by(error))
-            raise ToolkitError(f"{self.word}: {said}") from error
+            raise ToolkitError(f"{self.word}: {hidden(said)}") from error
 
 
 def is_database(word: object) -> bool:
@@ -162,8 +183,18 @@ def open_database(word: str) -> Database:
 
 
 def hidden(word: str) -> str:
-    """A word for a database, without what stands between its user's name and the host."""
-    return re.sub(r"(//[^/:@]*):[^/@]*@", r"\1:***@", word)
+    """A word for a database, or what its client says, without passwords.
+
+    Examples:
+        >>> hidden("pgvector:postgresql://me:s/e@cret@host/photos?password=too")
+        'pgvector:postgresql://me:***@host/photos?password=***'
+        >>> hidden("pgvector:host=db password='se cret' user=me")
+        'pgvector:host=db password=*** user=me'
+    """
+    word = re.sub(
+        r"(//[^/:@]*):.*@", r"\1:***@", word
+    )  # up to the last @: who does not escape one is not to be told on
+    return re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&#]+)", r"\1***", word)
 
 
 def plain(text: str) -> str:

@@ -26,10 +26,19 @@ class LanceDb(Database):
         with self.told():
             self._db = lancedb.connect(address)
 
-    def write(self, about: About, rows: Iterator[Rows], overwrite: bool) -> None:
+    def close(self) -> None:
+        """See `Database`; it is files."""
+
+    def exists(self) -> bool:
         """See `Database`."""
-        if self._exists() and not overwrite:
-            raise self.refuse()
+        try:
+            self._table  # noqa: B018
+        except ValueError:
+            return False
+        return True
+
+    def write(self, about: About, rows: Iterator[Rows]) -> None:
+        """See `Database`."""
         kinds = {"id": pa.int64(), "vector": pa.list_(pa.float32(), about.dimension)}
         kinds |= dict.fromkeys(("path", "label", "stamp"), pa.string())
         schema = pa.schema(list(kinds.items()), metadata={_OURS: json.dumps(about.words())})
@@ -40,11 +49,12 @@ class LanceDb(Database):
                 texts = [pa.array(column, pa.string()) for column in (part.path, part.label, part.stamp)]
                 yield pa.record_batch([pa.array(part.id), vector, *texts], schema=schema)
 
-        self._db.create_table(self.table, pa.RecordBatchReader.from_batches(schema, batches()), mode="overwrite")
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        self._db.create_table(self.table, reader, mode="overwrite").create_scalar_index("path")  # for `at`
 
     def about(self) -> dict[str, Any] | None:
         """See `Database`."""
-        found = (self._table.schema.metadata or {}).get(_OURS) if self._exists() else None
+        found = (self._table.schema.metadata or {}).get(_OURS) if self.exists() else None
         return None if found is None else dict(json.loads(found))
 
     def count(self) -> int:
@@ -77,13 +87,6 @@ class LanceDb(Database):
     def _row(self, hit: dict[str, Any], metric: str) -> Row:
         distance = hit.pop("_distance")
         return Row(**hit, score=1 - distance if metric == "cosine" else max(distance, 0.0) ** 0.5)
-
-    def _exists(self) -> bool:
-        try:
-            self._table  # noqa: B018
-        except ValueError:
-            return False
-        return True
 
     @property
     def _table(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from ssl_toolkit.eval.search.databases.base import About, Database, Row, Rows
 
 _OURS = "ssl_toolkit"
 _TEXT = 65_535  # bytes, the most that Milvus takes
+_NEW = "_of_ssl_toolkit_that_is_being_written_and_is_not_whole_yet"  # longer than a table that a word may name
 _COLUMNS = ["id", "path", "label", "stamp"]
 
 
@@ -33,12 +33,27 @@ class Milvus(Database):
         with self.told():
             self._client = MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""))
 
-    def write(self, about: About, rows: Iterator[Rows], overwrite: bool) -> None:
+    def close(self) -> None:
         """See `Database`."""
-        if self._client.has_collection(self.table) and not overwrite:
-            raise self.refuse()
-        new = f"{self.table}_new"
-        self._client.drop_collection(new)
+        self._client.close()
+
+    def exists(self) -> bool:
+        """See `Database`."""
+        return bool(self._client.has_collection(self.table))
+
+    def write(self, about: About, rows: Iterator[Rows]) -> None:
+        """See `Database`."""
+        new = f"{self.table}{_NEW}"
+        self._client.drop_collection(new)  # of what was killed
+        try:
+            self._fill(new, about, rows)
+        except BaseException:
+            self._client.drop_collection(new)
+            raise
+        self._client.drop_collection(self.table)
+        self._client.rename_collection(new, self.table)
+
+    def _fill(self, table: str, about: About, rows: Iterator[Rows]) -> None:
         schema = MilvusClient.create_schema(auto_id=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=about.dimension)
@@ -48,18 +63,16 @@ class Milvus(Database):
         measure = "IP" if about.metric == "cosine" else "L2"
         found_by.add_index("vector", index_type="FLAT", metric_type=measure)
         properties = {_OURS: json.dumps(about.words())}
-        self._client.create_collection(new, schema=schema, index_params=found_by, properties=properties)
+        self._client.create_collection(table, schema=schema, index_params=found_by, properties=properties)
         for part in rows:
             columns = zip(part.id, part.vector.tolist(), part.path, part.label, part.stamp, strict=True)
             names = ("id", "vector", "path", "label", "stamp")
-            self._client.insert(new, [dict(zip(names, row, strict=True)) for row in columns])
-        self._client.flush(new)
-        self._client.drop_collection(self.table)
-        self._client.rename_collection(new, self.table)
+            self._client.insert(table, [dict(zip(names, row, strict=True)) for row in columns])
+        self._client.flush(table)
 
     def about(self) -> dict[str, Any] | None:
         """See `Database`."""
-        if not self._client.has_collection(self.table):
+        if not self.exists():
             return None
         found = self._client.describe_collection(self.table)["properties"].get(_OURS)
         if found is not None:
@@ -87,10 +100,6 @@ class Milvus(Database):
             row["id"]: row["vector"] for row in self._client.get(self.table, list(ids), output_fields=["id", "vector"])
         }
         return np.array([of[each] for each in ids], dtype=np.float32)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # never connected, or the interpreter ends
-            self._client.close()
 
 
 def _score(distance: float, metric: str) -> float:

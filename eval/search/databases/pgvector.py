@@ -29,13 +29,18 @@ class PgVector(Database):
                 self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             register_vector(self._connection)
 
-    def write(self, about: About, rows: Iterator[Rows], overwrite: bool) -> None:
+    def close(self) -> None:
+        """See `Database`."""
+        self._connection.close()
+
+    def exists(self) -> bool:
+        """See `Database`."""
+        return self._one("SELECT to_regclass({name})", name=sql.Literal(f'"{self.table}"')) is not None
+
+    def write(self, about: About, rows: Iterator[Rows]) -> None:
         """See `Database`."""
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            if self._exists():
-                if not overwrite:
-                    raise self.refuse()
-                cursor.execute(self._sql("DROP TABLE {table}"))
+            cursor.execute(self._sql("DROP TABLE IF EXISTS {table}"))
             cursor.execute(
                 self._sql(
                     "CREATE TABLE {table} (id bigint PRIMARY KEY, vector vector({width}) NOT NULL, path text NOT NULL, "
@@ -85,9 +90,6 @@ class PgVector(Database):
         with self._connection.transaction():
             of = dict(self._connection.execute(query, (list(ids),)).fetchall())
         return np.array([of[each] for each in ids], dtype=np.float32)
-
-    def _exists(self) -> bool:
-        return self._one("SELECT to_regclass({name})", name=sql.Literal(f'"{self.table}"')) is not None
 
     def _one(self, query: str, **parts: sql.Composable) -> Any:
         with self._connection.transaction():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
+from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.search.databases.base import About, Database, Row, Rows
 
 _OURS = "ssl_toolkit"
@@ -32,11 +33,19 @@ class Qdrant(Database):
             self._client = QdrantClient(**place, check_compatibility=False) if remote else QdrantClient(**place)
             self._client.get_collections()
 
-    def write(self, about: About, rows: Iterator[Rows], overwrite: bool) -> None:
+    def close(self) -> None:
+        """See `Database`."""
+        self._client.close()
+
+    def exists(self) -> bool:
+        """See `Database`."""
+        return bool(self._client.collection_exists(self.table))  # by alias too
+
+    def write(self, about: About, rows: Iterator[Rows]) -> None:
         """See `Database`."""
         old = self._collection
-        if (old or self._client.collection_exists(self.table)) and not (overwrite and old):
-            raise self.refuse()
+        if old is None and self.exists():
+            raise UsageError(f"{self.word}: {self.table} is a collection, and no table of ours: name another by #TABLE")
         distance = models.Distance.COSINE if about.metric == "cosine" else models.Distance.EUCLID
         new = f"{self.table}_{secrets.token_hex(4)}"
         config = models.VectorParams(size=about.dimension, distance=distance)

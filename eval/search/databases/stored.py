@@ -27,8 +27,9 @@ def store(index: EmbeddingIndex, database: Database, overwrite: bool = False) ->
     about = About(
         len(index), index.dimension, index.metric, index.encoder_sha256, index.classes is not None, index.data
     )
+    database.check_free(overwrite)
     with database.told():
-        database.write(about, _rows(index), overwrite)
+        database.write(about, _rows(index))
 
 
 def _rows(index: EmbeddingIndex) -> Iterator[Rows]:
@@ -76,7 +77,7 @@ class StoredIndex:
         check_same_encoder(sha256, self.encoder_sha256)
 
     def search(self, queries: NDArray[np.float32], k: int = 10) -> Hits:
-        """See `EmbeddingIndex.search`; how exact it is, is the database's own choice."""
+        """See `EmbeddingIndex.search`; how exact it is, and whether all k are found, is the database's own choice."""
         k = min(checked_k(k), len(self))
         queries = checked("queries", queries, self.dimension)
         return self._hits(self._near(unit(queries) if self.metric == "cosine" else queries, k))
@@ -102,9 +103,11 @@ class StoredIndex:
         return [sorted(rows, key=lambda row: (sign * np.float32(row.score), row.id)) for rows in found]
 
     def _hits(self, near: list[list[Row]]) -> Hits:
+        k = min(map(len, near), default=0)  # an index that somebody has given the table may find fewer, now and then
+        near = [rows[:k] for rows in near]
         return Hits(
-            np.array([[row.score for row in rows] for rows in near], dtype=np.float32),
-            np.array([[row.id for row in rows] for rows in near], dtype=np.int64),
+            np.array([[row.score for row in rows] for rows in near], dtype=np.float32).reshape(len(near), k),
+            np.array([[row.id for row in rows] for rows in near], dtype=np.int64).reshape(len(near), k),
             [[row.path for row in rows] for rows in near],
             [[self._label(row) for row in rows] for rows in near],
             self.metric,

@@ -81,6 +81,8 @@ def test_items_get_their_neighbours(client: Client, folder: Path) -> None:
         ("/search/image", {"content": b"no image"}, 422, "not an image in a known format"),
         ("/search/image", {"content": b""}, 422, "image in memory: "),
         ("/search/image?k=0", {"content": b"x"}, 422, "k is 0: it must be from 1 to 1000"),
+        ("/search/image?k=ten", {"content": b"x"}, 422, '{"detail":"query.k: Input should be a valid integer'),
+        ("/search/ids", {"json": {"ids": [0] * 500, "k": 201}}, 422, "500 ids x 201 are more than 100,000 hits"),
         ("/search/image", {"content": b"x" * 2049}, 413, "what was sent is larger than 2 KB"),
         ("/search/ids", {"json": {"ids": [12]}}, 404, "there is no image 12: the index holds 12"),
         ("/search/ids", {"json": {"ids": [-1]}}, 404, "there is no image -1"),
@@ -119,8 +121,34 @@ def test_only_the_token_opens(client: Client, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_a_token_other_names_of_this_machine_are_refused(client: Client) -> None:
-    assert client(host="rebound.example").post("/search/ids", json={"ids": [0]}).status_code == 400
-    assert client(host="localhost").post("/search/ids", json={"ids": [0]}).status_code == 200
+    for host in ("rebound.example", "127.0.0.1.rebound.example", "[::1].rebound.example"):
+        refused = client().get("/health", headers={"host": host})
+        assert (refused.status_code, list(refused.json())) == (400, ["detail"])
+    for host in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"):
+        headers = {"host": host}
+        assert client().post("/search/ids", json={"ids": [0]}, headers=headers).status_code == 200
+
+
+def test_a_client_that_hangs_up_leaves_no_traceback(folder: Path, small_encoder: Encoder) -> None:
+    app = api(EmbeddingIndex.load(folder), bytes_encoder(small_encoder), Limits(1))
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    assert status_of(app, receive) == (400, b'{"detail":"what was sent breaks off"}')
+
+
+def status_of(app: Any, receive: Any) -> tuple[int, bytes]:
+    """The answer to an image that is sent by `receive`."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "method": "POST", "path": "/search/image", "query_string": b"", "headers": headers}
+    anyio.run(app, scope, receive, send)
+    return sent[0]["status"], sent[1]["body"]
 
 
 def test_counts_add_up(client: Client) -> None:
@@ -171,15 +199,8 @@ def test_a_port_that_is_taken_is_said_in_a_line(folder: Path) -> None:
 
 def test_a_client_that_does_not_send_is_let_go(folder: Path, small_encoder: Encoder) -> None:
     app = api(EmbeddingIndex.load(folder), bytes_encoder(small_encoder), Limits(1, body_seconds=0.05))
-    sent: list[dict[str, Any]] = []
 
     async def receive() -> None:
         await anyio.sleep(60)
 
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    headers = [(b"host", b"127.0.0.1")]
-    scope = {"type": "http", "method": "POST", "path": "/search/image", "query_string": b"", "headers": headers}
-    anyio.run(app, scope, receive, send)
-    assert (sent[0]["status"], sent[1]["body"]) == (408, b'{"detail":"it was not sent within 0.05 s"}')
+    assert status_of(app, receive) == (408, b'{"detail":"it was not sent within 0.05 s"}')

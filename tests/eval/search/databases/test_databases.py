@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ssl_toolkit.cli import dispatch
-from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
+from ssl_toolkit.encoders import TEXT_FILE, Encoder, EncoderConfig, TextConfig, TextTower, save_encoder, save_text
 from ssl_toolkit.errors import ToolkitError, UsageError
-from ssl_toolkit.eval.search.databases import StoredIndex, hidden, is_database, open_database, store
+from ssl_toolkit.eval.search.databases import Database, StoredIndex, hidden, is_database, open_database, store
 from ssl_toolkit.eval.search.databases import stored as module
+from ssl_toolkit.eval.search.databases.base import About, Row, Rows
 from ssl_toolkit.tasks.indexing import index as build
 from ssl_toolkit.tasks.searching import search
 from tests.conftest import BuildIndex, noise
@@ -58,7 +61,7 @@ def word(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def reopened(word: str, database: Any) -> StoredIndex:
     """What is in it, after whoever wrote it has gone, where two at a time may not open it."""
     if word.startswith("qdrant"):
-        database._client.close()
+        database.close()
         return StoredIndex(open_database(word))
     return StoredIndex(database if word.startswith("milvus") else open_database(word))
 
@@ -191,6 +194,117 @@ def test_words_and_folders_are_told_apart() -> None:
     assert not any(map(is_database, ("index/", "lancedb", "c:lancedb", Path("lancedb:x"), None)))
     assert hidden("pgvector:postgresql://u:p@h/d") == "pgvector:postgresql://u:***@h/d"
     assert hidden("qdrant:http://h:6333#t") == "qdrant:http://h:6333#t"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "postgresql://me:sec/ret@h/d",
+        "postgresql://me:sec@ret@h/d",
+        "postgresql://h/d?user=me&password=sec@ret",
+        "host=h password = secret user=me",
+        r"password='a sec\'ret word' host=h",
+    ],
+)
+def test_passwords_are_hidden_wherever_they_stand(word: str) -> None:
+    assert not re.search("sec|ret", hidden(f"pgvector:{word}"))
+    assert "***" in hidden(word)
+    assert hidden(f"no server on {word}: secret").startswith("no server on ")
+
+
+class Table(Database):
+    """In memory: each vector finds as many rows as `found` says."""
+
+    found: Sequence[int] = ()
+    closed = False
+
+    def __init__(self, word: str = "memory:x") -> None:
+        super().__init__("x", "images", word)
+        self.rows: list[Row] = []
+        self.said: dict[str, Any] | None = None
+
+    def close(self) -> None:
+        self.closed = True
+
+    def exists(self) -> bool:
+        return self.said is not None
+
+    def write(self, about: About, rows: Iterator[Rows]) -> None:
+        self.said = about.words()
+        for part in rows:
+            self.rows += map(Row, part.id, part.path, part.label, part.stamp)
+
+    def about(self) -> dict[str, Any] | None:
+        return self.said
+
+    def count(self) -> int:
+        return len(self.rows)
+
+    def near(self, vectors: NDArray[np.float32], k: int, metric: str) -> list[list[Row]]:
+        return [self.rows[: min(count, k)] for _, count in zip(vectors, self.found, strict=True)]
+
+    def at(self, path: str) -> Row | None:
+        return None
+
+    def vectors(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        return np.zeros((len(ids), 8), np.float32)
+
+
+def test_a_table_that_finds_fewer_for_some_gives_as_many_for_each(build_index: BuildIndex) -> None:
+    store(build_index(noise(9)), table := Table())
+    table.found = [7, 5, 9]
+    hits = StoredIndex(table).search(noise(3), 8)
+    assert (hits.position.shape, [len(row) for row in hits.path]) == ((3, 5), [5, 5, 5])
+    table.found = [0, 3]
+    assert StoredIndex(table).search(noise(2), 8).position.shape == (2, 0)
+    table.found = [6, 4]
+    assert StoredIndex(table).neighbours_of(np.array([2, 8]), 5).position.tolist() == [[0, 1, 3, 4], [0, 1, 2, 3]]
+
+
+def test_a_table_is_asked_for_room_before_the_work_and_no_connection_outlives_its_use(
+    tmp_path: Path, small_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(small_encoder, tmp_path / "encoder.safetensors")
+    opened: list[Table] = []
+
+    def open_table(word: str) -> Table:
+        opened.append(table := Table(word))
+        if len(opened) > 1:
+            table.rows, table.said = opened[0].rows, opened[0].said
+        return table
+
+    monkeypatch.setattr("ssl_toolkit.eval.search.databases.open_database", open_table)
+    options: dict[str, Any] = {"workers": 0, "progress": False}
+    build(tmp_path / "encoder.safetensors", "shapes:test:4", tmp_path / "index", to="lancedb:x", **options)
+    opened[0].said = opened[-1].said  # it is there from now on
+    with pytest.raises(UsageError, match="lancedb:x holds a table images already: give --overwrite"):
+        build(tmp_path / "encoder.safetensors", "shapes:test:4", tmp_path / "other", to="lancedb:x", **options)
+    assert not (tmp_path / "other").exists()
+    Table.found = [1]
+    search("lancedb:x", "shapes:train:4#0", k=1, encoder=tmp_path / "encoder.safetensors", progress=False)
+    assert [table.closed for table in opened] == [True] * 4
+
+
+def test_words_are_asked_with_the_text_tower_beside_the_encoder_that_is_given(
+    tmp_path: Path, small_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = save_encoder(small_encoder, tmp_path / "encoder.safetensors")
+    table = Table()
+    table.rows, table.found = [Row(0, "a.jpg", None, None)], [1]
+    table.said = About(1, small_encoder.feature_dim, "cosine", sha256, False, "x").words()
+    monkeypatch.setattr("ssl_toolkit.eval.search.databases.open_database", lambda word: table)
+    with pytest.raises(UsageError, match=r"^a database holds no encoder: give --encoder, that of the index$"):
+        search("lancedb:x", "text:a red car")
+    search("lancedb:x", np.ones((1, small_encoder.feature_dim), np.float32), grid=tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").is_file()  # vectors need none
+    with pytest.raises(
+        UsageError, match=r"^texts need an encoder with a text tower, and beside .*encoder\.safetensors"
+    ):
+        search("lancedb:x", "text:a red car", encoder=tmp_path / "encoder.safetensors")
+    tower = TextTower(TextConfig("bytes", small_encoder.feature_dim, 16, 1))
+    save_text(tower, tmp_path / TEXT_FILE)
+    found = search("lancedb:x", "text:a red car", encoder=tmp_path / "encoder.safetensors")
+    assert [hit["path"] for hit in found[0]["hits"]] == ["a.jpg"]
 
 
 def test_a_token_that_a_server_refuses_is_said_in_a_line() -> None:
