@@ -166,7 +166,7 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
     given = with_all_shards(indexes)
     if all(isinstance(each, str | os.PathLike) and (Path(each) / "features.json").exists() for each in given):
         if index != "auto":
-            raise UsageError(f"--index {index}: {os.fspath(given[0])} holds features, which are not searched")
+            raise UsageError(f"--index {index}: {given[0]} holds features, which are not searched")
         return _merged_features(given, folder)
     parts = [open_index(part, "indexes") for part in given]
     total = sum(map(len, parts))

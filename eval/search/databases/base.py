@@ -191,9 +191,7 @@ def hidden(word: str) -> str:
         >>> hidden("pgvector:host=db password='se cret' user=me")
         'pgvector:host=db password=*** user=me'
     """
-    word = re.sub(
-        r"(//[^/:@]*):.*@", r"\1:***@", word
-    )  # up to the last @: who does not escape one is not to be told on
+    word = re.sub(r"(//[^/:@]*):.*@", r"\1:***@", word)  # up to the last @, which some passwords hold as it is
     return re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&#]+)", r"\1***", word)
 
 

@@ -39,7 +39,7 @@ class Qdrant(Database):
 
     def exists(self) -> bool:
         """See `Database`."""
-        return bool(self._client.collection_exists(self.table))  # by alias too
+        return self._collection is not None or bool(self._client.collection_exists(self.table))
 
     def write(self, about: About, rows: Iterator[Rows]) -> None:
         """See `Database`."""
