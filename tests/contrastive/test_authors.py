@@ -409,7 +409,7 @@ def msn(m: Any, views: list[Tensor]) -> Tensor:
     x = net.patch_embed(m.encoder.normalize(views[1])).flatten(1, 2) + net.pos_embed[:, 1:]
     first = (net.cls_token + net.pos_embed[:, :1]).expand(len(x), -1, -1)
     anchor = net.norm(net.blocks(torch.cat([first, x[n, visible]], 1)))[:, 0]
-    anchors = m.head(torch.cat([anchor, m.encoder(torch.cat(views[2:]))]))
+    anchors = torch.cat([m.head(anchor), m.head(m.encoder(torch.cat(views[2:])))])  # the head is part of ``deit.py``
     prototypes = unit(m.prototypes.weight)
 
     def snn(query: Tensor) -> Tensor:
