@@ -46,7 +46,8 @@ def averaged_layers(outputs: list[Tensor]) -> Tensor:
 
     Source: Baevski et al. 2022 (data2vec), section 3.3; as configured for images in the authors' code of 2.0.
     """
-    mean = torch.stack([F.instance_norm(each.transpose(1, 2).float()) for each in outputs]).mean(0).transpose(1, 2)
+    wide = [each.to(torch.promote_types(each.dtype, torch.float32)).transpose(1, 2) for each in outputs]
+    mean = torch.stack([F.instance_norm(each) for each in wide]).mean(0).transpose(1, 2)
     return F.layer_norm(mean, mean.shape[-1:])
 
 

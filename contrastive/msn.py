@@ -26,8 +26,10 @@ from ssl_toolkit.schedules import cosine
 class MSN(Method):
     """Masked siamese networks for label-efficient learning.
 
+    The target network is what is scored and saved, as in the authors' evaluations.
+
     Args:
-        encoder: What is trained and kept: a timm ``VisionTransformer``.
+        encoder: The anchors' encoder: a timm ``VisionTransformer``.
         views: Makes global views, of which the first is the target and of the others patches are left out, and any
             number of smaller local ones, which stay whole.
         optimizer: How the weights are moved.
@@ -81,6 +83,11 @@ class MSN(Method):
         self.temperatures, self.momentum, self.mask_ratio = (temperature, target_temperature), momentum, mask_ratio
         self.regularization, self.balance = regularization, balance
 
+    @property
+    def kept_encoder(self) -> Encoder:
+        """The target network's."""
+        return self.teacher_encoder
+
     def compile_encoder(self, **options: Any) -> None:
         """Compile the blocks, which are nearly all of the work."""
         self.encoder.backbone.blocks.compile(**options)
@@ -94,9 +101,10 @@ class MSN(Method):
         with torch.no_grad():
             target = self.prototypes(self.teacher_head(self.teacher_encoder(views[0])))
         large = [view for view in views[1:] if view.shape == views[0].shape]
-        features = [self._masked_features(torch.cat(large)), *by_size(self.encoder, views[1 + len(large) :])]
-        # One head over all anchors: its batch norms see them together.
-        anchors = self.prototypes(self.head(torch.cat(features))).chunk(len(views) - 1)
+        # The head's batch norms see anchors of one size together, as in the authors' ``deit.py``.
+        masked = self.head(self._masked_features(torch.cat(large))).chunk(len(large))
+        local = by_size(lambda view: self.head(self.encoder(view)), views[1 + len(large) :])
+        anchors = [self.prototypes(z) for z in (*masked, *local)]
         loss = token_losses.msn(anchors, target, *self.temperatures, self.regularization, self.balance)
         entropy, spread = losses.entropies((target / self.temperatures[1]).softmax(1))
         return {"loss": loss, "teacher_entropy": entropy, "teacher_spread": spread}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssl_toolkit.contrastive.queue import Queue
 from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder, EncoderConfig
-from ssl_toolkit.masking import random_masking
+from ssl_toolkit.masking import inverse_block_masking, random_masking
 from ssl_toolkit.methods import method_class
 
 Step = Callable[[Any, list[Tensor]], Tensor]
@@ -402,6 +402,42 @@ def i_jepa(m: Any, views: list[Tensor]) -> Tensor:
     return torch.stack(loss).mean()
 
 
+def data2vec2(m: Any, views: list[Tensor]) -> Tensor:
+    """``data2vec2.py`` and ``Decoder2d`` of fairseq, its sums over a device as means, blocks normed in front."""
+    net, teacher = m.encoder.backbone, m.teacher_encoder.backbone
+
+    def embedded(vit: Any) -> tuple[Tensor, Tensor]:
+        patches = vit.patch_embed(m.encoder.normalize(views[0])).flatten(1, 2) + vit.pos_embed[:, 1:]
+        return (vit.cls_token + vit.pos_embed[:, :1]).expand(len(patches), -1, -1), patches
+
+    with torch.no_grad():
+        x, layers = torch.cat(embedded(teacher), 1), []
+        for block in teacher.blocks:
+            x = x + block.attn(block.norm1(x))
+            layers.append(block.mlp(block.norm2(x)))
+            x = x + layers[-1]
+        layers = [F.instance_norm(each[:, 1:].transpose(1, 2)).transpose(1, 2) for each in layers[-m.layers :]]
+        y = F.layer_norm(sum(layers[1:], layers[0]) / len(layers), layers[0].shape[-1:])
+    visible, hidden = inverse_block_masking(m.masks * len(x), (4, 4), m.mask_ratio, m.mask_patches)
+    rows = torch.arange(len(visible))[:, None]
+    first, patches = (each.repeat_interleave(m.masks, 0) for each in embedded(net))
+    x, y = net.norm(net.blocks(torch.cat([first, patches[rows, visible]], 1))), y.repeat_interleave(m.masks, 0)
+    z = 0.01 * torch.randn(*y.shape, dtype=y.dtype)
+    z[rows, visible] = x[:, 1:]
+    z = z.transpose(1, 2).reshape(len(y), -1, 4, 4)
+    for conv in m.decoder.layers:
+        new = conv(z).permute(0, 2, 3, 1)
+        new = F.gelu(F.layer_norm(new, new.shape[-1:])).permute(0, 3, 1, 2)
+        z = z + new if z.shape == new.shape else new
+    predicted = m.decoder.out(z.flatten(2).transpose(1, 2))
+
+    def d2v_loss(x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).pow(2).sum() / math.sqrt(x.shape[-1])
+
+    token = d2v_loss(x[:, 0], y.mean(1)) * m.class_weight / len(x)
+    return d2v_loss(predicted[hidden], y[hidden]) / hidden.sum() + token
+
+
 def msn(m: Any, views: list[Tensor]) -> Tensor:
     """``losses.py`` (``init_msn_loss``) with Sinkhorn and mean entropy, and ``msn_train.py``."""
     visible, _ = random_masking(len(views[0]), 16, m.mask_ratio)
@@ -409,7 +445,7 @@ def msn(m: Any, views: list[Tensor]) -> Tensor:
     x = net.patch_embed(m.encoder.normalize(views[1])).flatten(1, 2) + net.pos_embed[:, 1:]
     first = (net.cls_token + net.pos_embed[:, :1]).expand(len(x), -1, -1)
     anchor = net.norm(net.blocks(torch.cat([first, x[n, visible]], 1)))[:, 0]
-    anchors = m.head(torch.cat([anchor, m.encoder(torch.cat(views[2:]))]))
+    anchors = torch.cat([m.head(anchor), m.head(m.encoder(torch.cat(views[2:])))])  # the head is part of ``deit.py``
     prototypes = unit(m.prototypes.weight)
 
     def snn(query: Tensor) -> Tensor:
@@ -430,13 +466,14 @@ AUTHORS: dict[str, Step] = {
     "moco_v3": moco_v3, "ressl": ressl, "byol": byol, "simsiam": simsiam, "barlow_twins": barlow_twins,
     "vicreg": vicreg, "tico": tico, "w_mse": w_mse, "nnclr": nnclr, "dino": dino, "swav": swav,
     "deepcluster_v2": deepcluster_v2, "pirl": pirl, "pixpro": pixpro,
-    "lejepa": lejepa, "ibot": ibot, "dinov2": dinov2, "i_jepa": i_jepa, "msn": msn,
+    "lejepa": lejepa, "ibot": ibot, "dinov2": dinov2, "i_jepa": i_jepa, "msn": msn, "data2vec2": data2vec2,
 }  # fmt: skip
 MULTICROP = ("dino", "swav", "lejepa", "ibot", "dinov2", "msn")
 JOINT = ("simsiam", "barlow_twins", "vicreg", "nnclr")
 OPTIONS: dict[str, dict[str, Any]] = {
     "dense_cl": {"dense_weight": 0.3},
     "dino": {"head_norm": True},
+    "data2vec2": {"masks": 2, "layers": 4, "class_weight": 0.5, "decoder_dim": 32, "decoder_depth": 2},
     "dcl": {"sigma": 0.5},
     "moco hard": {"hardness": 1.0, "false_negatives": 0.01},
     "w_mse": {"projection_dim": 4, "eps": 1e-14},

@@ -122,8 +122,8 @@ def agreement(method: PixPro) -> tuple[float, float]:
     return loss, effective_rank(method._positions(method.encoder, method.projector, views[0])[0].flatten(0, 1).numpy())
 
 
-def test_positions_of_new_images_come_to_agree_without_collapse(train_quickly: Callable[..., Any]) -> None:
-    """Pooled features, by which other methods are tested, take longer: the value must learn what a projection is."""
+def test_agreement_on_new_images_begins_without_collapse(train_quickly: Callable[..., Any]) -> None:
+    """A beginning: most of it is a direction that all positions share (docs/methods.md)."""
     options: dict[str, Any] = {"hidden_dim": 256, "projection_dim": 64}
     views = {"crop_scale": (0.3, 1.0), "blur_p": (0.0, 0.0)}
     method = train_quickly(
