@@ -70,6 +70,12 @@ def draw_views(
     Raises:
         UsageError: If there is no such recipe, no such images, or the picture cannot be written.
         ToolkitError: If none of the images can be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_views("shapes:train:32", "simclr", out=f"{folder}/views.png", images=2).name
+        'views.png'
     """
     if not 1 <= images <= 64:
         raise UsageError(f"--images is {images}: it must be from 1 to 64")
