@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from ssl_toolkit import _HOMES
 from ssl_toolkit.methods import installed_methods, method_class
@@ -27,6 +28,14 @@ DOCS = ROOT / "docs"
 OURS = ("ssl_toolkit.contrastive", "ssl_toolkit.pretext")
 ARGUMENT = re.compile(r"^    (\w+): (.*?)(?=^    \w+: |\n\n|\Z)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
+PICTURE = re.compile(r"(\]\([./]*images/\w+)\.(?:jpg|png)\)")
+FUNCTIONS = {
+    "training": ["pretrain", "check", "doctor", "sweep", "recommend", "open_images", "pack", "draw_views"],
+    "evaluation": ["evaluate", "finetune", "segment", "propagate", "compare", "report", "plot", "load_classifier"],
+    "search": ["embed", "index", "search", "merge", "duplicates", "outliers", "retrieval", "explore", "serve"],
+    "weights": ["export", "load_encoder"],
+}
+"""Functions of the package by pages of the reference, none of which shall be heavy."""
 
 
 # Pages of the methods, kept in the repository
@@ -143,8 +152,9 @@ def write_site(build: Path) -> None:
         text = (ROOT / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "](")
         (build / "docs" / f"{name.lower()}.md").write_text(text, encoding="utf-8")
     notebooks(build / "docs" / "examples")
+    lighten(build / "docs" / "images")
     for page in (build / "docs").rglob("*.md"):
-        page.write_text(without_code_links(page, build / "docs"), encoding="utf-8")
+        page.write_text(PICTURE.sub(r"\1.webp)", without_code_links(page, build / "docs")), encoding="utf-8")
     reference = build / "docs" / "reference"
     reference.mkdir()
     for name, text in references().items():
@@ -172,6 +182,14 @@ def notebooks(folder: Path) -> None:
         (folder / f"{file.stem}.md").write_text(text.replace(".ipynb)", ".md)"), encoding="utf-8")
 
 
+def lighten(folder: Path) -> None:
+    """Pictures as WebP: half the bytes, and a page of many is one of them."""
+    for file in (*folder.glob("*.jpg"), *folder.glob("*.png")):
+        with Image.open(file) as image:
+            image.convert("RGB").save(file.with_suffix(".webp"), quality=80, lossless=file.suffix == ".png")
+        file.unlink()
+
+
 def without_code_links(page: Path, docs: Path) -> str:
     """A page's text, where links to files that are no pages are their words alone."""
 
@@ -187,8 +205,9 @@ def without_code_links(page: Path, docs: Path) -> str:
 
 def references() -> dict[str, str]:
     """Pages for mkdocstrings: the functions and classes of the package, and the modules that are used by themselves."""
-    functions = sorted(name for name in _HOMES if name[0].islower())
-    classes = sorted(name for name in _HOMES if not name[0].islower())
+    functions = {name for name in _HOMES if name[0].islower()}
+    if functions != {name for names in FUNCTIONS.values() for name in names}:
+        raise SystemExit("FUNCTIONS in docs/pages.py and the functions of ssl_toolkit differ")
     modules = {
         "losses": ["ssl_toolkit.contrastive.losses"],
         "augmentations": ["ssl_toolkit.augment.recipes", "ssl_toolkit.augment.views"],
@@ -199,8 +218,11 @@ def references() -> dict[str, str]:
         "heads": ["ssl_toolkit.heads", "ssl_toolkit.distributed"],
     }
     pages = {
-        "functions": ("Functions", [f"{_HOMES[name]}.{name}" for name in functions]),
-        "classes": ("Classes", [home_of(name) for name in classes]),
+        **{
+            page: (f"Functions: {page}", [f"{_HOMES[name]}.{name}" for name in names])
+            for page, names in FUNCTIONS.items()
+        },
+        "classes": ("Classes", [home_of(name) for name in sorted({*_HOMES} - functions)]),
         **{name: (name.capitalize(), places) for name, places in modules.items()},
     }
     return {

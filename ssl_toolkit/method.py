@@ -58,6 +58,20 @@ class Method(pl.LightningModule, ABC):
 
     Raises:
         UsageError: If the encoder sees what the method's task asks for.
+
+    Examples:
+        >>> from torch.nn import functional as F
+        >>> from ssl_toolkit.augment import simclr_views
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> class Agree(Method):
+        ...     default_views = staticmethod(simclr_views)
+        ...     def step(self, views, batch):
+        ...         z1, z2 = (F.normalize(self.encoder(view), dim=1) for view in views)
+        ...         return {"loss": (z1 - z2).square().sum(1).mean() + (z1 @ z1.T).square().mean()}
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> method = Agree(encoder, Agree.default_views(32))
+        >>> method(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 256])
     """
 
     # What takes the place of an encoder's batch norms if the user does not say; batch norm stays.

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+import ssl_toolkit
 from ssl_toolkit.cli import dispatch
 from ssl_toolkit.cli.parser import Parser
 from ssl_toolkit.methods import installed_methods
@@ -28,15 +29,18 @@ class Parsed(Exception):  # noqa: N818 - nothing went wrong
 
 def commands() -> list[str]:
     """What pages and recipes tell to type, each once, lines that go on joined."""
+    return sorted({words for page in [*PAGES, *SUITE] for words in commands_of(page)})
+
+
+def commands_of(page: Path) -> list[str]:
     found = []
-    for page in [*PAGES, *SUITE]:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^(?:    |#   )(?:\$ |srun )?(ssl-toolkit .*)$", text, re.MULTILINE):
-            for part in re.split(r" && | \| ", line.split("  #")[0]):
-                words = re.split(r"\s*;\s*done", part)[0].strip()
-                if words.startswith("ssl-toolkit ") and "..." not in words and "$r" not in words:
-                    found.append(words)
-    return sorted(set(found))
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^(?:    |#   )(?:\$ |srun )?(ssl-toolkit .*)$", text, re.MULTILINE):
+        for part in re.split(r" && | \| ", line.split("  #")[0]):
+            words = re.split(r"\s*;\s*done", part)[0].strip()
+            if words.startswith("ssl-toolkit ") and "..." not in words and "$r" not in words:
+                found.append(words)
+    return found
 
 
 def test_there_are_commands() -> None:
@@ -66,6 +70,18 @@ def test_every_command_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         except BaseException as error:
             wrong.append(f"{words}: {error}")
     assert wrong == []
+
+
+def test_the_teachers_commands_read_what_earlier_ones_have_made() -> None:
+    made: list[str] = []
+    for words in commands_of(ROOT / "docs" / "teaching.md"):
+        argv = shlex.split(words)
+        out = argv[argv.index("--out") + 1] if "--out" in argv else ""
+        for word in argv:
+            if word.startswith(("runs/", "index")) and word not in (out, "index"):
+                assert any(Path(word).is_relative_to(folder) for folder in made), words
+        made += [out] if out else []
+    assert len(made) > 5
 
 
 def anchors(page: Path) -> set[str]:
@@ -98,6 +114,11 @@ def test_pages_of_methods_are_made_of_what_is_there() -> None:
     made = pages_script().method_pages()
     kept = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "methods").glob("*.md")}
     assert kept == made, "run python docs/pages.py"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    listed = "".join(pages_script().references().values())
+    assert {name for name in ssl_toolkit.__all__ if f".{name}\n" not in listed} == set()
 
 
 def test_every_page_is_in_the_sites_menu() -> None:

@@ -53,6 +53,12 @@ def random_weights(encoder: Reinitializable[_Encoder], seed: int) -> _Encoder:
     """The encoder before any training: the same architecture with weights drawn from `seed`, in eval mode.
 
     What it scores is owed to the architecture, not to what was learnt.
+
+    Examples:
+        >>> from ssl_toolkit.encoders import Encoder, EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> random_weights(encoder, seed=0).sha256 == random_weights(encoder, seed=0).sha256
+        True
     """
     fresh = encoder.reinitialized(seed)
     return fresh.eval()

@@ -86,6 +86,13 @@ def extract(
     Raises:
         NoFeaturesError: There is no image that can be read.
         ToolkitError: Features are not finite or not (N, D).
+
+    Examples:
+        >>> from ssl_toolkit.data import ImageLoader, open_images
+        >>> loader = ImageLoader(open_images("shapes:test:20"), size=32)
+        >>> features = extract(lambda image: image.mean((2, 3)), loader)
+        >>> features.x.shape, features.label.shape
+        ((20, 3), (20,))
     """
     if out is not None and not isinstance(out, Growing):
         with Growing(Path(out)) as growing:
@@ -163,6 +170,11 @@ def stratified_split(
 
     Raises:
         UsageError: No class has two images, so nothing can be chosen.
+
+    Examples:
+        >>> fit, choose = stratified_split(np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]), fraction=0.2, seed=0)
+        >>> len(fit), len(choose)
+        (8, 2)
     """
     generator = numpy_generator(seed, "split")
     held = []

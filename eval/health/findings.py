@@ -157,6 +157,11 @@ def diagnose(rows: Sequence[Mapping[str, float]]) -> list[Finding]:
 
     Args:
         rows: Measures of one look after another, with their ``step`` if they have one.
+
+    Examples:
+        >>> look = {"effective_rank": 1.02, "uniformity": -0.001, "embedding_std": 0.01}
+        >>> [(each.name, each.severity) for each in diagnose([look] * 6)]
+        [('collapse', 'collapse')]
     """
     found: dict[str, Finding] = {}
     for end in range(1, len(rows) + 1):

@@ -90,6 +90,12 @@ def alpha_req(features: NDArray[np.float32], tail: tuple[int, int] = TAIL) -> fl
         eigenvalues are left.
 
     Source: Agrawal et al. 2022, alpha-ReQ, section 3. The authors fit the tail as well; the ends are ours.
+
+    Examples:
+        >>> wanted = np.arange(1, 33) ** -0.5  # standard deviations, so that variances fall as 1 / i
+        >>> x = np.linalg.qr(np.random.default_rng(0).normal(size=(500, 33)) - [[0.5]])[0][:, 1:] * wanted
+        >>> round(alpha_req(x.astype(np.float32)), 1)
+        1.0
     """
     eigenvalues = spectrum(features)
     place = np.arange(1, len(eigenvalues) + 1)
@@ -110,6 +116,11 @@ def two_nn(features: NDArray[np.float32], kept: float = 0.9) -> float:
         The dimension; NaN where fewer than three features differ.
 
     Source: Facco et al. 2017, Estimating the intrinsic dimension of datasets by a minimal neighborhood information.
+
+    Examples:
+        >>> plane = np.random.default_rng(0).random((500, 2)) @ np.random.default_rng(1).normal(size=(2, 64))
+        >>> round(two_nn(plane.astype(np.float32)))
+        2
     """
     x = torch.from_numpy(np.unique(features, axis=0).astype(np.float64))
     if len(x) < 3:
@@ -135,6 +146,12 @@ def lidar(features: NDArray[np.float32], delta: float = 1e-4, epsilon: float = 1
         From 1 to about D; the more, the more directions tell images apart.
 
     Source: Thilak et al. 2023, LiDAR, section 4, equations 1 to 4; their delta and epsilon.
+
+    Examples:
+        >>> noise = np.random.default_rng(0).normal(size=(64, 4, 8))
+        >>> images = np.random.default_rng(1).normal(size=(64, 1, 8)) * [9, 9, 9, 0, 0, 0, 0, 0]  # along 3 axes
+        >>> round(lidar((images + noise).astype(np.float32)))
+        3
     """
     x = np.asarray(features, dtype=np.float64)
     centre = x.mean(axis=1)  # (N, D)

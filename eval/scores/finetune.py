@@ -107,6 +107,16 @@ def load_classifier(path: str | Path) -> Classifier:
     Raises:
         UsageError: If there is no such file.
         ToolkitError: If it is no classifier, or damaged.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> classifier = Classifier(encoder, nn.Linear(encoder.feature_dim, 2), ["cat", "dog"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sha256 = save_classifier(classifier, f"{folder}/classifier.safetensors")
+        ...     load_classifier(f"{folder}/classifier.safetensors").classes
+        ['cat', 'dog']
     """
     file = Path(path) / "classifier.safetensors" if Path(path).is_dir() else Path(path)
     if not file.is_file():

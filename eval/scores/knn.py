@@ -83,6 +83,14 @@ def knn(
         UsageError: An argument is out of range, a label is missing, or a class is in `test` only.
 
     Source: Wu et al. 2018, section 3.4 (weights); Caron et al. 2021, appendix F (k = 20).
+
+    Examples:
+        >>> label = np.arange(2).repeat(4)
+        >>> x = np.eye(2, dtype=np.float32)[label]
+        >>> train, test = Features(x, label, np.arange(8)), Features(x[::4], label[::4], np.arange(2))
+        >>> found = knn(train, test, k=3)
+        >>> found["top1"], found["k"]
+        (1.0, 3)
     """
     check_labelled(train, train if test is None else test)
     _check(metric, vote, [k], [temperature])
@@ -197,6 +205,12 @@ def nearest(
     Returns:
         Similarities, (M, k), descending: the cosine, minus half the squared distance, or minus the sum of absolute
         differences; and positions in `bank`, (M, k), ascending where similarities are equal.
+
+    Examples:
+        >>> bank = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
+        >>> similarity, position = nearest(bank, bank[:1], k=2)
+        >>> similarity.round(3), position
+        (array([[1.   , 0.707]], dtype=float32), array([[0, 2]]))
     """
     k = min(k, len(bank))
     similarity = np.full((len(queries), k), -np.inf, dtype=np.float32)

@@ -48,6 +48,14 @@ def linear_probe(
     Raises:
         UsageError: A label is missing, a class is in `test` only, no class has two images, or a strength is not
             above 0.
+
+    Examples:
+        >>> label = np.arange(2).repeat(4)
+        >>> x = np.eye(2, dtype=np.float32)[label]
+        >>> train, test = Features(x, label, np.arange(8)), Features(x[::4], label[::4], np.arange(2))
+        >>> found = linear_probe(train, test, strengths=(1.0, 0.1))
+        >>> found["top1"], [row["l2"] for row in found["path"]]
+        (1.0, [1.0, 0.1])
     """
     check_labelled(train, test)
     l2, path = choose_strength(train, strengths, lambda fit: SoftmaxPath(fit, device), held_out, seed)
@@ -63,6 +71,13 @@ def fit_softmax(train: Features, l2: float, *, device: str | torch.device = "cpu
         train: Labelled features, (N, D).
         l2: Strength of the penalty, above 0.
         device: Where to compute.
+
+    Examples:
+        >>> label = np.arange(2).repeat(4)
+        >>> x = np.eye(2, dtype=np.float32)[label]
+        >>> train = Features(x, label, np.arange(8))
+        >>> fit_softmax(train, l2=0.1).logits(x[:2]).argmax(axis=1)
+        array([0, 0])
     """
     problem = _Problem(train, device)
     return problem.model(*problem.solve(l2, *problem.zero(), tolerance=1e-5))

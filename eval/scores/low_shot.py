@@ -46,6 +46,13 @@ def low_shot(
         UsageError: A budget is not above 0, or there are no repeats; as for `linear_probe`.
 
     Source: the protocol of Chen et al. 2020 (SimCLR), section 6 (1 % and 10 %), on frozen features.
+
+    Examples:
+        >>> label = np.arange(2).repeat(4)
+        >>> x = np.eye(2, dtype=np.float32)[label]
+        >>> train, test = Features(x, label, np.arange(8)), Features(x[::4], label[::4], np.arange(2))
+        >>> low_shot(train, test, budgets=(2,), repeats=3)["budgets"][0]["images"]
+        4
     """
     check_labelled(train, test)
     if not budgets or min(budgets) <= 0 or repeats < 1:

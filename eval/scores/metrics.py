@@ -105,6 +105,11 @@ def interval(share: float, count: int, confidence: float = 0.95, seed: int = 0) 
         Lower and upper end, in [0, 1].
 
     Source: Efron & Tibshirani 1993, An introduction to the bootstrap, chapter 13.
+
+    Examples:
+        >>> low, high = interval(0.8, count=1000)
+        >>> 0.76 < low < 0.8 < high < 0.84
+        True
     """
     draws = numpy_generator(seed, "bootstrap").binomial(count, share, _RESAMPLES) / count
     tail = 50 * (1 - confidence)

@@ -61,6 +61,12 @@ def carry(target: Tensor, context: Tensor, labels: Tensor, rules: Rules) -> Tens
 
     Returns:
         (h, w, K): weighted means of the labels.
+
+    Examples:
+        >>> frame = torch.eye(4).view(2, 2, 4)  # four places, all different
+        >>> label = torch.tensor([1.0, 0.0, 0.0, 1.0]).view(2, 2, 1)
+        >>> carry(frame.flip(1), frame[None], label[None], Rules(topk=1)).flatten()  # all has moved to the other side
+        tensor([0., 1., 1., 0.])
     """
     height, width, _ = target.shape
     x = torch.arange(width, device=target.device)

@@ -88,6 +88,12 @@ def segment(train: Dense, test: Dense, strengths: Sequence[float] = STRENGTHS, s
         What `overlap` says of the test images; ``l2``; and ``answer``, (N, side, side) classes.
 
     Source: the linear segmentation of Oquab et al. 2024 (DINOv2), section 7.4, fitted to convergence.
+
+    Examples:
+        >>> values = np.arange(2).repeat(8).reshape(1, 4, 4).repeat(6, axis=0)  # above 0, below 1
+        >>> half = Dense(np.eye(2, dtype=np.float32)[values[:, ::2, ::2]], values)
+        >>> round(segment(half, half)["miou"], 2)
+        1.0
     """
     count = int(max(train.values.max(), test.values.max())) + 1
 
@@ -178,10 +184,18 @@ def overlap(answer: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -
 def depth_errors(answer: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, float]:
     """How far depths are off, over all pixels with a true one above 0.
 
+    Args:
+        answer: Depths, of any shape and unit.
+        truth: True ones, of the same shape and unit, 0 where there is none.
+
     Returns:
         ``rmse``, in the units of the depths; ``delta1``, the share of pixels off by less than a factor of 1.25.
 
     Source: Eigen et al. 2014, Depth Map Prediction from a Single Image, section 4.2.
+
+    Examples:
+        >>> depth_errors(np.array([1.0, 3.0, 9.0], np.float32), np.array([1.0, 2.0, 0.0], np.float32))
+        {'rmse': 0.7071067811865476, 'delta1': 0.5}
     """
     known = truth > 0
     a, b = answer[known].astype(np.float64), truth[known].astype(np.float64)
@@ -200,6 +214,12 @@ def clusters(x: Maps, k: int, side: int, seed: int = 0) -> NDArray[np.int64]:
 
     Returns:
         (N, side, side): 0 to k - 1, of each pixel the centre that its features, enlarged, are nearest to.
+
+    Examples:
+        >>> x = np.eye(2, dtype=np.float32)[np.array([[[0, 1]]]).repeat(3, axis=0)]  # left and right differ
+        >>> found = clusters(x, k=2, side=2)
+        >>> found.shape, bool((found[..., 0] != found[..., 1]).all())
+        ((3, 2, 2), True)
     """
     unit = x / np.maximum(np.linalg.norm(x, axis=3, keepdims=True), 1e-12)
     means = KMeans(k, n_init=4, random_state=seed).fit(unit.reshape(-1, x.shape[3])).cluster_centers_.astype(np.float32)

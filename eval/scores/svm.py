@@ -45,6 +45,13 @@ def svm(
 
     Source: the protocol of Goyal et al. 2019, Scaling and Benchmarking Self-Supervised Visual Representation Learning,
         section 5.1, on standardised features.
+
+    Examples:
+        >>> label = np.arange(2).repeat(4)
+        >>> x = np.eye(2, dtype=np.float32)[label]
+        >>> train, test = Features(x, label, np.arange(8)), Features(x[::4], label[::4], np.arange(2))
+        >>> svm(train, test, strengths=(0.1,))["top1"]
+        1.0
     """
     check_labelled(train, test)
     l2, path = choose_strength(train, strengths, lambda fit: lambda l2: fit_svm(fit, l2), held_out, seed)

@@ -28,6 +28,13 @@ def outliers(index: EmbeddingIndex, k: int = 10) -> tuple[NDArray[np.int64], NDA
         UsageError: `k` is below 1, or there are no others.
 
     Source: Ramaswamy et al. 2000, Efficient algorithms for mining outliers from large data sets.
+
+    Examples:
+        >>> x = np.array([[9, 1], [9, 2], [9, 3], [1, 9]], dtype=np.float32)
+        >>> index = EmbeddingIndex.build(x, list("abcd"), encoder_file="encoder.safetensors", encoder_sha256="0")
+        >>> position, cosine = outliers(index, k=1)
+        >>> position[:1], cosine[:1].round(2)
+        (array([3]), array([0.42], dtype=float32))
     """
     if k < 1 or len(index) < 2:
         raise UsageError(f"k must be at least 1 and the index hold two images, got {k} and {len(index)}")
@@ -53,6 +60,13 @@ def retrieval(index: EmbeddingIndex, ks: Sequence[int] = (1, 5, 10)) -> dict[str
 
     Source: Manning et al. 2008, Introduction to information retrieval, section 8.4 (mean average precision); recall
     as in Musgrave et al. 2020, A metric learning reality check.
+
+    Examples:
+        >>> x = np.array([[9, 1], [8, 1], [1, 9], [1, 8]], dtype=np.float32)
+        >>> made_by = {"encoder_file": "encoder.safetensors", "encoder_sha256": "0"}
+        >>> index = EmbeddingIndex.build(x, list("abcd"), np.array([0, 0, 1, 1]), **made_by)
+        >>> retrieval(index, ks=(1,))
+        {'map': 1.0, 'recall@1': 1.0, 'queries': 4}
     """
     if not ks or min(ks) < 1:
         raise UsageError(f"k must be at least 1, got {list(ks)}")

@@ -161,6 +161,14 @@ class EmbeddingIndex:
 
         Raises:
             UsageError: `queries` is not (M, D) with the index's D, or not finite; `k` is below 1.
+
+        Examples:
+            >>> x = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
+            >>> index = EmbeddingIndex.build(x, ["a", "b", "c"], encoder_file="encoder.safetensors", encoder_sha256="0")
+            >>> index.search(np.array([[0, 5]], dtype=np.float32), k=2).path
+            [['b', 'c']]
+            >>> index.neighbours_of(np.array([0]), k=1).path
+            [['c']]
         """
         checked_k(k)
         queries = checked("queries", queries, self.dimension)

@@ -55,6 +55,12 @@ class GaussianBlur(DeviceAugmentation, IntensityAugmentationBase2D):
         keepdim: Return the rank of the input.
 
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix A.
+
+    Examples:
+        >>> import torch
+        >>> edge = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)
+        >>> GaussianBlur(sigma=(1.0, 1.0), p=1.0, kernel=3)(edge)[0, 0, 0].round(decimals=2)
+        tensor([0.0000, 0.2700, 0.7300, 1.0000])
     """
 
     _compute_matrix_lazily = False

@@ -110,6 +110,14 @@ class ColourJitter(DeviceAugmentation, IntensityAugmentationBase2D):
     Images of other than three channels get brightness and contrast only; a message says so once.
 
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix A; torchvision `ColorJitter`.
+
+    Examples:
+        >>> import torch
+        >>> jitter = ColourJitter((0.4, 0.4, 0.4, 0.1), p=1.0)
+        >>> image = torch.rand(4, 3, 8, 8)
+        >>> once = jitter(image)
+        >>> torch.equal(jitter(image, params=jitter._params), once)
+        True
     """
 
     _compute_matrix_lazily = False

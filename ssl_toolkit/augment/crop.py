@@ -118,6 +118,12 @@ class ResizedCropFlip(DeviceAugmentation, GeometricAugmentationBase2D):
     Masks are resampled to the nearest pixel; boxes and keypoints follow `transform_matrix`, which maps pixel centres.
 
     Source: Szegedy et al. 2015, Going Deeper with Convolutions, section 6 (the crop).
+
+    Examples:
+        >>> crop = ResizedCropFlip((32, 32), scale=(0.3, 1.0))
+        >>> view = crop(torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8))
+        >>> view.shape, view.dtype
+        (torch.Size([4, 3, 32, 32]), torch.float32)
     """
 
     _compute_matrix_lazily = False  # Kornia would hold the batch until the matrix is read

@@ -103,6 +103,12 @@ class RandomErasing(_Erase):
         keepdim: Return the rank of the input.
 
     Source: Zhong et al. 2020, Random Erasing Data Augmentation, algorithm 1.
+
+    Examples:
+        >>> erased = RandomErasing(scale=(0.25, 0.25), ratio=(1.0, 1.0), p=1.0)(torch.ones(2, 3, 8, 8))
+        >>> (erased == 0).sum((2, 3))
+        tensor([[16, 16, 16],
+                [16, 16, 16]])
     """
 
     def __init__(
@@ -132,6 +138,10 @@ class Cutout(_Erase):
         keepdim: Return the rank of the input.
 
     Source: DeVries and Taylor 2017, Improved Regularization of CNNs with Cutout, section 3.2.
+
+    Examples:
+        >>> Cutout(side=4)(torch.ones(2, 3, 8, 8)).amin((1, 2, 3))
+        tensor([0., 0.])
     """
 
     def __init__(

@@ -40,6 +40,11 @@ class Mixup(_Mix):
         alpha: Both parameters of the beta distribution of the share an image keeps, drawn once a batch.
 
     Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization, section 2.
+
+    Examples:
+        >>> image, label = Mixup(classes=3, alpha=0.2)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
+        >>> image.shape, label.shape, label.sum(1)
+        (torch.Size([4, 3, 8, 8]), torch.Size([4, 3]), tensor([1., 1., 1., 1.]))
     """
 
     @torch.no_grad()
@@ -69,6 +74,11 @@ class CutMix(_Mix):
         alpha: Both parameters of the beta distribution of the area an image keeps, drawn once a batch.
 
     Source: Yun et al. 2019, CutMix: Regularization Strategy to Train Strong Classifiers, section 3.1.
+
+    Examples:
+        >>> image, label = CutMix(classes=3, alpha=1.0)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
+        >>> image.shape, label.shape
+        (torch.Size([4, 3, 8, 8]), torch.Size([4, 3]))
     """
 
     @torch.no_grad()

@@ -50,8 +50,18 @@ def multicrop_views(
         interpolation: How crops are resized; both are antialiased.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
+    Returns:
+        Views of images (N, C, H, W), float32 in [0, 1]: `global_count` of (N, C, size, size), then `local_count` of
+        (N, C, local_size, local_size).
+
     Source: Caron et al. 2021, Emerging Properties in Self-Supervised Vision Transformers, section 3.1;
         ``main_dino.py``, ``DataAugmentationDINO``. The idea: Caron et al. 2020 (SwAV), section 3.3.
+
+    Examples:
+        >>> import torch
+        >>> images = torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)
+        >>> [view.shape[-1] for view in multicrop_views(32, local_size=16, local_count=3)(images)]
+        [32, 32, 16, 16, 16]
     """
     _check_counts(global_count, local_count)
     shared: dict[str, Any] = {
@@ -107,6 +117,10 @@ def swav_views(
         blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
+    Returns:
+        Views of images (N, C, H, W), float32 in [0, 1]: `global_count` of (N, C, size, size), then `local_count` of
+        (N, C, local_size, local_size).
+
     Source: Caron et al. 2020, Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, section 3.3
         and appendix A; ``multicropdataset.py``.
     """
@@ -153,6 +167,10 @@ def lejepa_views(
         blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
         solarize_p: Probability of solarisation.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Returns:
+        Views of images (N, C, H, W), float32 in [0, 1]: `global_count` of (N, C, size, size), then `local_count` of
+        (N, C, local_size, local_size).
 
     Source: Balestriero & LeCun 2025 (LeJEPA); the table in the authors' README.
     """

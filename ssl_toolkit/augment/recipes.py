@@ -58,7 +58,16 @@ def simclr_views(
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
         count: Number of views.
 
+    Returns:
+        `count` views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
+
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix A.
+
+    Examples:
+        >>> import torch
+        >>> images = torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)
+        >>> [tuple(view.shape) for view in simclr_views(32, blur_p=0)(images)]
+        [(4, 3, 32, 32), (4, 3, 32, 32)]
     """
     return _alike(**locals())
 
@@ -90,6 +99,9 @@ def cifar_views(
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
         count: Number of views.
 
+    Returns:
+        `count` views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
+
     Source: Chen et al. 2020, A Simple Framework for Contrastive Learning, appendix B.9.
     """
     return _alike(**locals())
@@ -117,6 +129,9 @@ def moco_v1_views(
         jitter_p: Probability of the colour jitter.
         grey_p: Probability of greyscale, which comes before the jitter.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Returns:
+        Two views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
 
     Source: He et al. 2020, Momentum Contrast, section 3.3; the authors' ``main_moco.py``.
     """
@@ -152,6 +167,9 @@ def moco_v2_views(
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
         grey_first: Whether greyscale comes before the jitter, as in MoCo v1.
 
+    Returns:
+        Two views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
+
     Source: Chen et al. 2020, Improved Baselines with Momentum Contrastive Learning, section 3; ``main_moco.py``.
     """
     return _alike(**locals(), count=2)
@@ -183,6 +201,9 @@ def ressl_views(
         blur_p: Probability of the Gaussian blur.
         blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Returns:
+        Two views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
 
     Source: Zheng et al. 2021, ReSSL, section 3.3.
     """
@@ -221,6 +242,9 @@ def byol_views(
         interpolation: How crops are resized; both are antialiased.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
+    Returns:
+        Two views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
+
     Source: Grill et al. 2020, Bootstrap Your Own Latent, appendix B, table 6.
     """
     given = dict(locals())
@@ -255,6 +279,9 @@ def moco_v3_views(
         blur_sigma: Least and largest standard deviation of the blur, pixels of the view.
         solarize_p: Probability of solarisation in the first and in the second view.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
+
+    Returns:
+        Two views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
 
     Source: Chen et al. 2021, An Empirical Study of Training Self-Supervised Vision Transformers, appendix A;
         ``main_moco.py``.
@@ -293,7 +320,17 @@ def pixpro_views(
         interpolation: How crops are resized; both are antialiased.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
+    Returns:
+        Two views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1]; then where each lies,
+        float32 (N, 4), see `View.place`.
+
     Source: Xie et al. 2021, Propagate Yourself, section 4.1; the authors' ``pixpro_base_r50_100ep.sh``.
+
+    Examples:
+        >>> import torch
+        >>> images = torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)
+        >>> [tuple(each.shape) for each in pixpro_views(32)(images)]
+        [(4, 3, 32, 32), (4, 3, 32, 32), (4, 4), (4, 4)]
     """
     return Views([*byol_views(**locals()).transforms], places=True)
 
@@ -321,6 +358,9 @@ def cpc_views(
         grey_p: Probability of greyscale.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
+
     Source: van den Oord et al. 2018, section 3.3; Hénaff et al. 2020 (CPC v2), section 4.1.
     """
     return _alike(**locals(), count=1)
@@ -347,6 +387,9 @@ def pretext_views(
         crop_ratio: Least and largest width over height of a crop.
         flip_p: Probability of a horizontal flip.
         count: Number of views.
+
+    Returns:
+        `count` views of images (N, C, H, W), each float32 (N, C, size, size) in [0, 1].
     """
     return _alike(**locals())
 
@@ -361,6 +404,9 @@ def clip_views(
         channels: Channels of the images.
         crop_scale: Least and largest share of the image's area in a crop: what a caption names should be in it.
         crop_ratio: Least and largest width over height of a crop.
+
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
 
     Source: Radford et al. 2021 (CLIP), section 2.4: a square crop; the scale is of the open_clip project.
     """
@@ -385,6 +431,9 @@ def jigsaw_views(
         crop_ratio: Least and largest width over height of a crop.
         flip_p: Probability of a horizontal flip.
         grey_p: Probability of greyscale.
+
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
 
     Source: Noroozi & Favaro 2016, section 4.2.
     """
@@ -418,7 +467,17 @@ def pirl_views(
         grey_p: Probability of greyscale.
         hue: "exact" (HSV) or "linear" (cheaper, one matrix an image).
 
+    Returns:
+        Two views of images (N, C, H, W), float32 in [0, 1]: (N, C, size, size) and
+        (N, C, jigsaw_size, jigsaw_size).
+
     Source: Misra & van der Maaten 2020, section 3.2; VISSL's ``pirl_jigsaw_4node_resnet50.yaml``.
+
+    Examples:
+        >>> import torch
+        >>> images = torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)
+        >>> [tuple(view.shape) for view in pirl_views(32)(images)]
+        [(4, 3, 32, 32), (4, 3, 36, 36)]
     """
     shared: dict[str, Any] = {
         "channels": channels, "flip_p": flip_p, "jitter": jitter, "jitter_p": jitter_p, "grey_p": grey_p, "hue": hue,
@@ -446,6 +505,9 @@ def masked_autoencoder_views(
         flip_p: Probability of a horizontal flip.
         interpolation: How crops are resized; both are antialiased.
 
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
+
     Source: He et al. 2022, table 1e and appendix A.1; the authors' ``main_pretrain.py``.
     """
     return _alike(**locals(), count=1)
@@ -468,6 +530,9 @@ def simmim_views(
         crop_ratio: Least and largest width over height of a crop.
         flip_p: Probability of a horizontal flip.
 
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
+
     Source: Xie et al. 2022 (SimMIM), section 4.1; the authors' ``data_simmim.py``.
     """
     return _alike(**locals(), count=1)
@@ -489,6 +554,9 @@ def i_jepa_views(
         crop_scale: Least and largest share of the image's area in a crop.
         crop_ratio: Least and largest width over height of a crop.
         flip_p: Probability of a horizontal flip.
+
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
 
     Source: Assran et al. 2023 (I-JEPA); the authors' ``in1k_vith14_ep300.yaml``.
     """
@@ -518,10 +586,20 @@ def finetune_views(
         magnitude: Their magnitude, above 0 and below 30.
         erase_p: Probability of erasing a rectangle.
 
+    Returns:
+        One view of images (N, C, H, W), float32 (N, C, size, size) in [0, 1].
+
     Raises:
         UsageError: RandAugment of images that are not RGB.
 
     Source: Szegedy et al. 2015 (crop); Cubuk et al. 2020, RandAugment; Zhong et al. 2020, Random Erasing.
+
+    Examples:
+        >>> import torch
+        >>> images = torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)
+        >>> (view,) = finetune_views(32, randaugment=2, erase_p=0.25)(images)
+        >>> view.shape
+        torch.Size([4, 3, 32, 32])
     """
     view = one_view(size, channels=channels, crop_scale=crop_scale, crop_ratio=crop_ratio, flip_p=flip_p)
     then: list[nn.Module] = []
@@ -541,6 +619,15 @@ def eval_view(size: int, *, resize: int | None = None, interpolation: Interpolat
         size: Height and width of the view, pixels.
         resize: Length that the short side is resized to first; None: `size`. ImageNet's protocol is 256 for 224.
         interpolation: How it is resized; both are antialiased.
+
+    Returns:
+        A module from images (N, C, H, W) to float32 (N, C, size, size) in [0, 1].
+
+    Examples:
+        >>> import torch
+        >>> images = torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)
+        >>> eval_view(32, resize=36)(images).shape
+        torch.Size([4, 3, 32, 32])
     """
     return EvalView(size, resize, interpolation)
 

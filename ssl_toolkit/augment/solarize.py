@@ -36,6 +36,11 @@ class Solarize(DeviceAugmentation, IntensityAugmentationBase2D):
         keepdim: Return the rank of the input.
 
     Source: Grill et al. 2020, Bootstrap Your Own Latent, appendix B.
+
+    Examples:
+        >>> import torch
+        >>> Solarize(threshold=0.5, p=1.0)(torch.tensor([0.25, 0.5, 1.0]).view(1, 1, 1, 3)).flatten()
+        tensor([0.2500, 0.5000, 0.0000])
     """
 
     _compute_matrix_lazily = False

@@ -29,6 +29,12 @@ class View(nn.Module):
         crop: The crop, with or without flip.
         steps: Our intensity augmentations (`ColourJitter`, `GaussianBlur`, `Solarize`, `RandomErasing`, `Cutout`).
         then: Any other modules for float images [0, 1] (N, C, h, w), Kornia's among them, applied to the whole batch.
+
+    Examples:
+        >>> from ssl_toolkit.augment import ColourJitter, Solarize
+        >>> view = View(ResizedCropFlip((32, 32)), [ColourJitter(), Solarize()])
+        >>> view(torch.rand(4, 3, 40, 48)).shape
+        torch.Size([4, 3, 32, 32])
     """
 
     def __init__(self, crop: ResizedCropFlip, steps: Sequence[nn.Module] = (), then: Sequence[nn.Module] = ()) -> None:
@@ -202,6 +208,11 @@ class Views(nn.Module):
 
     Attributes:
         compiled: Whether each `View` is compiled into one function on CUDA; the first batch then takes seconds.
+
+    Examples:
+        >>> large, small = View(ResizedCropFlip((32, 32))), View(ResizedCropFlip((16, 16)))
+        >>> [tuple(view.shape) for view in Views([large, small])(torch.rand(4, 3, 40, 48))]
+        [(4, 3, 32, 32), (4, 3, 16, 16)]
     """
 
     compiler_works = True  # until it fails once, in any view
@@ -286,6 +297,11 @@ class OwnViews(Views):
         function: Float images in [0, 1] (N, C, size, size) to such images (N, C, h, w).
         count: How many views.
         size: Side of the squares, pixels.
+
+    Examples:
+        >>> views = OwnViews(lambda image: image.flip(-1), count=2, size=32)
+        >>> [tuple(view.shape) for view in views(torch.rand(4, 3, 40, 48))]
+        [(4, 3, 32, 32), (4, 3, 32, 32)]
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], count: int, size: int) -> None:
@@ -327,6 +343,10 @@ class EvalView(nn.Module):
 
     Raises:
         UsageError: `resize` is smaller than `size`.
+
+    Examples:
+        >>> EvalView(32, resize=36)(torch.randint(256, (4, 3, 40, 48), dtype=torch.uint8)).shape
+        torch.Size([4, 3, 32, 32])
     """
 
     def __init__(self, size: int, resize: int | None = None, mode: Literal["bilinear", "bicubic"] = "bilinear") -> None:

@@ -82,6 +82,10 @@ def as_batch(given: Any) -> Batch:
 
     Raises:
         UsageError: If there are no such images in it.
+
+    Examples:
+        >>> as_batch((torch.rand(2, 3, 8, 8), torch.tensor([4, 5]))).label
+        tensor([4, 5])
     """
     if isinstance(given, Batch):
         return given

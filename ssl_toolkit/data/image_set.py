@@ -205,6 +205,11 @@ class Subset(ImageSet):
 
     Raises:
         UsageError: The whole is a stream.
+
+    Examples:
+        >>> from ssl_toolkit.data import open_images
+        >>> Subset(open_images("shapes:test:20"), np.array([3, 17])).path(1)
+        'shapes:test:20#17'
     """
 
     def __init__(self, images: ImageSet, rows: NDArray[np.int64]) -> None:

@@ -86,6 +86,12 @@ class ImageLoader:
 
     Raises:
         UsageError: If training is left with no batch at all.
+
+    Examples:
+        >>> from ssl_toolkit.data import open_images
+        >>> batches = ImageLoader(open_images("shapes:test:20"), size=32, batch_size=8)
+        >>> [tuple(batch.image.shape) for batch in batches]
+        [(8, 3, 32, 32), (8, 3, 32, 32), (4, 3, 32, 32)]
     """
 
     def __init__(

@@ -118,6 +118,14 @@ def open_images(
 
     Raises:
         UsageError: No such name, path or split, no images in it, or a manifest, array or data set that cannot be read.
+
+    Examples:
+        >>> images = open_images("shapes:test:20")
+        >>> len(images), images.classes[:2], images.load(0, size=None).shape, images.path(0)
+        (20, ['boat', 'bottle'], (3, 64, 64), 'shapes:test:20#0')
+        >>> import numpy as np
+        >>> open_images(np.zeros((5, 48, 32, 3), np.uint8)).load(0, size=16).shape
+        (3, 24, 16)
     """
     if labels not in get_args(Labels):
         raise unknown_name("value of labels", labels, get_args(Labels))

@@ -48,6 +48,10 @@ class EncoderConfig:
         mean: Mean of each channel, in [0, 1]; empty takes that of timm's weights, or ImageNet's for RGB, else 0.5.
         std: Standard deviation of each channel, in [0, 1]; empty likewise, else 0.25.
         range: Values of images deeper than 8 bits that it was trained to see as 0 and 1; None: those of their type.
+
+    Examples:
+        >>> EncoderConfig("resnet18", image_size=32, load_size=32).resolved().stem
+        'small'
     """
 
     name: str

@@ -19,6 +19,12 @@ class ConvNet(nn.Module):
         in_chans: Channels of the image.
         widths: Channels of the five layers.
         num_classes: Must be 0; timm passes it to every network.
+
+    Examples:
+        >>> import torch
+        >>> net = ConvNet()
+        >>> net.forward_features(torch.rand(2, 3, 64, 64)).shape, net(torch.rand(2, 3, 64, 64)).shape
+        (torch.Size([2, 256, 8, 8]), torch.Size([2, 256]))
     """
 
     def __init__(

@@ -88,6 +88,14 @@ def load_encoder(
         UsageError: If there is no such file, or the network was a module of your own and none is given.
         ToolkitError: If it is not an encoder, a weight is missing, unexpected or of another shape (named), or its
             sha256 does not match what is in it.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit.encoders import Encoder, EncoderConfig, save_encoder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sha256 = save_encoder(Encoder(EncoderConfig("convnet", image_size=32)), f"{folder}/encoder.safetensors")
+        ...     load_encoder(f"{folder}/encoder.safetensors", image_size=48).config.image_size
+        48
     """
     file = encoder_file(path)
     weights, described = load_weights(file, FORMAT, "an encoder")

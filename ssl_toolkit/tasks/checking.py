@@ -72,6 +72,11 @@ def check(method: "AnyMethod", data: AnyData, steps: int = 100, overfit_steps: i
     Raises:
         UsageError: If something asked for does not exist or does not fit.
         ToolkitError: If the loss is not finite from the start, or too many images cannot be read.
+
+    Examples:
+        Before a night of training, with the options that it will have:
+
+            check("simclr", "photos/", encoder="resnet18", batch_size=256).failed  # names of the checks that failed
     """
     for option, value, low in (("--steps", steps, 20), ("--overfit-steps", overfit_steps, 2 * BATCHES)):
         if not low <= value <= 10**5:

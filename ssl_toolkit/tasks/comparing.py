@@ -151,6 +151,13 @@ def compare(runs: Sequence[AnyPath], chart: AnyPath | None = None, against: str 
 
     Raises:
         UsageError: If a folder is no run, has not been scored, or was scored on other images.
+
+    Examples:
+        Two methods, scored on the same images:
+
+            for method in ("simclr", "rotation"):
+                pretrain(method, "photos/", f"runs/{method}").evaluate(train="labelled/")
+            compare(["runs/simclr", "runs/rotation"], chart="methods.png")
     """
     from ssl_toolkit.eval.report.compare import compare_runs
 

@@ -113,6 +113,16 @@ def duplicates(
 
     Raises:
         UsageError: If there is no such index, none of its images is there, or the threshold is out of range.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, duplicates, index
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = index(encoder, "shapes:train:40", f"{folder}/index", workers=0, progress=False)
+        ...     len(duplicates(made, progress=False))
+        0
     """
     from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.search.copies import duplicates as find
@@ -175,6 +185,16 @@ def outliers(
 
     Raises:
         UsageError: If there is no such index, or a number is below 1.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, index, outliers
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = index(encoder, "shapes:train:40", f"{folder}/index", workers=0, progress=False)
+        ...     len(outliers(made, count=3))
+        3
     """
     from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.search import curate

@@ -85,6 +85,12 @@ def doctor(
 
     Raises:
         UsageError: If there is no such run, it has no encoder yet, or there are no such images.
+
+    Examples:
+        Of a run that has an encoder:
+
+            found = doctor("runs/photos")
+            [each["name"] for each in found["findings"]]
     """
     if not 32 <= images <= 10**6:
         raise UsageError(f"--images is {images}: it must be from 32 to 1000000")

@@ -51,6 +51,16 @@ def embed(
     Raises:
         UsageError: If the encoder or the data do not exist, or `out` holds features already; those of a part that are
             of the same images and encoder are left as they are.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, embed
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = embed(encoder, "shapes:train:40", f"{folder}/features", workers=0, progress=False)
+        ...     sorted(path.name for path in made.iterdir())
+        ['features.json', 'features.npy', 'index.npy', 'labels.npy', 'paths.jsonl']
     """
     from ssl_toolkit.eval.features.growing import Growing
     from ssl_toolkit.eval.features.joining import read_about

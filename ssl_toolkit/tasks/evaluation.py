@@ -179,6 +179,14 @@ def evaluate(
 
     Raises:
         UsageError: If the encoder or the data do not exist or have no labels.
+
+    Examples:
+        >>> from ssl_toolkit import Encoder, evaluate
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> found = evaluate(encoder, "shapes:train:64", "shapes:test:64", protocol="knn", workers=0, progress=False)
+        >>> sorted(found["results"]), 0 <= found["results"]["trained"]["knn"]["top1"] <= 1
+        (['pixels', 'random', 'trained'], True)
     """
     from ssl_toolkit.tasks.common import Results, open_loader, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder

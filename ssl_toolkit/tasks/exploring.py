@@ -38,6 +38,11 @@ def explore(
     Raises:
         UsageError: If there is no such index, gradio is not installed, or the port cannot be had.
         ToolkitError: If the index is damaged.
+
+    Examples:
+        Until Ctrl-C, on a page that a browser is opened for:
+
+            explore("index/", projection="tsne", open=True)
     """
     for option, value, low, high in (("-k", k, 1, 500), ("--points", points, 1, 50_000), ("--port", port, 0, 65535)):
         if not low <= value <= high:

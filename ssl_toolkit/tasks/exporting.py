@@ -71,6 +71,16 @@ def export(
     Raises:
         UsageError: If there is no such encoder, the format does not fit it, or `out` is there or has another suffix.
         ToolkitError: If what was written cannot be loaded, or gives other features: nothing is kept then.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, export
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = export(encoder, f"{folder}/encoder.pt", format="torch")
+        >>> written.path.name, written.difference < 0.001
+        ('encoder.pt', True)
     """
     from ssl_toolkit.encoders.formats import FORMATS, difference
     from ssl_toolkit.tasks.start import load_run_encoder

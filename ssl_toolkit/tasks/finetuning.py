@@ -145,6 +145,16 @@ def finetune(
     Raises:
         UsageError: If something asked for does not exist or does not fit.
         ToolkitError: If the training fails.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, finetune, load_classifier
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = finetune(encoder, "shapes:train:64", f"{folder}/tuned", epochs=1, workers=0, progress=False)
+        ...     load_classifier(f"{folder}/tuned").classes[:3]
+        ['boat', 'bottle', 'car']
     """
     return FineTuned(_tuned(settings_of(locals())))
 

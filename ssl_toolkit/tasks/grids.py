@@ -37,6 +37,8 @@ class Span:
         return _number(f"{value:.4g}")
 
 
+NAMED = ("method.name", "encoder.name")  # whose groups alone stand for them; an optimiser's is an option as others are
+
 Axes: TypeAlias = "dict[str, list[Any] | Span]"
 
 
@@ -52,7 +54,9 @@ def parse_grid(grid: Sequence[str] | Mapping[str, Any]) -> Axes:
     """
     axes: Axes = {}
     for key, values in grid.items() if isinstance(grid, Mapping) else map(_split, grid):
-        name = key.removeprefix("--").replace("-", "_").removesuffix(".name")
+        name = key.removeprefix("--").replace("-", "_")
+        if name in NAMED:
+            name = name.removesuffix(".name")
         if name in axes:
             raise UsageError(f"--grid names {key} twice: give all its values at once")
         axes[name] = _values(key, values) if isinstance(values, str) else list(values)

@@ -81,6 +81,16 @@ def index(
     Raises:
         UsageError: If the encoder or the data do not exist, `out` holds an index already and is not to be changed, or
             it holds none and is, or its encoder is another one.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, EmbeddingIndex, index
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = index(encoder, "shapes:train:40", f"{folder}/index", workers=0, progress=False)
+        ...     EmbeddingIndex.load(made).vectors.shape
+        (40, 256)
     """
     from ssl_toolkit.encoders import text_beside
     from ssl_toolkit.eval.features.growing import Growing
@@ -151,6 +161,18 @@ def merge(indexes: Sequence[AnyIndex], out: AnyPath, index: str = "auto", overwr
     Raises:
         UsageError: If one of them does not exist, they are of several encoders or metrics, or `out` holds an index.
         ToolkitError: If one of them is damaged.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import EmbeddingIndex, Encoder, index, merge
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     parts = [f"{folder}/{split}" for split in ("train", "test")]
+        ...     for split, part in zip(("train", "test"), parts, strict=True):
+        ...         _ = index(encoder, f"shapes:{split}:40", part, workers=0, progress=False)
+        ...     len(EmbeddingIndex.load(merge(parts, f"{folder}/both")).paths)
+        80
     """
     from ssl_toolkit.encoders import text_beside
     from ssl_toolkit.eval.search.approximate import default_factory

@@ -53,6 +53,14 @@ def pack(
 
     Raises:
         UsageError: If the data do not exist, a number is out of range, or `out` holds other shards.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import open_images, pack
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     shards = pack("shapes:train:32", f"{folder}/shards", workers=0, progress=False)
+        ...     len(open_images(f"wds:{shards}"))
+        32
     """
     if size is not None and not 8 <= size <= 4096:
         raise UsageError(f"--size is {size}: it must be from 8 to 4096")

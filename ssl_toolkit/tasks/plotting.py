@@ -57,6 +57,15 @@ def plot(
 
     Raises:
         UsageError: If there is no such picture, it does not suit the encoder or needs images, or cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, plot
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot("filters", encoder, out=f"{folder}/filters.png", progress=False).name
+        'filters.png'
     """
     if not 1 <= images <= 64:
         raise UsageError(f"--images is {images}: it must be from 1 to 64")

@@ -173,8 +173,12 @@ def pretrain(
         ToolkitError: If the training fails.
 
     Examples:
-        >>> run = pretrain("simclr", data="shapes:train", out="runs/a", encoder="convnet")  # doctest: +SKIP
-        >>> run.evaluate(train="shapes:train", test="shapes:test")  # doctest: +SKIP
+        >>> import tempfile
+        >>> small = {"encoder": "convnet", "image_size": 32, "batch_size": 32, "epochs": 1, "workers": 0}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = pretrain("simclr", data="shapes:train:64", out=f"{folder}/run", progress=False, **small)
+        ...     sorted(path.name for path in run.path.iterdir())
+        ['checkpoints', 'config.yaml', 'encoder.safetensors', 'metrics.csv']
     """
     # The type is that of the usual case: with the other in it, whoever has types would have to tell them apart always.
     return train(dict(locals()), time.perf_counter())  # type: ignore[return-value]

@@ -94,6 +94,12 @@ def propagate(
 
     Raises:
         UsageError: If something asked for does not exist or does not fit.
+
+    Examples:
+        An object of a video, by the encoder of a run; the mask is one of the first frame:
+
+            found = propagate("runs/video", "cat.mp4", out="carried", masks="cat_first_frame.png")
+            found["masks"]
     """
     for option, value, low in (("size", size, 16), ("frames", frames, 2), ("stride", stride, 1)):
         if value is not None and value < low:

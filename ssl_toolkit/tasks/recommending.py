@@ -61,6 +61,11 @@ def recommend(
     Raises:
         UsageError: If there are no such images, or `minutes` is no time.
         ToolkitError: If none of the images can be read.
+
+    Examples:
+        >>> found = recommend("shapes:train:64", minutes=20, gpu="cpu", progress=False)
+        >>> found["command"].split()[:6]
+        ['ssl-toolkit', 'pretrain', '--data', 'shapes:train:64', '--method', 'simclr']
     """
     if not 0 < minutes <= 10**6:
         raise UsageError(f"--minutes is {minutes}: it must be above 0")

@@ -41,6 +41,11 @@ def report(
 
     Raises:
         UsageError: If there is no such run or picture, or the page cannot be written.
+
+    Examples:
+        With feature maps, and the image parts that excite units most, beside what every page has:
+
+            report("runs/photos", out="photos.html", pictures="features,patches")
     """
     if images < 2:
         raise UsageError(f"--images is {images}: it must be at least 2")

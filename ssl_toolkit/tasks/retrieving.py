@@ -67,6 +67,16 @@ def retrieval(
     Raises:
         UsageError: If there is no such index, no class in it has two images, or truth, queries and index do not belong
             together.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, index, retrieval
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = index(encoder, "shapes:train:40", f"{folder}/index", workers=0, progress=False)
+        ...     retrieval(made, progress=False)["queries"]
+        40
     """
     from ssl_toolkit.eval.search import curate
     from ssl_toolkit.tasks.common import open_index

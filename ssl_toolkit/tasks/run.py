@@ -37,6 +37,16 @@ class Run(os.PathLike[str]):
 
     Raises:
         UsageError: If the folder holds no run.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Run, pretrain
+        >>> small = {"encoder": "convnet", "image_size": 32, "batch_size": 32, "epochs": 1, "workers": 0}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = pretrain("simclr", "shapes:train:64", f"{folder}/a", progress=False, **small)
+        ...     run = Run(f"{folder}/a")
+        ...     run.encoder.feature_dim, run.config["epochs"], (run / "metrics.csv").is_file(), run.scores
+        (256, 1, True, None)
     """
 
     def __init__(self, path: str | os.PathLike[str], given: Mapping[str, Any] | None = None) -> None:

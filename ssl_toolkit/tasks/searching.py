@@ -93,6 +93,17 @@ def search(
     Raises:
         UsageError: If the index or a query does not exist, vectors do not fit, or the encoder is another one.
         ToolkitError: If the index is damaged, or a query cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from ssl_toolkit import Encoder, index, search
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     made = index(encoder, "shapes:train:40", f"{folder}/index", workers=0, progress=False)
+        ...     found = search(made, "shapes:train:40#3", k=2, progress=False)
+        >>> found[0]["query"], found[0]["label"], [hit["rank"] for hit in found[0]["hits"]]
+        ('shapes:train:40#3', 'house', [1, 2])
     """
     from ssl_toolkit.data.shown import parse_picture_channels
     from ssl_toolkit.eval.search.databases import StoredIndex, is_database, open_database

@@ -86,6 +86,14 @@ def segment(
 
     Raises:
         UsageError: If something asked for does not exist, or the encoder has no feature maps.
+
+    Examples:
+        >>> from ssl_toolkit import Encoder, segment
+        >>> from ssl_toolkit.encoders import EncoderConfig
+        >>> encoder = Encoder(EncoderConfig("convnet", image_size=32, load_size=32))
+        >>> found = segment(encoder, "shapes:train:8", "shapes:test:4", size=32, baselines=False, progress=False)
+        >>> sorted(found["results"]["trained"])
+        ['iou', 'l2', 'miou', 'pixel_accuracy']
     """
     for option, value, low in (("size", size, 16), ("kmeans", kmeans, 2), ("images", images, 1)):
         if value is not None and value < low:

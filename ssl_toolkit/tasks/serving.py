@@ -23,8 +23,8 @@ def serve(
 ) -> None:
     """Serve a search index over HTTP: an image or items of the index in, their nearest neighbours out, as JSON.
 
-    POST /search/image?k=10 takes an image file, POST /search/ids {"ids": [...], "k": 10}; GET /health and GET /metrics
-    (Prometheus) tell how it is. Ctrl-C ends it.
+    POST /search/image?k=10 takes the bytes of an image file, POST /search/ids {"ids": [...], "k": 10}; GET /health and
+    GET /metrics (Prometheus) tell how it is. Ctrl-C ends it.
 
     Args:
         index: Index folder.
@@ -37,6 +37,12 @@ def serve(
         UsageError: If there is no such index, the extra serve is not installed, the port cannot be had, or the token
             is missing or too short.
         ToolkitError: If the index is damaged.
+
+    Examples:
+        Until Ctrl-C, while another terminal asks:
+
+            serve("index/", port=8000)
+            # curl --data-binary @cat.jpg "http://127.0.0.1:8000/search/image?k=5"
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}: it must be from 0 to 65535")

@@ -106,6 +106,12 @@ def sweep(
 
     Raises:
         UsageError: If the grid or an option is wrong; nothing is trained then.
+
+    Examples:
+        Three temperatures, two seeds each, scored where they end:
+
+            grid = ["method.temperature=.1,.2,.5"]
+            runs = sweep("simclr", "photos/", grid, "runs/grid", seeds=2, epochs=50, train="labelled/", protocol="knn")
     """
     from ssl_toolkit.tasks.grids import combinations, parse_grid
     from ssl_toolkit.tasks.several import check_several, several_at_once

@@ -50,7 +50,7 @@ def draw_views(
     Args:
         data: Images: a folder, a .csv manifest, an .npz or .npy array, or a word like cifar10:train, wds:shards/
             or hf:NAME:train.
-        recipe: Name of a recipe: simclr, cifar, moco_v1, moco_v2, moco_v3, byol, multicrop, swav or pretext.
+        recipe: Name of a recipe of ssl_toolkit.augment without _views, such as simclr, byol, multicrop or pretext.
         out: The PNG file.
         size: Side of a view, in pixels; if not given, what the images have, at most 224.
         load_size: Short side to which images are resized when read; if not given, size under 64 px, 8/7 of it above.
@@ -70,6 +70,12 @@ def draw_views(
     Raises:
         UsageError: If there is no such recipe, no such images, or the picture cannot be written.
         ToolkitError: If none of the images can be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_views("shapes:train:32", "simclr", out=f"{folder}/views.png", images=2).name
+        'views.png'
     """
     if not 1 <= images <= 64:
         raise UsageError(f"--images is {images}: it must be from 1 to 64")

@@ -13,14 +13,15 @@ from ssl_toolkit.tasks.grids import combinations, names_of, parse_grid
 def test_words_become_values() -> None:
     words = [
         "method.temperature=.1,.2,1e-3", "optimizer.lr=log:1e-4:1e-2:3", "epochs=lin:2:10:3",
-        "encoder.name=convnet,test_vit", "views.crop-scale=[0.2,1.0],[0.5,1.0]", "doctor=true,false",
-        "image_size=null,32",
+        "encoder.name=convnet,test_vit", "optimizer.name=sgd,lars", "views.crop-scale=[0.2,1.0],[0.5,1.0]",
+        "doctor=true,false", "image_size=null,32",
     ]  # fmt: skip
     assert parse_grid(words) == {
         "method.temperature": [0.1, 0.2, 0.001],
         "optimizer.lr": [0.0001, 0.001, 0.01],
         "epochs": [2, 6, 10],
         "encoder": ["convnet", "test_vit"],
+        "optimizer.name": ["sgd", "lars"],
         "views.crop_scale": [[0.2, 1.0], [0.5, 1.0]],
         "doctor": [True, False],
         "image_size": [None, 32],
