@@ -67,8 +67,9 @@ class CLIP(Method):
         if temperature < 1 / MOST_SCALE:
             raise UsageError(f"--method.temperature is {temperature}: it must be at least {1 / MOST_SCALE}")
         self.text = TextTower(TextConfig(text, encoder.feature_dim, text_dim, text_layers, text_heads, context))
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-        self.bias = nn.Parameter(torch.tensor(SIGMOID_BIAS)) if loss == "sigmoid" else None
+        # Of one dimension: FSDP does not share out scalars.
+        self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
+        self.bias = nn.Parameter(torch.tensor([SIGMOID_BIAS])) if loss == "sigmoid" else None
 
     @property
     def kept_text(self) -> TextTower:
@@ -86,7 +87,7 @@ class CLIP(Method):
                 "clip learns from captions, and these images have none: give a .csv with the columns path and caption"
             )
         image, text = self.encoder(views[0]), self.text(batch.caption)  # (N, D) each
-        scale = self.log_scale.exp()
+        scale = self.log_scale.exp().squeeze()
         loss = losses.clip(image, text, scale) if self.bias is None else losses.siglip(image, text, scale, self.bias)
         nearest = (F.normalize(image.detach(), dim=1) @ F.normalize(text.detach(), dim=1).T.to(image.dtype)).argmax(1)
         found = nearest == torch.arange(len(image), device=image.device)

@@ -86,6 +86,12 @@ def backward(found: type[Method]) -> Method:
 
 
 @every_method
+def test_weights_can_be_shared_out(found: type[Method]) -> None:
+    """FSDP refuses scalars."""
+    assert all(parameter.ndim for parameter in small(found).parameters())
+
+
+@every_method
 def test_views_have_no_gradient_and_step_returns_finite_scalars(found: type[Method]) -> None:
     method, batch = small(found), batch_of(UNLABELLED, frames_of(found))
     views = method.views(batch.image)
