@@ -91,7 +91,7 @@ class CLIP(Method):
         loss = losses.clip(image, text, scale) if self.bias is None else losses.siglip(image, text, scale, self.bias)
         nearest = (F.normalize(image.detach(), dim=1) @ F.normalize(text.detach(), dim=1).T.to(image.dtype)).argmax(1)
         found = nearest == torch.arange(len(image), device=image.device)
-        return {"loss": loss, "accuracy": found.float().mean(), "scale": scale}
+        return {"loss": loss, "accuracy": found.float().mean(), "scale": scale.detach()}
 
     def after_update(self) -> None:
         """Keep the scale at 100 at most: not in `step`, where a limit would let no gradient lead back from it."""
