@@ -152,7 +152,7 @@ def test_optimizer_has_the_trained_weights_and_decays_no_norm_or_bias(found: typ
         norm = isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm))
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in decay:
-                undecayed = norm or "bias" in name or parameter.ndim == 0
+                undecayed = norm or "bias" in name or parameter.numel() == 1
                 assert (decay[parameter] == 0) == undecayed, f"{name} of {module}"
 
 

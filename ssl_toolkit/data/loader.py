@@ -194,7 +194,8 @@ class ImageLoader:
                 f"'{self.images.word}' has {self.total} images, the run to resume was trained on {state['images']}: "
                 "bring the images back as they were, or start a new run from its encoder"
             )
-        names, known = self._names(), state["names"]
+        names = self._names()
+        known = state.get("names", names)
         if len(names) != len(known):
             raise ToolkitError(
                 f"'{self.images.word}' has {len(names)} shards, the run to resume was trained on {len(known)}: "
