@@ -41,9 +41,7 @@ class InMemory(ImageSet):
         self._captions: dict[int, str] = {}
         self._sounds: dict[int, NDArray[np.float16]] = {}
         self._reasons: dict[int, str] = {}
-        batches = reader(
-            Fetch(images, size, MAX_ASPECT * size), Order(len(images), READ_AT_ONCE), workers, images.forks
-        )
+        batches = reader(Fetch(images, size, MAX_ASPECT * size), Order(len(images), READ_AT_ONCE), workers)
         with progress_bar(len(images), "reading images", "image", progress) as bar:
             for pixels, box, indices, unread, captions, sounds in batches:
                 bad.record(unread)

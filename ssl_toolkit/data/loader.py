@@ -128,7 +128,7 @@ class ImageLoader:
             self._order = Order(self.total, batch_size, shuffle, seed, rank, world_size)
         longest = MAX_ASPECT * size if self._whole else size
         fetch = Fetch(images, size, longest, self._tries, seed, transform)
-        self._loader = reader(fetch, self._order, self.workers, images.forks)
+        self._loader = reader(fetch, self._order, self.workers)
 
     def __len__(self) -> int:
         """Batches an epoch."""

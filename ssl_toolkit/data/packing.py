@@ -15,14 +15,13 @@ from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
 from ssl_toolkit.data.bad_images import BadImages
 from ssl_toolkit.data.depth import Pixels
 from ssl_toolkit.data.file_set import EncodedSet
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.images import BadImageError, Content, Source, check_image
-from ssl_toolkit.data.reading import reader
+from ssl_toolkit.data.reading import Reading, reader
 from ssl_toolkit.data.shards import list_of, places_in, write_list
 from ssl_toolkit.data.streaming import Held, Stream, StreamOrder
 from ssl_toolkit.errors import missing_extra
@@ -39,7 +38,7 @@ Made: TypeAlias = "tuple[int, str, bytes | str]"
 
 
 @dataclass(eq=False)
-class ImageFiles(Dataset[list[Made]]):
+class ImageFiles(Reading[list[Made]]):
     """Makes image files of images.
 
     Attributes:
@@ -212,7 +211,7 @@ def write_shards(
     Raises:
         ToolkitError: See `BadImages`.
     """
-    made = reader(ImageFiles(images, size), _rows(images, shuffle, writer.position), workers, images.forks)
+    made = reader(ImageFiles(images, size), _rows(images, shuffle, writer.position), workers)
     with progress_bar(len(images), "packing", "image", progress, writer.position) as bar:
         for chunk in made:
             for row, suffix, data in chunk:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from ssl_toolkit.data.depth import Pixels, equally_deep
 from ssl_toolkit.data.image_set import ImageSet
 from ssl_toolkit.data.images import BadImageError
 from ssl_toolkit.randomness import numpy_generator
+
+T = TypeVar("T", covariant=True)
 
 Boxes: TypeAlias = NDArray[np.int64]
 Sounds: TypeAlias = NDArray[np.float16] | None
@@ -103,8 +105,14 @@ class Order(Sampler[tuple[int, list[int]]]):
             yield self.epoch, order[first : first + self.batch_size].tolist()
 
 
+class Reading(Dataset[T]):
+    """Reads images of a set, whatever it makes of them."""
+
+    images: ImageSet
+
+
 @dataclass(eq=False)
-class Fetch(Dataset[Fetched]):
+class Fetch(Reading[Fetched]):
     """Reads the images of a batch that `Order` names.
 
     Attributes:
@@ -170,8 +178,8 @@ def stacked(sounds: Sequence[Sounds]) -> Sounds:
     return np.stack(heard) if heard else None
 
 
-def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int, forks: bool = True) -> DataLoader[Any]:
-    """Gives what `fetch` makes of each item of `order`; a `Fetch`, a `Fetched` of each batch; see `ImageSet.forks`."""
+def reader(fetch: Reading[Any], order: Iterable[Any], workers: int) -> DataLoader[Any]:
+    """Gives what `fetch` makes of each item of `order`; a `Fetch`, a `Fetched` of each batch."""
     return DataLoader(
         fetch,
         batch_size=None,  # the sampler's items are whole batches
@@ -180,7 +188,7 @@ def reader(fetch: Dataset[Any], order: Iterable[Any], workers: int, forks: bool 
         collate_fn=_as_is,
         worker_init_fn=_follow,
         persistent_workers=workers > 0,
-        multiprocessing_context=None if forks or not workers else "spawn",
+        multiprocessing_context=None if fetch.images.forks or not workers else "spawn",
     )
 
 
