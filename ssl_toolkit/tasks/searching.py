@@ -121,8 +121,10 @@ def search(
         rows = ({"query": one["query"], **hit} for one in found for hit in one["hits"])
         write_csv(["query", "rank", "path", "score", "label"], rows, csv)
     if grid is not None:
-        known = encoder is not None or opened.encoder_file is not None  # of a database there may be no encoder
-        look = {"channels": (config := asking.network.config).channels, "range": config.range} if known else {}
+        look: dict[str, Any] = {}
+        if encoder is not None or opened.encoder_file is not None:  # of a database there may be no encoder
+            config = asking.network.config
+            look = {"channels": config.channels, "range": config.range}
         _draw(found[:ROWS], grid, data_root, picture_channels=shown, **look)
     return found
 

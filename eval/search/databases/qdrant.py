@@ -44,7 +44,7 @@ class Qdrant(Database):
     def write(self, about: About, rows: Iterator[Rows]) -> None:
         """See `Database`."""
         old = self._collection
-        if old is None and self.exists():
+        if old is None and self._client.collection_exists(self.table):
             raise UsageError(f"{self.word}: {self.table} is a collection, and no table of ours: name another by #TABLE")
         distance = models.Distance.COSINE if about.metric == "cosine" else models.Distance.EUCLID
         new = f"{self.table}_{secrets.token_hex(4)}"
