@@ -42,12 +42,7 @@ from ssl_toolkit.eval.search.index import EmbeddingIndex
 
 WIDTH, CENTRES, WRITTEN = 128, 10_000, 500_000
 QUERIES, EXACT = 1000, 200  # asked, and compared with exact search
-TRAINED, LEAST, ITERATIONS, SAMPLE = (
-    64,
-    1 << 16,
-    10,
-    1000,
-)  # of `Approximate`: rows a list, rows, of k-means, for recall
+LEAST, ITERATIONS = 1 << 16, 10  # of training: rows at least, and turns of k-means
 LINE = 60  # bytes of an item's name
 PAPER = (100_000_000, 1_000_000_000)
 STAGES = ("train", "fill", "recall", "rest")
@@ -194,9 +189,9 @@ def measured(count: int, lists: int, codes: str, threads: int, scratch: str | No
 def work_of(count: int, lists: int) -> dict[str, float]:
     """How much each stage has to do: multiplications and additions, or bytes."""
     return {
-        "train": 2.0 * WIDTH * lists * max(TRAINED * lists, LEAST) * ITERATIONS,
+        "train": 2.0 * WIDTH * lists * max(approximate._TRAINED * lists, LEAST) * ITERATIONS,
         "fill": 2.0 * WIDTH * lists * count,
-        "recall": 2.0 * WIDTH * SAMPLE * count,
+        "recall": 2.0 * WIDTH * approximate._SAMPLE * count,
         "rest": 4.0 * WIDTH * count,
     }
 
