@@ -103,6 +103,10 @@ class _Problem:
     eigenvectors, with each direction scaled by 1 / sqrt(eigenvalue / 2 + l2), the Hessian is at most the identity
     (Böhning 1992, Multinomial logistic regression algorithm), and some dozens do. The basis changes the way to the
     minimum, not the minimum, so an estimate from a part of the rows serves.
+
+    Weights of the minimum are sums of rows. Where these are fewer than the features (few labels, raw pixels), it is
+    sought among such sums alone: the rows' coordinates in an orthonormal basis of what they span stand for the
+    features, with which neither the logits nor the penalty change.
     """
 
     def __init__(self, train: Features, device: str | torch.device) -> None:
@@ -111,15 +115,20 @@ class _Problem:
         x = copied(train.x, device)
         self.mean, self.std = moments(x)
         self.x = standardised(x, self.mean, self.std)
+        self.span: Tensor | None = None  # (D, N) float64
+        if len(x) < min(x.shape[1], _WIDEST_BASIS):
+            self.span, triangle = torch.linalg.qr(self.x.T.double())
+            self.x = triangle.T.float().contiguous()
         self.eigenvalue, self.basis = _eigen(self.x)
 
     def zero(self) -> tuple[Tensor, Tensor]:
-        """A weight (D, K) and bias (K,) to start from."""
+        """A weight (D, K), or (N, K) in what the rows span, and a bias (K,) to start from."""
         weight = torch.zeros(self.x.shape[1], len(self.classes), dtype=torch.float64, device=self.x.device)
         return weight, weight.new_zeros(len(self.classes))
 
     def model(self, weight: Tensor, bias: Tensor) -> LinearClassifier:
-        """The regression with the given weight and bias."""
+        """The regression with the given weight and bias, as `solve` gives them."""
+        weight = weight if self.span is None else self.span @ weight
         return LinearClassifier(weight, bias, self.mean, self.std, self.classes)
 
     def solve(self, l2: float, weight: Tensor, bias: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
