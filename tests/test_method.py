@@ -309,8 +309,8 @@ LEARNS: dict[str, dict[str, Any]] = {
 COLOURS = {"epochs": 3, "lr": 3e-3, "views": {"crop_scale": (0.8, 1.0)}, "size": 24}
 PUZZLES: dict[str, tuple[dict[str, Any], float]] = {
     "colorization": (COLOURS, 1 / 4),
-    "jigsaw": ({"epochs": 6, "lr": 3e-3, "views": {}, "size": 32, "method": {"permutations": 24, **HIDDEN}}, 1 / 24),
-    "relative_patch": ({"epochs": 3, "lr": 3e-3, "views": {}, "size": 32, "method": HIDDEN}, 1 / 8),
+    "jigsaw": ({"epochs": 3, "lr": 3e-3, "views": {}, "size": 32, "method": {"permutations": 24, **HIDDEN}}, 1 / 24),
+    "relative_patch": ({"epochs": 2, "lr": 3e-3, "views": {}, "size": 32, "method": HIDDEN}, 1 / 8),
     "split_brain": (COLOURS, 1 / 4),
 }
 
