@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ssl_toolkit.errors import UsageError
 
@@ -37,6 +38,32 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to read and write, made if it is not there."""
+    path.touch()
+    return path.open("r+b")
+
+
+def lock(file: BinaryIO, folder: Path) -> None:
+    """Keep other processes out of `folder` until `file`, one of its own that is not replaced, is closed.
+
+    Where the system or the disk has no locks, nothing is done.
+
+    Raises:
+        UsageError: Another process has the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the processes that read images
+    except (BlockingIOError, PermissionError) as error:
+        raise UsageError(f"{folder} is being written by another process: name another folder, or wait") from error
+    except OSError:  # a network's disk without locks
+        return
 
 
 def write_atomic(path: str | os.PathLike[str], writer: Callable[[Path], object]) -> None:

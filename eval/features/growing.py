@@ -13,8 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit.errors import UsageError
-from ssl_toolkit.files import sha256_of, sync, write_atomic
+from ssl_toolkit.files import lock, opened, sha256_of, sync, write_atomic
 
 BLOCK = 1024
 """Images, at least, from one mark on the disk to the next."""
@@ -55,9 +54,9 @@ class Growing:
         self._blocks: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # labels and positions, by block
         self._open: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # of the block that has no mark yet
         self._crc = 0
-        self._data, self._marks = _opened(folder / _DATA), _opened(folder / _MARKS)
+        self._data, self._marks = opened(folder / _DATA), opened(folder / _MARKS)
         try:
-            _lock(self._marks, folder)
+            lock(self._marks, folder)
             self._go_on()
         except BaseException:
             self._close()
@@ -179,28 +178,9 @@ class Growing:
         self._marks.close()
 
 
-def _opened(path: Path) -> BinaryIO:
-    path.touch()
-    return path.open("r+b")
-
-
 def _force(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    """Keep other processes out until the file is closed; where the system has no locks, nothing is done."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the processes that read images
-    except (BlockingIOError, PermissionError) as error:
-        raise UsageError(f"{folder} is being written by another process: name another folder, or wait") from error
-    except OSError:  # a network's disk without locks
-        return
 
 
 def _width(data: BinaryIO) -> int:

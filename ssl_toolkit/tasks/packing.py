@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: to resolve such annotations, the command line would import torch.
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import BinaryIO, Literal
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.progress import say
@@ -52,7 +52,8 @@ def pack(
         The folder.
 
     Raises:
-        UsageError: If the data do not exist, a number is out of range, or `out` holds other shards.
+        UsageError: If the data do not exist, a number is out of range, `out` holds other shards, or another process
+            is writing there.
 
     Examples:
         >>> import tempfile
@@ -69,7 +70,7 @@ def pack(
     from ssl_toolkit.data.bad_images import BadImages
     from ssl_toolkit.data.packing import ShardWriter, write_shards
     from ssl_toolkit.data.sources import open_images
-    from ssl_toolkit.files import make_folder
+    from ssl_toolkit.files import lock, make_folder, opened
     from ssl_toolkit.tasks.common import check_reading
 
     check_reading(workers, max_bad_rate)
@@ -82,33 +83,39 @@ def pack(
     if images.indexed:
         asked |= {"first": images.path(0), "last": images.path(len(images) - 1)}
     make_folder(folder, "--out")
-    _begin(folder, asked, images.classes, overwrite)
-    writer = ShardWriter(folder, int(shard_mb * 1e6))
-    if writer.position:
-        say(f"{writer.images} images in {len(writer.sums)} shards are there, going on")
-    bad = BadImages(images, folder / "bad_images.csv", max_bad_rate)
-    write_shards(images, writer, bad, size=size, shuffle=shuffle, workers=workers, progress=progress)
+    with opened(folder / SETTINGS) as settings:
+        lock(settings, folder)
+        _begin(folder, settings, json.dumps(asked, indent=2) + "\n", images.classes, overwrite)
+        writer = ShardWriter(folder, int(shard_mb * 1e6))
+        if writer.position:
+            say(f"{writer.images} images in {len(writer.sums)} shards are there, going on")
+        bad = BadImages(images, folder / "bad_images.csv", max_bad_rate)
+        write_shards(images, writer, bad, size=size, shuffle=shuffle, workers=workers, progress=progress)
     if bad:
         say(f"{len(bad)} could not be read and are not in the shards: {bad.file}")
     say(f"{writer.images} images in {len(writer.sums)} shards: --data wds:{folder}")
     return folder
 
 
-def _begin(folder: Path, asked: dict[str, Any], classes: list[str] | None, overwrite: bool) -> None:
+def _begin(folder: Path, settings: BinaryIO, asked: str, classes: list[str] | None, overwrite: bool) -> None:
     """Write down what is packed, and the names of the classes; refuse a folder that holds something else."""
     from ssl_toolkit.data.packing import SUMS
     from ssl_toolkit.data.shards import CLASSES
     from ssl_toolkit.files import write_atomic
 
-    text = json.dumps(asked, indent=2) + "\n"
-    file = folder / SETTINGS
     there = sorted([*folder.glob("*.tar"), *folder.glob("*.index.npz")])
-    if there and (not file.is_file() or file.read_text() != text):
-        if not overwrite:
+    told = settings.read()
+    if told != asked.encode():
+        if there and not overwrite:
+            if not told:
+                (folder / SETTINGS).unlink()  # made a moment ago, in a folder of somebody else's shards
             raise UsageError(f"--out {folder} holds shards of other images or settings: give another, or --overwrite")
         for path in [*there, *(folder / name for name in ("bad_images.csv", CLASSES, SUMS))]:
             path.unlink(missing_ok=True)
-    write_atomic(file, lambda temporary: temporary.write_text(text))
+        settings.seek(0)
+        settings.truncate()
+        settings.write(asked.encode())
+        settings.flush()
     if classes is None:
         (folder / CLASSES).unlink(missing_ok=True)  # of what was begun with other settings
     else:

@@ -81,6 +81,35 @@ def test_a_second_time_nothing_is_done(tmp_path, monkeypatch):
     assert content(pack(folder, out, **SHARD)) == before
 
 
+def test_two_processes_do_not_write_to_one_folder(tmp_path, monkeypatch):
+    folder, out = packed.folder(tmp_path / "images", JPEGS), tmp_path / "out"
+    usual, found = packing.ShardWriter.close, []
+
+    def meanwhile(writer: packing.ShardWriter) -> None:
+        if not (child := os.fork()):
+            try:
+                pack(folder, out, size=12, overwrite=True, **SHARD)
+            except UsageError as error:
+                os._exit(7 if f"{out} is being written by another process" in str(error) else 1)
+            os._exit(0)
+        found.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        usual(writer)
+
+    monkeypatch.setattr(packing.ShardWriter, "close", meanwhile)
+    pack(folder, out, **SHARD)
+    assert set(found) == {7}
+    same(folder, out)
+
+
+def test_a_folder_of_other_shards_is_left_as_it_is(tmp_path):
+    out = pack(packed.folder(tmp_path / "images", JPEGS), tmp_path / "out", **SHARD)
+    (out / "pack.json").unlink()
+    before = content(out)
+    with pytest.raises(UsageError, match="holds shards of other images or settings"):
+        pack(tmp_path / "images", out, **SHARD)
+    assert content(out) == before
+
+
 def test_a_shard_that_was_damaged_is_written_again(tmp_path):
     folder = packed.folder(tmp_path / "images", JPEGS)
     out = pack(folder, tmp_path / "out", **SHARD)
