@@ -114,13 +114,13 @@ def test_every_method_resumes_with_all_of_its_state(
     images = noise_images(26, frames=frames_of(found))  # three batches an epoch
     common = {
         "epochs": 3,
-        "checkpoint_every": None if type(stops[0]) is LateAt else 1,
         "accumulate": accumulate,
         "optimizer": OptimizerConfig(final_weight_decay=0.1),
         "method": tiny_heads(found) | RESUMED.get(name, {}),
         "views": {"size": 27} if name in ("jigsaw", "relative_patch") else {},  # nine tiles of 8 px
     }
-    whole = train_quickly(found, images, out="whole", **common)
+    whole = train_quickly(found, images, out="whole", checkpoint_every=None, **common)
+    common["checkpoint_every"] = None if type(stops[0]) is LateAt else 2
     for stop in stops:
         with pytest.raises((StopAt.Killed, Interrupted)):
             train_quickly(found, images, out="stopped", resume=True, callbacks=[stop], **common)
