@@ -46,6 +46,12 @@ def opened(path: Path) -> BinaryIO:
     return path.open("r+b")
 
 
+def force(file: BinaryIO) -> None:
+    """Force what was written to an open file down to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def lock(file: BinaryIO, folder: Path) -> None:
     """Keep other processes out of `folder` until `file`, one of its own that is not replaced, is closed.
 

@@ -120,7 +120,7 @@ def test_every_method_resumes_with_all_of_its_state(
         "views": {"size": 27} if name in ("jigsaw", "relative_patch") else {},  # nine tiles of 8 px
     }
     whole = train_quickly(found, images, out="whole", checkpoint_every=None, **common)
-    common["checkpoint_every"] = None if type(stops[0]) is LateAt else 2
+    common["checkpoint_every"] = None if type(stops[0]) is LateAt else 1
     for stop in stops:
         with pytest.raises((StopAt.Killed, Interrupted)):
             train_quickly(found, images, out="stopped", resume=True, callbacks=[stop], **common)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_toolkit.files import lock, opened, sha256_of, sync, write_atomic
+from ssl_toolkit.files import force, lock, opened, sha256_of, sync, write_atomic
 
 BLOCK = 1024
 """Images, at least, from one mark on the disk to the next."""
@@ -159,11 +159,11 @@ class Growing:
         label, index = (np.concatenate(parts) for parts in zip(*self._open, strict=True))
         end = int(index[-1]) + 1
         if self._states is not None:
-            _force(self._data)
+            force(self._data)
             mark = {"end": end, "state": self._states(self.end, end), "crc": self._crc}
             line = json.dumps({**mark, "label": label.tolist(), "index": index.tolist()})
             self._marks.write(line.encode() + b"\n")
-            _force(self._marks)
+            force(self._marks)
         self._blocks.append((label, index))
         self.end, self.count, self._crc, self._open = end, self.count + len(label), 0, []
 
@@ -176,11 +176,6 @@ class Growing:
     def _close(self) -> None:
         self._data.close()
         self._marks.close()
-
-
-def _force(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _width(data: BinaryIO) -> int:

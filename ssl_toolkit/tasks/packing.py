@@ -101,7 +101,7 @@ def _begin(folder: Path, settings: BinaryIO, asked: str, classes: list[str] | No
     """Write down what is packed, and the names of the classes; refuse a folder that holds something else."""
     from ssl_toolkit.data.packing import SUMS
     from ssl_toolkit.data.shards import CLASSES
-    from ssl_toolkit.files import write_atomic
+    from ssl_toolkit.files import force, write_atomic
 
     there = sorted([*folder.glob("*.tar"), *folder.glob("*.index.npz")])
     told = settings.read()
@@ -110,12 +110,13 @@ def _begin(folder: Path, settings: BinaryIO, asked: str, classes: list[str] | No
             if not told:
                 (folder / SETTINGS).unlink()  # made a moment ago, in a folder of somebody else's shards
             raise UsageError(f"--out {folder} holds shards of other images or settings: give another, or --overwrite")
-        for path in [*there, *(folder / name for name in ("bad_images.csv", CLASSES, SUMS))]:
-            path.unlink(missing_ok=True)
+        if there:
+            for path in [*there, *(folder / name for name in ("bad_images.csv", CLASSES, SUMS))]:
+                path.unlink(missing_ok=True)
         settings.seek(0)
         settings.truncate()
         settings.write(asked.encode())
-        settings.flush()
+        force(settings)  # shards without it would be taken for somebody else's
     if classes is None:
         (folder / CLASSES).unlink(missing_ok=True)  # of what was begun with other settings
     else:

@@ -64,16 +64,16 @@ def test_on_real_images_as_good_as_scikit_learn_at_equal_regularisation(l2: floa
     order = np.random.default_rng(0).permutation(len(digits.target))
     train, test = (make(digits.data[rows], digits.target[rows]) for rows in (order[:1200], order[1200:]))
     scaler = StandardScaler().fit(train.x)
-    theirs = LogisticRegression(C=1 / (l2 * 1200), tol=1e-5, max_iter=5000)
+    theirs = LogisticRegression(C=1 / (l2 * 1200), tol=1e-8, max_iter=5000)
     theirs.fit(scaler.transform(train.x), train.label)
     accuracy = linear_probe(train, test, [l2])["top1"]
     assert abs(accuracy - theirs.score(scaler.transform(test.x), test.label)) <= 0.002
     assert accuracy > 0.9
 
 
-@pytest.mark.parametrize(("count", "width"), [(500, 20), (40, 300)])
-def test_the_gradient_of_what_the_docstring_says_is_zero(count: int, width: int) -> None:
-    train, l2 = blobs(count, width=width), 1e-3
+@pytest.mark.parametrize(("count", "width", "l2"), [(500, 20, 1e-3), (40, 300, 1e-2)])
+def test_the_gradient_of_what_the_docstring_says_is_zero(count: int, width: int, l2: float) -> None:
+    train = blobs(count, width=width)
     found = fit_softmax(train, l2)
     x = torch.from_numpy(train.x).double()
     x = (x - x.mean(dim=0)) / x.std(dim=0, correction=0)
@@ -82,7 +82,7 @@ def test_the_gradient_of_what_the_docstring_says_is_zero(count: int, width: int)
     for slope in torch.autograd.grad(entropy + l2 / 2 * weight.square().sum(), (weight, bias)):
         assert slope.abs().max() < 1e-4
     for slope in torch.autograd.grad(2 * entropy.detach() + 2 * l2 * weight.square().sum(), (weight,)):
-        assert slope.abs().max() > 5e-4  # the bound can tell a wrong penalty
+        assert slope.abs().max() > 1e-3  # the bound can tell a wrong penalty
 
 
 def test_a_known_value_by_hand() -> None:
