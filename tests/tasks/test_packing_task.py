@@ -87,11 +87,13 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path, monkeypatch):
 
     def meanwhile(writer: packing.ShardWriter) -> None:
         if not (child := os.fork()):
+            monkeypatch.undo()  # a child has no child, whatever becomes of it
             try:
                 pack(folder, out, size=12, overwrite=True, **SHARD)
             except UsageError as error:
                 os._exit(7 if f"{out} is being written by another process" in str(error) else 1)
-            os._exit(0)
+            finally:
+                os._exit(0)
         found.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         usual(writer)
 
