@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ssl_toolkit.data.sources import open_images
     from ssl_toolkit.encoders import Encoder, load_encoder
-    from ssl_toolkit.eval.scores.finetune import load_classifier
+    from ssl_toolkit.eval.scores.classifier import load_classifier
     from ssl_toolkit.eval.search.estimator import ImageEmbedder
     from ssl_toolkit.eval.search.index import EmbeddingIndex
     from ssl_toolkit.method import Method
@@ -95,7 +95,7 @@ _HOMES = {
     "explore": "ssl_toolkit.tasks.exploring",
     "finetune": "ssl_toolkit.tasks.finetuning",
     "index": "ssl_toolkit.tasks.indexing",
-    "load_classifier": "ssl_toolkit.eval.scores.finetune",
+    "load_classifier": "ssl_toolkit.eval.scores.classifier",
     "load_encoder": "ssl_toolkit.encoders",
     "merge": "ssl_toolkit.tasks.indexing",
     "open_images": "ssl_toolkit.data.sources",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.tasks import assembly
 from ssl_toolkit.tasks.assembly import check_accelerator, readers
 from ssl_toolkit.tasks.pretraining import own_device
+from tests.killing import exit_code, forked
 
 STEPS = 48  # 6 epochs of 256 images, 16 on each of two devices
 
@@ -37,16 +40,35 @@ INPAINTING = (
 )
 
 
+def command(out: Path, method: tuple[str, ...]) -> list[str]:
+    return [
+        "pretrain", "--method", *method, "--data", "shapes:train:256", "--encoder", "convnet", "--image-size", "32",
+        "--batch-size", "16", "--epochs", "6", "--devices", "2", "--accelerator", "cpu", "--progress", "false",
+        "--out", str(out),
+    ]  # fmt: skip
+
+
 def start(
     out: Path, *more: str, method: tuple[str, ...] = MOCO, launcher: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
-    command = [
-        *(launcher or (sys.executable,)), "-m", "ssl_toolkit.cli", "pretrain", "--method", *method, "--data",
-        "shapes:train:256", "--encoder", "convnet", "--image-size", "32", "--batch-size", "16", "--epochs", "6",
-        "--devices", "2", "--accelerator", "cpu", "--progress", "false", "--out", str(out), *more,
-    ]  # fmt: skip
+    words = [*(launcher or (sys.executable,)), "-m", "ssl_toolkit.cli", *command(out, method), *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def as_by_torchrun(out: Path, method: tuple[str, ...]) -> str:
+    """Train in two copies of this process, numbered as by torchrun; what they told."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+           "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "one"}  # fmt: skip
+    told = out.with_suffix(".txt")
+    with told.open("a") as file:
+        numbered = [partial(os.environ.update, job | {"RANK": n, "LOCAL_RANK": n}) for n in ("0", "1")]
+        started = [forked(command(out, method), file.fileno(), before=each) for each in numbered]
+    assert [exit_code(each) for each in started] == [0, 0], told.read_text()
+    return told.read_text()
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
@@ -57,8 +79,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 
 @pytest.mark.parametrize("method", [MOCO, pytest.param(INPAINTING, marks=pytest.mark.slow)], ids=["moco", "inpainting"])
 def test_two_processes_train_stop_and_resume_as_one(tmp_path: Path, method: tuple[str, ...]) -> None:
-    whole = start(tmp_path / "whole", method=method)
-    told = finish(whole)
+    told = as_by_torchrun(tmp_path / "whole", method)
     assert [told.count(line) for line in ("start: ", "first step done ", "done: ")] == [1, 1, 1], told
     steps = [int(row["step"]) for row in read_metrics(tmp_path / "whole" / "metrics.csv")]
     assert steps == list(range(1, STEPS + 1))

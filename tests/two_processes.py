@@ -304,7 +304,8 @@ def in_two_processes(folder: Path) -> list[dict[str, dict[str, Outcome | str]]]:
     Raises:
         ProcessRaisedException: With the traceback of the process that failed; one that hangs fails in ten minutes.
     """
-    torch.multiprocessing.spawn(work, (folder,), nprocs=PROCESSES)
+    # Copies of this process, which has imported all that they need.
+    torch.multiprocessing.start_processes(work, (folder,), nprocs=PROCESSES, start_method="fork")
     return [torch.load(folder / f"{number}.pt") for number in range(PROCESSES)]
 
 

@@ -19,12 +19,10 @@ from ssl_toolkit.eval.pictures.pixels import tile
 from ssl_toolkit.eval.pictures.png import write_figure
 from ssl_toolkit.eval.pictures.themes import LIGHT, Theme
 from ssl_toolkit.eval.pictures.words import fitted, shown, wrapped
+from ssl_toolkit.eval.search.hits import TEXT
 
 Hit: TypeAlias = Mapping[str, Any]
 """A neighbour: its ``path``, ``score`` and ``label``."""
-
-TEXT = "text:"
-"""How a query begins that is no image, but says what one shows."""
 
 SIDE = 128
 """Side of a picture, pixels."""

@@ -1,7 +1,7 @@
 """How good are features: votes of neighbours, probes, fine-tuning, and the protocol that runs them alike."""
 
 from ssl_toolkit.eval.scores.attentive import attentive
-from ssl_toolkit.eval.scores.finetune import Classifier, load_classifier
+from ssl_toolkit.eval.scores.classifier import Classifier, load_classifier
 from ssl_toolkit.eval.scores.knn import knn, nearest
 from ssl_toolkit.eval.scores.linear_classifier import LinearClassifier
 from ssl_toolkit.eval.scores.linear_probe import linear_probe

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from ssl_toolkit.data.masks import VOID, MaskedSet
 from ssl_toolkit.encoders import Encoder
@@ -221,6 +220,8 @@ def clusters(x: Maps, k: int, side: int, seed: int = 0) -> NDArray[np.int64]:
         >>> found.shape, bool((found[..., 0] != found[..., 1]).all())
         ((3, 2, 2), True)
     """
+    from sklearn.cluster import KMeans  # takes a second to import
+
     unit = x / np.maximum(np.linalg.norm(x, axis=3, keepdims=True), 1e-12)
     means = KMeans(k, n_init=4, random_state=seed).fit(unit.reshape(-1, x.shape[3])).cluster_centers_.astype(np.float32)
     near = 2 * unit @ means.T - (means**2).sum(axis=1)  # (N, h, w, k), less the features' own length

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn import functional as F
 
@@ -74,6 +73,8 @@ def sgd_probe(
         Zbontar et al. 2021 (Barlow Twins), appendix A: 100 epochs with a cosine. He et al. 2020 (MoCo), section 4.1:
         100 epochs, lr 30, divided by ten at epochs 60 and 80 (``schedule="step"``).
     """
+    from pytorch_lightning.utilities.seed import isolate_rng  # half of the time that importing the scores would take
+
     if epochs < 1 or not lr > 0:
         raise UsageError(f"epochs must be at least 1 and the learning rate above 0, got {epochs} and {lr}")
     check_labelled(_labels_of(train, test.x.shape[1]), test)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.svm import LinearSVC
 
 from ssl_toolkit.errors import UsageError
 from ssl_toolkit.eval.features.extraction import Features, check_labelled
@@ -71,6 +70,8 @@ def fit_svm(train: Features, l2: float) -> LinearClassifier:
     Raises:
         UsageError: There is one class only.
     """
+    from sklearn.svm import LinearSVC  # takes a second to import
+
     classes = np.unique(train.label)
     if len(classes) < 2:
         raise UsageError(f"an SVM tells classes apart, and all training images are of class {classes[0]}")

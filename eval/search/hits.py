@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+TEXT = "text:"
+"""How a query begins that is no image, but says what one shows."""
+
 
 class Item(NamedTuple):
     """An item of an index: its position, the state of its file or None, and its label as in `Hits`."""

@@ -358,7 +358,8 @@ def _scores(
 ) -> dict[str, Any]:
     """Save the classifier and its encoder, and score it."""
     from ssl_toolkit.encoders import save_encoder
-    from ssl_toolkit.eval.scores.finetune import FineTuning, classify, save_classifier, score
+    from ssl_toolkit.eval.scores.classifier import classify, save_classifier, score
+    from ssl_toolkit.eval.scores.finetune import FineTuning
     from ssl_toolkit.tasks.common import image_loader, pick_device
 
     place = pick_device(config["device"])

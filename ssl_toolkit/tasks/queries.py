@@ -19,9 +19,8 @@ from ssl_toolkit.data.items import Items
 from ssl_toolkit.data.sources import FILES
 from ssl_toolkit.encoders import Encoder, TextTower, encoder_metadata, load_encoder
 from ssl_toolkit.errors import UsageError
-from ssl_toolkit.eval.pictures.neighbours import TEXT
 from ssl_toolkit.eval.search.databases import StoredIndex
-from ssl_toolkit.eval.search.hits import Item
+from ssl_toolkit.eval.search.hits import TEXT, Item
 from ssl_toolkit.eval.search.index import EmbeddingIndex, file_stamp
 from ssl_toolkit.objects import describe
 from ssl_toolkit.progress import say

@@ -25,6 +25,7 @@ from PIL import Image
 from ssl_toolkit.cli import COMMANDS, main
 from ssl_toolkit.encoders import ConvNet, encoder_metadata, load_encoder
 from ssl_toolkit.tasks.common import default_patch_size
+from tests.killing import alive, exit_code, forked
 
 TINY = [
     "--method", "simclr", "--data", "shapes:train:64", "--encoder", "convnet", "--image-size", "16",
@@ -363,15 +364,15 @@ def test_weights_that_cannot_be_fetched_are_one_line(folder: Path, monkeypatch: 
 def test_resume_alone_continues_a_run_to_the_same_encoder(folder: Path) -> None:
     options = [*TINY, "--epochs", "30", "--checkpoint-every", "4"]
     succeed("pretrain", *options, "--out", folder / "whole")
-    command = [sys.executable, "-m", "ssl_toolkit.cli", "pretrain", *options, "--out", str(folder / "killed")]
+    more: list[object] = [*options, "--out", folder / "killed"]
     for signum, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         before = len(list((folder / "killed" / "checkpoints").glob("*.ckpt"))) and newest(folder / "killed")
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        with (folder / "told").open("w") as told:
+            process = forked(["pretrain", *more], told.fileno())
         wait_for(lambda before=before: newest(folder / "killed") > before, process)
-        process.send_signal(signum)
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == code, stderr
-        command = [sys.executable, "-m", "ssl_toolkit.cli", "pretrain", "--out", str(folder / "killed"), "--resume"]
+        os.kill(process, signum)
+        assert exit_code(process) == code, (folder / "told").read_text()
+        more = ["--out", folder / "killed", "--resume"]
     succeed("pretrain", "--out", folder / "killed", "--resume")
     ours, theirs = (encoder_metadata(folder / name)["sha256"] for name in ("killed", "whole"))
     assert ours == theirs
@@ -379,32 +380,21 @@ def test_resume_alone_continues_a_run_to_the_same_encoder(folder: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_a_closed_terminal_loses_nothing(folder: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ssl_toolkit.cli",
-        "pretrain",
-        *TINY,
-        "--epochs",
-        "300",
-        "--out",
-        str(folder / "hung"),
-    ]
     ours, theirs = os.openpty()
 
     def own_terminal() -> None:
+        os.close(ours)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests run under
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    process = subprocess.Popen(
-        [*map(str, command), "--progress", "true"], stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal
-    )
+    command = ["pretrain", *TINY, "--epochs", "300", "--out", folder / "hung", "--progress", "true"]
+    process = forked(command, theirs, before=own_terminal)
     os.close(theirs)
     metrics = folder / "hung" / "metrics.csv"
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2, process)
     os.close(ours)  # SIGHUP, and from now on every word to the terminal is an error
-    assert process.wait(timeout=120) == 128 + signal.SIGHUP
+    assert exit_code(process) == 128 + signal.SIGHUP
     assert newest(folder / "hung") > 0
     assert load_encoder(folder / "hung")
 
@@ -414,10 +404,10 @@ def newest(run: Path) -> int:
     return max((int(path.stem.split("-")[1]) for path in (run / "checkpoints").glob("step-*.ckpt")), default=-1)
 
 
-def wait_for(condition, process: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
+def wait_for(condition, process: int) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
+        assert alive(process)
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

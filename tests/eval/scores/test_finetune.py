@@ -24,17 +24,15 @@ from ssl_toolkit.errors import ToolkitError, UsageError
 from ssl_toolkit.eval.features.extraction import Features
 from ssl_toolkit.eval.report.compare import compare_runs
 from ssl_toolkit.eval.scores import finetune as module
-from ssl_toolkit.eval.scores.finetune import (
-    BestEpoch,
+from ssl_toolkit.eval.scores.classifier import (
     Classifier,
-    FineTuning,
     classify,
-    layer_depths,
     load_classifier,
     save_classifier,
     score,
     ten_crop,
 )
+from ssl_toolkit.eval.scores.finetune import BestEpoch, FineTuning, layer_depths
 from ssl_toolkit.eval.scores.linear_probe import fit_softmax
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.optim import OptimizerConfig

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -257,21 +254,3 @@ def test_faiss_and_torch_take_turns_without_a_stall() -> None:
     finally:
         torch.set_num_threads(threads)
     assert time.monotonic() - start < 20  # some 50 ms, or minutes where thread pools wait for one another
-
-
-@pytest.mark.parametrize("order", ["faiss, torch", "torch, faiss"])
-def test_the_number_of_threads_is_torchs_whatever_was_imported_first(order: str) -> None:
-    program = f"""
-import {order}
-import numpy as np
-from ssl_toolkit.eval.scores.knn import nearest
-x = np.eye(3, dtype=np.float32)
-knn, taken = faiss.knn, []
-faiss.knn = lambda *args, **options: (taken.append(faiss.omp_get_max_threads()), knn(*args, **options))[1]
-for count in (1, 3):
-    torch.set_num_threads(count)
-    nearest(x, x, 1)
-    assert torch.get_num_threads() == taken[-1] == count
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ class Neighbours(Dataset[list[int]]):
 
 
 @pytest.mark.parametrize("order", ["faiss, torch", "torch, faiss"])
-def test_both_compute_whichever_is_imported_first(order: str) -> None:
+def test_both_compute_with_as_many_threads_whichever_is_imported_first(order: str) -> None:
     program = f"""
 import {order}
 import numpy as np
@@ -64,9 +65,18 @@ for count in (2, 1):
     index = faiss.index_factory(16, "IVF8,Flat")
     index.train(x)
     torch.nn.Linear(16, 16)(torch.from_numpy(x)).sum().backward()
+
+from ssl_toolkit.eval.scores.knn import nearest
+found_by, taken = faiss.knn, []
+faiss.knn = lambda *args, **options: (taken.append(faiss.omp_get_max_threads()), found_by(*args, **options))[1]
+for count in (1, 3):
+    torch.set_num_threads(count)
+    nearest(x, x, 1)
+    assert torch.get_num_threads() == taken[-1] == count
 print("done")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    own = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=own)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
