@@ -1,12 +1,13 @@
-"""The contrastive methods on CIFAR-10 with a small encoder, ten minutes of training each on two CPU cores.
+"""The contrastive methods on CIFAR-10 with small encoders, minutes of training each on two CPU cores.
 
     python benchmarks/contrastive.py --data cifar10 --out runs/contrastive --seeds 3 --chart contrastive.png
 
 `--data` is a folder with ``train`` and ``test``. Each method is trained by its recipe ``configs/METHOD_cifar10.yaml``
 and scored by ``ssl-toolkit evaluate``, on validation images unless ``--choose-on test`` says otherwise; random weights
-and raw pixels are scored once for each kind of encoder. ``--methods byol:epochs=4`` changes a recipe. A
-run that is already there is not repeated, one that was stopped goes on, so the command can be given again at any time,
-and with ``--table-only`` it only writes down what there is.
+and raw pixels are scored once for each kind of encoder. ``--methods byol:epochs=4`` changes a recipe, and
+``distill:method.teacher=runs/simclr`` gives one what it needs. A run that is already there is not repeated, one that was
+stopped goes on, so the command can be given again at any time, and with ``--table-only`` it only writes down what there
+is.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ METHODS = (
     "simclr", "dcl", "moco", "moco_v3", "ressl", "nnclr", "swav", "dino", "byol", "simsiam", "barlow_twins", "vicreg",
     "tico", "w_mse", "dense_cl", "deepcluster_v2", "pirl", "pixpro", "cpc", "supcon",
 )  # fmt: skip
+VIT = ("i_jepa", "data2vec2", "simmim", "lejepa", "ibot", "dinov2", "msn")
 # The recipe's nine epochs take more than ten minutes; SupCon, the mark for the others, sees labels.
 OPTIONS = {"simclr": ["--epochs", "8"], "supcon": ["--labels", "auto"]}
-KINDS = ("simclr", "cpc")  # random weights depend on the encoder alone; the methods share two of them
+# Random weights depend on the encoder alone; these have one of each kind.
+KINDS = {"simclr": "random weights", "cpc": "random weights, layer norm", "i_jepa": "random weights, ViT"}
 COLUMNS = {"runs": "runs", "steps": "steps", "minutes": "minutes", "knn": "kNN", "linear": "linear"}
 
 
@@ -45,14 +48,19 @@ def collect(methods: list[str], out: Path) -> Rows:
         runs = scored(out, method)
         if not runs:
             continue
-        rows |= baseline_rows(runs[0], "random weights, layer norm" if method == "cpc" else "random weights")
+        rows |= baseline_rows(runs[0], KINDS.get(method, "random weights"))
         rows[method] = {"runs": str(len(runs)), **row_of(runs)}
     return rows
 
 
 def main() -> None:
     options = benchmark_parser(
-        "The contrastive methods on CIFAR-10.", METHODS, "cifar10", "train and test", "runs/contrastive"
+        "The contrastive methods on CIFAR-10.",
+        METHODS,
+        "cifar10",
+        "train and test",
+        "runs/contrastive",
+        (*VIT, "distill"),
     ).parse_args()
     out = options.out / options.choose_on
     data = parts(options.data, "test", VALIDATION["cifar10"], options.choose_on, out)

@@ -22,7 +22,7 @@ VALIDATION = {"cifar10": 5000, "imagenette": 1000}  # training images on which r
 
 
 def benchmark_parser(
-    description: str, methods: Sequence[str], data: str, parts: str, out: str
+    description: str, methods: Sequence[str], data: str, parts: str, out: str, others: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
     """The command line of an accuracy benchmark.
 
@@ -32,11 +32,12 @@ def benchmark_parser(
         data: Folder of the images.
         parts: What lies in it.
         out: Folder of the runs.
+        others: Names that are run only if they are asked for.
     """
 
     def named(text: str) -> str:
-        if name_and_changes(text)[0] not in methods:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(methods)}")
+        if name_and_changes(text)[0] not in (*methods, *others):
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join((*methods, *others))}")
         return text
 
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
