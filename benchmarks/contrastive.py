@@ -5,9 +5,9 @@
 `--data` is a folder with ``train`` and ``test``. Each method is trained by its recipe ``configs/METHOD_cifar10.yaml``
 and scored by ``ssl-toolkit evaluate``, on validation images unless ``--choose-on test`` says otherwise; random weights
 and raw pixels are scored once for each kind of encoder. ``--methods byol:epochs=4`` changes a recipe, and
-``distill:method.teacher=runs/simclr`` gives one what it needs. A run that is already there is not repeated, one that was
-stopped goes on, so the command can be given again at any time, and with ``--table-only`` it only writes down what there
-is.
+``distill:method.teacher=runs/simclr`` gives one what it needs. A run that is already there is not repeated, one that
+was stopped goes on, so the command can be given again at any time, and with ``--table-only`` it only writes down what
+there is.
 """
 
 from __future__ import annotations
