@@ -16,7 +16,7 @@ from ssl_toolkit.data.batch import Batch
 from ssl_toolkit.encoders import Encoder
 from ssl_toolkit.encoders.tokens import patch_grid, pool, require_patches, visible_tokens
 from ssl_toolkit.errors import UsageError, require_positive, require_share
-from ssl_toolkit.heads import CosinePrototypes, mlp
+from ssl_toolkit.heads import CosinePrototypes, mlp, small_weights
 from ssl_toolkit.masking import random_masking
 from ssl_toolkit.method import Method
 from ssl_toolkit.optim import OptimizerConfig
@@ -78,6 +78,7 @@ class MSN(Method):
             raise UsageError(f"--method.mask-ratio is {mask_ratio}: it must be above 0 and below 1")
         require_patches(encoder, "msn")
         self.head = mlp(encoder.feature_dim, hidden_dim, hidden_dim, projection_dim, activation=nn.GELU)
+        small_weights(self.head)
         self.prototypes = CosinePrototypes(projection_dim, prototypes)
         self.teacher_encoder, self.teacher_head = momentum_copy(encoder), momentum_copy(self.head)
         self.temperatures, self.momentum, self.mask_ratio = (temperature, target_temperature), momentum, mask_ratio

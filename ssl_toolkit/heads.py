@@ -39,6 +39,20 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def small_weights(layers: nn.Module) -> None:
+    """Draw the weights of all linear layers from a normal of standard deviation 0.02; biases become 0.
+
+    So a head's outputs differ as its inputs do; with PyTorch's biases, what they have in common prevails.
+
+    Source: Caron et al. 2021 (DINO), ``vision_transformer.py``; Assran et al. 2022 (MSN), ``deit.py``.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class CosinePrototypes(nn.Module):
     """Cosine of each vector with `count` learned directions: a linear layer with unit inputs and unit rows.
 
@@ -82,4 +96,5 @@ def dino_head(
     Source: Caron et al. 2021 (DINO), appendix C.
     """
     layers = mlp(dim, hidden_dim, hidden_dim, bottleneck_dim, norm=norm, activation=nn.GELU)
+    small_weights(layers)
     return nn.Sequential(layers, CosinePrototypes(bottleneck_dim, prototypes, unit))

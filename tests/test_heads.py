@@ -3,7 +3,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ssl_toolkit.heads import CosinePrototypes, mlp
+from ssl_toolkit.heads import CosinePrototypes, dino_head, mlp
+from tests import every_method
 
 
 def test_layers() -> None:
@@ -30,6 +31,14 @@ def test_a_norm_at_the_end_has_no_scale_and_no_shift() -> None:
     assert head[3].bias is None
     assert not list(head[4].parameters())
     assert list(head[1].parameters())
+
+
+def test_heads_of_authors_who_say_so_start_small() -> None:
+    heads = {"dino": dino_head(64, 64, 64, 5)[0], "msn": every_method.make("msn").head}
+    for head in heads.values():
+        for layer in (each for each in head if isinstance(each, nn.Linear)):
+            assert abs(layer.weight.std() / 0.02 - 1) < 5 / (2 * layer.weight.numel()) ** 0.5
+            assert layer.bias is None or not layer.bias.any()
 
 
 def test_prototypes_are_cosines() -> None:
