@@ -8,11 +8,26 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import BarlowTwinsLoss, DINOLoss, NegativeCosineSimilarity, NTXentLoss, SwaVLoss, VICRegLoss
+from lightly.loss import (
+    BarlowTwinsLoss,
+    DCLLoss,
+    DCLWLoss,
+    DINOLoss,
+    IBOTPatchLoss,
+    KoLeoLoss,
+    MSNLoss,
+    NegativeCosineSimilarity,
+    NTXentLoss,
+    SwaVLoss,
+    TiCoLoss,
+    VICRegLoss,
+    WMSELoss,
+)
+from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
 from lightly.models.modules.nn_memory_bank import NNMemoryBankModule
 from torch import Tensor
 
-from ssl_toolkit.contrastive import losses
+from ssl_toolkit.contrastive import losses, token_losses
 from ssl_toolkit.contrastive.nnclr import nearest
 from ssl_toolkit.contrastive.queue import Queue
 
@@ -49,10 +64,74 @@ def pair_losses(n: int, device: torch.device) -> Iterator[Loss]:
     p, target = z[0], z[1].detach()
     cosine = NegativeCosineSimilarity()
     yield Loss(f"negative_cosine, {n} x 128", [p], lambda: losses.negative_cosine(p, target), lambda: cosine(p, target))
+    decoupled, weighted = DCLLoss(0.1), DCLWLoss(0.1, 0.5)
+    yield Loss(f"dcl, {n} x 128", z, lambda: losses.dcl(*z, 0.1), lambda: decoupled(*z))
+    yield Loss(f"dclw, {n} x 128", z, lambda: losses.dcl(*z, 0.1, sigma=0.5), lambda: weighted(*z))
+    yield tico(n, z)
+    short = leaves(64)
+    whitened = WMSELoss(64, w_size=256, eps=1e-4)
+    order = torch.arange(n, device=device)
+    yield Loss(f"w_mse, {n} x 64", short, lambda: losses.w_mse(short, order, 256), lambda: whitened(torch.cat(short)))
     wide = leaves(2048)
     barlow, vicreg = BarlowTwinsLoss(), VICRegLoss()
     yield Loss(f"barlow_twins, {n} x 2,048", wide, lambda: losses.barlow_twins(*wide), lambda: barlow(*wide))
     yield Loss(f"vicreg, {n} x 2,048", wide, lambda: losses.vicreg(*wide), lambda: vicreg(*wide))
+
+
+def tico(n: int, z: list[Tensor]) -> Loss:
+    """TiCo's, whose covariance moves on."""
+    covariance, theirs = torch.zeros(128, 128, device=z[0].device), TiCoLoss(beta=0.9, rho=8.0)
+
+    def ours() -> Tensor:
+        c = 0.9 * covariance + 0.1 * losses.second_moment(z[0])
+        loss = losses.tico(z[0], z[1].detach(), c, rho=8.0)
+        covariance.copy_(c.detach())
+        return loss
+
+    return Loss(f"tico, {n} x 128", z[:1], ours, lambda: theirs(z[0], z[1].detach()))
+
+
+def token_and_spread_losses(n: int, device: torch.device) -> Iterator[Loss]:
+    """The losses of methods for ViTs."""
+    k, patches = 4096, 16
+    student = torch.randn(n, k, device=device).tanh_().requires_grad_()
+    teacher = torch.randn(n, k, device=device).tanh_()
+    mask = torch.zeros(n // patches, 8, 8, dtype=torch.bool, device=device)
+    mask.flatten(1)[:, :patches] = True
+    count, center = torch.full((n,), float(patches), device=device), torch.zeros(k, device=device)
+    criterion = IBOTPatchLoss(k).to(device)
+
+    def ibot() -> Tensor:
+        target = ((teacher - center) / 0.04).softmax(1)
+        center.lerp_(teacher.mean(0), 0.1)
+        return token_losses.masked_patches(student, target, count, n // patches)
+
+    yield Loss(f"ibot's patches, {n} x {k}", [student], ibot, lambda: criterion(teacher, student, mask))
+    x = torch.randn(n, 384, device=device).requires_grad_()
+    spread = KoLeoLoss()
+    yield Loss(f"koleo, {n} x 384", [x], lambda: token_losses.koleo(x), lambda: spread(x))
+    prototypes, z = (torch.randn(rows, 256, device=device) for rows in (1024, n))
+    anchors, assigned = torch.randn(2 * n, 256, device=device).requires_grad_(), MSNLoss()
+
+    def msn() -> Tensor:
+        unit = F.normalize(prototypes, dim=1).T
+        cosines = (F.normalize(anchors, dim=1) @ unit).chunk(2)
+        return token_losses.msn(cosines, F.normalize(z, dim=1) @ unit)
+
+    yield Loss(f"msn, 2 x {n} x 1024", [anchors], msn, lambda: assigned(anchors, z, prototypes))
+    views = torch.randn(4, n, 128, device=device).requires_grad_()
+    gaussian = SIGReg(knots=9, t_max=5.0, num_vectors=256).to(device)
+
+    def lejepa() -> Tensor:
+        directions = F.normalize(torch.randn(128, 256, device=device), dim=0)
+        spread = torch.stack([token_losses.sigreg(view, directions) for view in views]).mean()
+        return spread + token_losses.to_centre(views, 2)
+
+    def their_lejepa() -> Tensor:
+        spread = torch.stack([gaussian(view) for view in views]).mean()
+        return spread + lejepa_invariance_loss(all_proj=views, global_proj=views[:2])
+
+    yield Loss(f"lejepa, 4 x {n} x 128, 256 directions", [views], lejepa, their_lejepa)
 
 
 def queue_losses(n: int, device: torch.device) -> Iterator[Loss]:

@@ -43,7 +43,7 @@ from pathlib import Path
 
 import torch
 from lightly_examples import METHODS
-from lightly_losses import crop_losses, pair_losses, queue_losses
+from lightly_losses import crop_losses, pair_losses, queue_losses, token_and_spread_losses
 from torch import Tensor, nn
 
 from ssl_toolkit.contrastive.cpc import SMALLEST_PATCH, patches
@@ -233,7 +233,8 @@ def loss_table(options: argparse.Namespace, device: torch.device) -> None:
     print("\n| loss | ours, ms | theirs, ms | ours/theirs | ours, MiB | theirs, MiB | ours/theirs |")
     print("|---|" + "---:|" * 6)
     n, with_queue = options.loss_batch, min(options.queue_batch, options.loss_batch)
-    for loss in chain(pair_losses(n, device), queue_losses(with_queue, device), crop_losses(n, device)):
+    kinds = (pair_losses(n, device), queue_losses(with_queue, device), crop_losses(n, device))
+    for loss in chain(*kinds, token_and_spread_losses(n, device)):
         if options.losses is None or loss.name.startswith(tuple(options.losses)):
             print(loss_row(loss.name, measure(loss.contenders(), device, options.rounds)), flush=True)
 

@@ -88,13 +88,14 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1, sigma: float | None = 
         -0.2082
     """
     similarity, partner = _all_pairs(z1, z2, temperature)
-    positive = similarity.gather(1, partner[:, None]).squeeze(1)
-    negatives = similarity.scatter(1, partner[:, None], float("-inf"))
+    pairs = torch.arange(len(similarity), device=similarity.device), partner
+    positive = similarity[pairs]
+    similarity[pairs] = float("-inf")
     weight = torch.ones_like(positive)
     if sigma is not None:
         alike = (positive * (temperature / sigma)).exp()
         weight = 2 - alike / all_mean(alike.mean())
-    return all_mean((_logsumexp(negatives) - weight * positive).mean())
+    return all_mean((_logsumexp(similarity) - weight * positive).mean())
 
 
 @in_float32
