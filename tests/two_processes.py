@@ -7,6 +7,7 @@ say what one process finds.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -311,6 +312,7 @@ def in_two_processes(folder: Path) -> list[dict[str, dict[str, Outcome | str]]]:
 
 def work(number: int, folder: Path) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("default")  # older and newer versions of torch have other names for one option
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",  # no port that may be taken
