@@ -74,7 +74,7 @@ def score_clips(
         size: Short side of the frames, pixels.
         rules: See `Rules`.
         sheet: PNG of frames of the first clip with the masks that the first encoder carried.
-        progress: Shows a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         By encoder, and ``copied`` for the first mask where it is: ``j_and_f``, ``j`` and ``f``, means over the objects

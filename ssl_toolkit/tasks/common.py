@@ -190,7 +190,7 @@ def image_loader(
         images: The images.
         workers: Processes that read them.
         max_bad_rate: Share that may be unreadable.
-        progress: Shows a progress bar where all are read at once.
+        progress: Show a progress bar where all are read at once.
         bad_images_file: See `BadImages`.
         cache: See `cached`.
         total: See `BadImages`.

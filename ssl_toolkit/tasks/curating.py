@@ -106,7 +106,7 @@ def duplicates(
             4,3,2; if not given, the first three, or the first.
         csv: CSV file for a row an image, with group, keep, likeness, path, label and bytes.
         data_root: Folder of torchvision's data sets.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         The groups, in each the image to keep first, then the others with their likeness to it.

@@ -30,9 +30,9 @@ def demo(
         out: The run folder to make.
         images: Built-in images to pretrain on, at least 256.
         epochs: Passes over them.
-        overwrite: Whether a run in `out` may be deleted.
-        resume: Whether to go on with the run in `out`, if there is one.
-        progress: Whether progress bars are shown.
+        overwrite: Delete a run that is in `out`.
+        resume: Go on with the run in `out`, if there is one.
+        progress: Show progress bars.
 
     Returns:
         The run.

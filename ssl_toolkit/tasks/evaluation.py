@@ -157,22 +157,22 @@ def evaluate(
             (the class whose prompts are nearest, of encoders with a text tower; alone, it needs `test` and no `train`).
         suite: Instead of protocols, what fits the encoder and the images: quick is knn, linear and attentive, full is
             all but sgd and zero_shot, and LiDAR.
-        lidar: Whether LiDAR is measured too: on 10 views each of 1,000 training images.
+        lidar: Measure LiDAR too: on 10 views each of 1,000 training images.
         prompts: Text file for zero_shot, a prompt a line: a template with {} for the name of the class (a photo of a
             {}.), or CLASS: TEXT for one class; a class with several gets their mean. If not given, the names.
         sgd_epochs: Passes of the protocol sgd over the images.
         sgd_lr: Learning rate of sgd, for a batch of 256.
         sgd_schedule: Its course: cosine to zero, or step, a tenth from 60 % and again from 80 % of training on.
         out: JSON file for the results; a run folder also keeps them in results.json.
-        baselines: Whether random weights and raw pixels are scored too.
+        baselines: Score random weights and raw pixels too.
         seed: Decides the random weights.
-        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         workers: Processes that read images.
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of images that may be unreadable, in [0, 1]; a run folder lists them in
             bad_images_train.csv and bad_images_test.csv.
         device: Where images are encoded.
-        progress: Whether progress bars are shown.
+        progress: Show progress bars.
 
     Returns:
         The results; they print as a table.

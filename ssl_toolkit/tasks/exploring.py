@@ -29,7 +29,7 @@ def explore(
         points: Images on the map, drawn at random.
         projection: The map of the features: pca, or tsne or umap (extra umap), which keep neighbours together.
         port: Port to listen on; 0 takes a free one.
-        open: Whether a browser is opened.
+        open: Open a browser.
         device: Where a dropped image is encoded.
         data_root: Folder of torchvision's data sets.
         picture_channels: Channels that pictures show as red, green and blue, or one as grey, counted from 1, such as

@@ -62,7 +62,7 @@ def export(
         format: Kind of file: weights for timm (timm); a module of torch with the normalisation in it (torch), the same
             traced, for programs without its code (torch-export, onnx); a folder for the Hugging Face hub (hf).
         data: Images on which both are compared; if not given, those of the run, of a file alone rendered shapes.
-        overwrite: Whether `out` may be replaced.
+        overwrite: Replace what is at `out`.
         data_root: Folder of torchvision's data sets; if not given, the run's own.
 
     Returns:

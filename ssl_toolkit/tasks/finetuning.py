@@ -104,13 +104,13 @@ def finetune(
         label_budget: Labels that may be used, validation included: below 1 a share of each class, else that many
             images a class; if not given, all.
         init: Weights to start from: the encoder's, or random ones of the same architecture.
-        baseline: Whether random weights are trained too, in the same way but at one learning rate, in the folder random
+        baseline: Train random weights too, in the same way but at one learning rate, in the folder random
             of `out`.
         epochs: Passes over the images, at most.
         batch_size: Images a batch; fewer where there are not so many.
         optimizer: How the weights are moved: an `OptimizerConfig`, or a dictionary of its options.
         layer_decay: Factor of the learning rate from one layer to the one below it; 1 for one rate.
-        probe_first: Whether the classifier starts as a linear probe of the encoder's features, not at random; random
+        probe_first: Start the classifier as a linear probe of the encoder's features, not at random; random
             weights never do.
         label_smoothing: Share of each target that is spread over all classes.
         mixup: Parameter alpha of mixup; 0 for none.
@@ -128,16 +128,16 @@ def finetune(
         seed: Decides everything that is random; equal seeds draw equal labels.
         precision: Arithmetic of the training.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
-        labels: Whether subfolders of a folder are classes; auto: if they look like it.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         workers: Processes that read images.
-        cache: Whether decoded images are kept in memory; auto does so up to 2 GiB.
+        cache: Keep decoded images in memory; auto does so up to 2 GiB.
         data_root: Folder of torchvision's data sets.
         max_bad_rate: Share of images that may be unreadable, in [0, 1].
         device: Where it is trained.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
-        resume: Whether to go on with the run in `out`, if there is one.
-        overwrite: Whether a run in `out` may be deleted.
-        progress: Whether progress bars are shown.
+        resume: Go on with the run in `out`, if there is one.
+        overwrite: Delete a run that is in `out`.
+        progress: Show progress bars.
 
     Returns:
         The results, which print as a table.

@@ -48,7 +48,7 @@ def look(images: ImageSet, side: int, progress: bool = False) -> Look:
     Args:
         images: Of clips, their first frames are looked at.
         side: Short side at which they are read, pixels.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Raises:
         ToolkitError: If none of the images can be read.

@@ -50,7 +50,7 @@ def plot(
         data_root: Folder of torchvision's data sets.
         workers: Processes that read images.
         device: Where images are encoded.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         The picture.

@@ -124,7 +124,8 @@ def pretrain(
         range: Values of images deeper than 8 bits that become 0 and 1, such as 0,4095, all others clamped; auto
             measures them. If not given, 0 to 65535 of 16 bits, 0 to 1 of floats, of DICOM files what their window
             shows. Kept with the encoder.
-        labels: Whether subfolders of a folder are classes; only ``knn_every`` looks at labels.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all
+            labels. Only ``knn_every`` looks at them.
         epochs: Passes over the images; if not given, 100, without an accelerator what ends in some 20 minutes.
         batch_size: Images a batch, on each device; if not given, 256, without an accelerator 128, of few images less.
         seed: Decides everything that is random.
@@ -132,7 +133,7 @@ def pretrain(
             ... of `out`.
         workers: Processes that read images, for each device; auto takes as many as there are cores for it, from 2 to
             16.
-        cache: Whether decoded images are kept in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
+        cache: Keep decoded images in memory, or on the device; auto keeps up to 2 GiB, and on a GPU keeps
             them there where a quarter of its free memory suffices.
         data_root: Folder of torchvision's data sets, to which they are downloaded.
         max_bad_rate: Share of images that may be unreadable before the run fails, in [0, 1].
@@ -141,29 +142,29 @@ def pretrain(
         accumulate: Batches an optimiser step.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         clip_mode: Whose norm that is: of all gradients together, or of each parameter's own.
-        compile: Whether torch.compile is applied to the encoder and the views; auto does so on a GPU for runs of at
+        compile: Apply torch.compile to the encoder and the views; auto does so on a GPU for runs of at
             least 2,000 steps, which are worth the minute that it takes.
         accelerator: Type of device.
         devices: Devices of each machine that train together, a process and a batch each; on the CPU, processes.
         nodes: Machines that train together; if not given, as many as torchrun or srun has started this command on.
         strategy: What each process holds of the weights: ddp, all of them; fsdp, its share, which are gathered for each
             block as it comes, for encoders too large for a device.
-        sync_batch_norm: Whether batch norm is over the batches of all devices.
+        sync_batch_norm: Let batch norms see the batches of all devices.
         recalibrate: Images on which the kept encoder's batch norms measure their statistics anew when training has
             ended; 0 keeps those of the training.
         checkpoint_every: Optimiser steps between checkpoints; if not given, one every five minutes and one at the end.
-        requeue: Whether a SLURM job that a signal warns of its end (sbatch --signal=USR1@120) goes back into the queue
-            when it has saved; it then goes on by itself.
+        requeue: Put a SLURM job that a signal warns of its end (sbatch --signal=USR1@120) back into the queue when it
+            has saved; it then goes on by itself.
         knn_every: Epochs between kNN scores on a part of the images, if they have labels; 0 for none.
-        doctor: Whether embeddings are watched for a collapse, with a warning and advice when one is found.
+        doctor: Watch embeddings for a collapse; when one is found, warn and advise.
         callbacks: More callbacks of Lightning.
         logger: Where metrics go besides metrics.csv: csv (nowhere else), tensorboard, wandb, mlflow, a logger of
             Lightning, or a list of these; auto takes tensorboard if it is installed.
-        resume: Whether to go on with the run in `out`, if there is one; objects are given again.
+        resume: Go on with the run in `out`, if there is one; objects are given again.
         extend: With resume, whether to go on to more epochs than the run was to have; schedules go on from where those
             of the new length stand, without a second warm-up, and the run says that it was extended.
-        overwrite: Whether a run in `out` may be deleted.
-        progress: Whether a progress bar is shown.
+        overwrite: Delete a run that is in `out`.
+        progress: Show a progress bar.
 
     Returns:
         The run: its folder, encoder and metrics; with `seeds`, `Runs`, a list of them.

@@ -82,11 +82,11 @@ def propagate(
         radius: Farthest place that lends, in positions of the feature map.
         topk: Places that lend.
         temperature: Of the softmax over their cosines.
-        baselines: Whether random weights of the same architecture are scored too.
+        baselines: Score random weights of the same architecture too.
         seed: Of the random weights.
         device: Where frames are encoded.
-        overwrite: Whether results in `out` may be replaced.
-        progress: Whether a progress bar is shown.
+        overwrite: Replace results that are in `out`.
+        progress: Show a progress bar.
 
     Returns:
         What ``results.json`` holds: ``colours`` and, if there are masks, ``masks``, each a score by who lent; of

@@ -41,7 +41,7 @@ class Asking:
         workers: Processes that read the images of folders and sets.
         max_bad_rate: Share of those that may be unreadable.
         device: Where images are encoded.
-        progress: Shows a progress bar while folders and sets are encoded.
+        progress: Show a progress bar while folders and sets are encoded.
 
     Raises:
         UsageError: If the encoder is another one than the index's.

@@ -49,9 +49,9 @@ def recommend(
         minutes: That the training may take, above 0.
         gpu: Name of a GPU of the machine that is planned, such as H100, or cpu for one without; if not given, what
             this machine has.
-        labels: Whether subfolders of a folder are classes.
+        labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         data_root: Folder of torchvision's data sets.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         ``choices`` and ``notes``: lists of option, value, reason, source; ``command``; ``seconds``, None where it is

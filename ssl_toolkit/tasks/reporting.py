@@ -34,7 +34,7 @@ def report(
         data_root: Folder of torchvision's data sets; if not given, the run's own.
         workers: Processes that read images.
         device: Where images are encoded.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         The HTML file.

@@ -57,7 +57,7 @@ def retrieval(
             query_id and reference_id, of copies.
         workers: Processes that read queries.
         device: Where queries are encoded.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         Mean average precision `map`, `recall@1`, `recall@5` and `recall@10`, in [0, 1], and the number of `queries`; of

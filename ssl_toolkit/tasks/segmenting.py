@@ -74,11 +74,11 @@ def segment(
         picture: PNG of some images, what they show, and what the encoders take it for.
         images: How many images are on the picture.
         out: JSON file for the results.
-        baselines: Whether random weights are scored too.
+        baselines: Score random weights too.
         seed: Of random weights, of the choice of images and of the first clusters.
         data_root: Folder of torchvision's data sets.
         device: Where images are encoded.
-        progress: Whether a progress bar is shown.
+        progress: Show a progress bar.
 
     Returns:
         By encoder mean intersection over union and the share of pixels that are right, or root mean square error of

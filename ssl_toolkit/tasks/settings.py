@@ -78,7 +78,7 @@ class EncoderOptions:
         registers: Tokens of a ViT beside its class token and patches; if not given, its own.
         pool: mean: features are the mean of a ViT's patches; own: its class token, if it has one; auto: as the method's
             paper has it.
-        checkpoint_activations: Whether a ViT's blocks are computed again in the backward pass, in the place of keeping
+        checkpoint_activations: Compute a ViT's blocks again in the backward pass, in the place of keeping
             what they were: the same gradients for less memory, in about a third more time.
         normalize: Mean and standard deviation that images are normalised with. imagenet: its; data: those of the data,
             measured on up to 2,000 images; auto: those of timm's weights, else imagenet's.
