@@ -41,7 +41,7 @@ def test_a_methods_own_options_are_topics(capsys: pytest.CaptureFixture[str]) ->
     assert "\nMethod:\n  --method.temperature NUMBER\n" in text
     assert "  --epochs NUMBER           Passes over the images; if not given, 100" in text
     assert "  --labels {auto,folder,none}\n" in text
-    assert "only --knn-every looks at" in text  # an option of Python's name in the text of another
+    assert "Only --knn-every" in text  # an option of Python's name in the text of another
     assert "\n  --resume   " in text  # which is only said
     assert "\n  --doctor {true,false}" in text  # which is the default
     assert "(default: [0.08,1])" in text.replace("\n" + " " * 28, " ")
