@@ -374,6 +374,19 @@ def test_distills_what_another_method_learned(train_quickly: Callable) -> None:
     assert rank > 10
 
 
+@pytest.mark.slow
+def test_a_student_passes_simclr_in_less_time(train_quickly: Callable) -> None:
+    """In as many steps, each of one view and a teacher's forward pass in the place of two views, all of one size."""
+    teacher = train_briefly(train_quickly, SimCLR, {**LEARNS["simclr"], "epochs": 12}).kept_encoder
+    alone = train_briefly(train_quickly, SimCLR, {**LEARNS["simclr"], "epochs": 2}, out="alone").kept_encoder
+    views = {"size": 24, "crop_scale": (0.5, 1.0)}
+    recipe = {"epochs": 2, "lr": 3e-3, "size": 32, "views": views, "method": {"teacher": teacher}}
+    student = train_briefly(train_quickly, method_class("distill"), recipe, out="student").kept_encoder
+    good, without, found = (scores(each, 32)[0] for each in (teacher, alone, student))
+    assert good > without + 0.05
+    assert found > without + 0.03
+
+
 @pytest.mark.parametrize("name", PUZZLES)
 def test_solves_puzzles_of_new_images(train_quickly: Callable, name: str) -> None:
     recipe, chance = PUZZLES[name]
