@@ -333,7 +333,7 @@ ELSEWHERE = {
     "pixpro": "of positions, in its own tests",
     # Random ViTs tell tinted images apart already, and on others these take longer than a test to pass them.
     **dict.fromkeys(("dinov2", "msn"), "takes time, below"),
-    "ibot": "not shown to learn yet, see docs/methods.md",
+    "ibot": "takes half an hour, see docs/results.md",
 }
 
 
