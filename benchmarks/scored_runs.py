@@ -34,10 +34,11 @@ def benchmark_parser(
         out: Folder of the runs.
         others: Names that are run only if they are asked for.
     """
+    known = (*methods, *others)
 
     def named(text: str) -> str:
-        if name_and_changes(text)[0] not in (*methods, *others):
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join((*methods, *others))}")
+        if name_and_changes(text)[0] not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
         return text
 
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)

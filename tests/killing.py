@@ -30,16 +30,25 @@ def forked(words: Sequence[object], out: int, before: Callable[[], object] = lam
     Returns:
         Its number, for `exit_code`.
     """
-    if child := os.fork():
-        return child
-    code: Any = 1
-    try:
+
+    def command() -> None:
         for each in (0, 1, 2):
             os.dup2(out, each)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         sys.argv = ["ssl-toolkit", *map(str, words)]
         before()
         main()
+
+    return copied(command)
+
+
+def copied(run: Callable[[], Any]) -> int:
+    """Run something in a copy of this process, which ends with it; its number, for `exit_code`."""
+    if child := os.fork():
+        return child
+    code: Any = 1
+    try:
+        run()
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
@@ -55,15 +64,7 @@ def exit_code(child: int) -> int:
 
 def killed(run: Callable[[], Any]) -> bool:
     """Run something in a child process; whether it died of kill -9."""
-    child = os.fork()
-    if not child:
-        try:
-            run()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return exit_code(child) == -signal.SIGKILL
+    return exit_code(copied(run)) == -signal.SIGKILL
 
 
 def children(parent: int) -> list[int]:

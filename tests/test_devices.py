@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from ssl_toolkit.tasks import assembly
 from ssl_toolkit.tasks.assembly import check_accelerator, readers
 from ssl_toolkit.tasks.pretraining import own_device
 from tests.killing import exit_code, forked
+from tests.trained_together import free_port
 
 STEPS = 48  # 6 epochs of 256 images, 16 on each of two devices
 
@@ -58,10 +58,7 @@ def start(
 
 def as_by_torchrun(out: Path, method: tuple[str, ...]) -> str:
     """Train in two copies of this process, numbered as by torchrun; what they told."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
            "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "one"}  # fmt: skip
     told = out.with_suffix(".txt")
     with told.open("a") as file:

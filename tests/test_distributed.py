@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from ssl_toolkit.errors import UsageError
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.runs import RunFolder
 from tests import every_method
-from tests.trained_together import ACCUMULATED, GLOBAL_BATCH, MOCO, SGD, STEPS, run
+from tests.trained_together import ACCUMULATED, GLOBAL_BATCH, MOCO, SGD, STEPS, free_port, run
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
 # timm interpolates the positions of a ViT in float32, which these methods' local crops and masked views need.
@@ -207,9 +206,7 @@ def test_another_number_of_processes_cannot_go_on(found, folder):
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("two_nodes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [
         subprocess.Popen(
             [

@@ -141,13 +141,18 @@ def train_more(folder: Path) -> dict[str, Any]:
     raise AssertionError("it was not stopped")
 
 
-def as_by_torchrun(number: int, processes: int) -> None:
-    """What torchrun sets for the only process of a machine."""
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+def as_by_torchrun(number: int, processes: int) -> None:
+    """What torchrun sets for the only process of a machine."""
     os.environ |= {
         "RANK": str(number), "LOCAL_RANK": "0", "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": "1",
         "GROUP_RANK": str(number), "GROUP_WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": "one",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
     }  # fmt: skip

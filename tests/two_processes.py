@@ -312,7 +312,7 @@ def in_two_processes(folder: Path) -> list[dict[str, dict[str, Outcome | str]]]:
 
 def work(number: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("default")  # older and newer versions of torch have other names for one option
+    warnings.simplefilter("default")  # pytest's filters, which a copy has, make errors of what torch says of DDP
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",  # no port that may be taken
