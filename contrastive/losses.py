@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,10 @@ from torch import Tensor
 from ssl_toolkit.distributed import all_mean, gather, rank, world_size
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
     """The function without autocast, its half-precision inputs in float32; float64 stays."""
 
     def promoted(value: Any) -> Any:
@@ -31,7 +32,7 @@ def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
         return [promoted(each) for each in value] if isinstance(value, (list, tuple)) else value
 
     @functools.wraps(loss)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         values = [promoted(value) for value in args]
         named = {name: promoted(value) for name, value in kwargs.items()}
         first = next(value for value in (*values, *named.values()) if isinstance(value, (Tensor, list)))
@@ -369,48 +370,33 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float = 25.0, variance: float = 2
 
 
 @in_float32
-def second_moment(z: Tensor) -> Tensor:
-    """Mean outer product of unit vectors, over the batch of all processes.
-
-    Args:
-        z: (N, D); normalised here.
-
-    Returns:
-        (D, D), of trace 1.
-
-    Source: Zhu et al. 2022 (TiCo), algorithm 1, where it is called B.
-
-    Examples:
-        >>> second_moment(3 * torch.eye(2)).tolist()
-        [[0.5, 0.0], [0.0, 0.5]]
-    """
-    z = F.normalize(z, dim=1)
-    return all_mean(z.T @ z / len(z))
-
-
-@in_float32
-def tico(z1: Tensor, z2: Tensor, c: Tensor, rho: float = 20.0) -> Tensor:
+def tico(z1: Tensor, z2: Tensor, c: Tensor, rho: float = 20.0, beta: float = 0.9) -> tuple[Tensor, Tensor]:
     """Transformation invariance and covariance contrast: views agree, and keep away from where embeddings lie already.
 
     Args:
         z1: Embeddings of the first views, (N, D); normalised here, as `z2` are.
         z2: Embeddings of the second views by a momentum network, (N, D).
-        c: Running mean of `second_moment`, (D, D), this batch's in it; the gradient goes through that too.
+        c: Covariance after the steps before this one, (D, D).
         rho: Weight of the contrast.
+        beta: Share of `c` that stays, in [0, 1].
 
     Returns:
-        Scalar: mean over the N pairs of ``1 - z1.z2 + rho z1.C z1``. Equal views and embeddings without any preferred
-        direction give ``rho / D``.
+        Mean over the N pairs of ``1 - z1.z2 + rho z1.C z1``, and C without its gradient: `beta` of `c`, and else
+        the mean outer product of all processes' `z1`, through which the gradient goes too.
 
     Source: Zhu et al. 2022 (TiCo), algorithm 1.
 
     Examples:
         >>> z = torch.eye(4)
-        >>> tico(z, z, second_moment(z), rho=8.0).item()
-        2.0
+        >>> loss, c = tico(z, z, torch.zeros(4, 4), rho=8.0, beta=0.5)
+        >>> loss.item(), c.diagonal().tolist()
+        (1.0, [0.125, 0.125, 0.125, 0.125])
     """
     z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
-    return all_mean((1 - (z1 * z2).sum(1) + rho * (z1 @ c * z1).sum(1)).mean())
+    moment = all_mean(z1.T @ z1 / len(z1))
+    c = beta * c + (1 - beta) * moment
+    # The mean of z.Cz over vectors is the sum of C times their mean outer product, which is there already.
+    return all_mean(1 - (z1 * z2).sum(1).mean()) + rho * (c * moment).sum(), c.detach()
 
 
 @in_float32
@@ -462,8 +448,8 @@ def w_mse(
     z = torch.stack([gather(view) for view in views])  # (V, N, D)
     z = z if order is None else z[:, order]
     n = min(slice_size or z.shape[1], z.shape[1])
-    slices = torch.stack(torch.split(z[:, : z.shape[1] // n * n], n, dim=1))  # (slices, V, n, D)
-    v = F.normalize(whiten(slices, eps), dim=-1).transpose(0, 1)
+    slices = z[:, : z.shape[1] // n * n].view(len(z), -1, n, z.shape[2])  # (V, slices, n, D)
+    v = F.normalize(whiten(slices, eps), dim=-1)
     return torch.stack([2 - 2 * (a * b).sum(-1).mean() for a, b in itertools.combinations(v, 2)]).mean()
 
 

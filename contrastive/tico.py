@@ -61,13 +61,12 @@ class TiCo(Method):
         self.rho, self.beta, self.momentum = rho, beta, momentum
 
     def step(self, views: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Encode, let the covariance move on, compare; it is kept without its gradient."""
+        """Encode, compare, and let the covariance move on."""
         with torch.no_grad():
             z2 = self.key_projector(self.key_encoder(views[1]))
         z1 = self.projector(self.encoder(views[0]))
-        c = self.beta * self.covariance + (1 - self.beta) * losses.second_moment(z1)
-        loss = losses.tico(z1, z2, c, self.rho)
-        self.covariance.copy_(c.detach())
+        loss, covariance = losses.tico(z1, z2, self.covariance, self.rho, self.beta)
+        self.covariance.copy_(covariance)
         return {"loss": loss}
 
     def after_update(self) -> None:

@@ -78,7 +78,7 @@ LOSSES: dict[str, Callable[[list[Tensor]], Tensor]] = {
     ),
     "barlow_twins": lambda z: losses.barlow_twins(z[0], z[1]),
     "vicreg": lambda z: losses.vicreg(z[0], z[1]),
-    "tico": lambda z: losses.tico(z[0], z[1], 0.1 * losses.second_moment(z[0])),
+    "tico": lambda z: losses.tico(z[0], z[1], torch.eye(5, dtype=torch.float64))[0],
     "w_mse": lambda z: losses.w_mse(z, torch.arange(BATCH).flip(0).roll(1), 4, eps=0.1),
     "dino": lambda z: losses.dino(z, z[:2], torch.linspace(-1, 1, 5, dtype=torch.float64)),
     "swav": lambda z: losses.swav(z, [losses.sinkhorn(each) for each in z[:2]]),

@@ -44,9 +44,11 @@ def vicreg(a, b):
 
 
 def tico(a, b):
-    """In lightly no gradient reaches the running moment, which here is of this batch alone."""
-    moment = 0.1 * losses.second_moment(a.detach())
-    return losses.tico(a, b.detach(), moment, rho=8.0), theirs.TiCoLoss(beta=0.9, rho=8.0)(a, b.detach())
+    """In lightly no gradient reaches the covariance; what is left here is that of its past, so all of it is."""
+    criterion, b = theirs.TiCoLoss(beta=0.9, rho=8.0), b.detach()
+    theirs_loss = criterion(a, b)
+    moment = losses.tico(a, b, torch.zeros(D, D, dtype=a.dtype), beta=0.0)[1]
+    return losses.tico(a, b, 0.1 * moment, rho=8.0, beta=1.0)[0], theirs_loss
 
 
 def w_mse(a, b):

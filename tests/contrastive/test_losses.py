@@ -184,8 +184,8 @@ def vicreg_numpy(z1: np.ndarray, z2: np.ndarray, invariance: float, variance: fl
     return float(invariance * s + variance * v + covariance * c)
 
 
-def tico_numpy(z1: np.ndarray, z2: np.ndarray, c: np.ndarray, rho: float) -> float:
-    total = 0.0
+def tico_numpy(z1: np.ndarray, z2: np.ndarray, c: np.ndarray, rho: float, beta: float) -> float:
+    total, c = 0.0, beta * c + (1 - beta) * np.mean([np.outer(v, v) / (v @ v) for v in z1], axis=0)
     for i in range(len(z1)):
         unit = z1[i] / np.linalg.norm(z1[i])
         spread = sum(unit[a] * c[a, b] * unit[b] for a in range(len(unit)) for b in range(len(unit)))
@@ -254,6 +254,7 @@ class Case(NamedTuple):
 
 
 HARD = {"temperature": 0.3, "hardness": 0.7, "false_negatives": 0.1}
+TICO = {"rho": 8.0, "beta": 0.7}
 VICREG = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
 DINO = {"student_temperature": 0.3, "teacher_temperature": 0.2}
 CASES = {
@@ -269,7 +270,7 @@ CASES = {
     "negative_cosine": Case(losses.negative_cosine, negative_cosine_numpy, [(N, D)] * 2, 1, {}),
     "barlow_twins": Case(losses.barlow_twins, barlow_twins_numpy, [(N, D)] * 2, 2, {"lambda_": 5e-3}),
     "vicreg": Case(losses.vicreg, vicreg_numpy, [(N, D)] * 2, 2, VICREG),
-    "tico": Case(losses.tico, tico_numpy, [(N, D), (N, D), (D, D)], 3, {"rho": 8.0}),
+    "tico": Case(lambda *z, **o: losses.tico(*z, **o)[0], tico_numpy, [(N, D), (N, D), (D, D)], 3, TICO),
     "w_mse": Case(losses.w_mse, w_mse_numpy, [(3, N, D)], 1, {"eps": 0.1}),
     "dino": Case(losses.dino, dino_numpy, [(4, N, K), (2, N, K), (K,)], 1, DINO),
     "swav": Case(losses.swav, swav_numpy, [(4, N, K), (2, N, K)], 1, {"temperature": 0.3}),
@@ -407,7 +408,7 @@ def test_mismatched_rows_raise_the_loss() -> None:
         losses.negative_cosine,
         losses.barlow_twins,
         losses.vicreg,
-        lambda a, b: losses.tico(a, b, torch.eye(6, dtype=torch.float64)),
+        lambda a, b: losses.tico(a, b, torch.eye(6, dtype=torch.float64))[0],
         lambda a, b: losses.w_mse([a, b]),
         lambda a, b: losses.info_nce(a, b, negatives),
         lambda a, b: losses.info_nce(a, b, negatives, hardness=1.0, false_negatives=0.1),
@@ -553,21 +554,20 @@ def test_hard_negatives_have_a_gradient_at_any_temperature(temperature: float) -
 
 
 def test_tico_values() -> None:
-    e = torch.eye(5, dtype=torch.float64)
-    moment = losses.second_moment(7 * e)
-    torch.testing.assert_close(moment, e / 5)
-    assert losses.tico(e, 2 * e, moment, rho=8.0).item() == pytest.approx(8 / 5, abs=1e-12)
-    assert losses.tico(e, -e, moment, rho=8.0).item() == pytest.approx(2 + 8 / 5, abs=1e-12)
+    e, past = torch.eye(5, dtype=torch.float64), torch.zeros(5, 5, dtype=torch.float64)
+    for z2, expected in ((2 * e, 8 / 5), (-e, 2 + 8 / 5)):
+        loss, c = losses.tico(7 * e, z2, past, rho=8.0, beta=0.0)
+        assert loss.item() == pytest.approx(expected, abs=1e-12)
+        torch.testing.assert_close(c, e / 5)
     collapsed = torch.ones(4, 5, dtype=torch.float64)
-    loss = losses.tico(collapsed, collapsed, losses.second_moment(collapsed), rho=8.0)
-    assert loss.item() == pytest.approx(8, abs=1e-12)
+    assert losses.tico(collapsed, collapsed, past, rho=8.0, beta=0.0)[0].item() == pytest.approx(8, abs=1e-12)
 
 
-def test_the_second_moment_is_of_unit_vectors_and_has_a_gradient() -> None:
-    z = drawn(7, 5).requires_grad_()
-    expected = np.mean([np.outer(v, v) / (v @ v) for v in z.detach().numpy()], axis=0)
-    np.testing.assert_allclose(losses.second_moment(z).detach().numpy(), expected, atol=1e-12)
-    assert torch.autograd.gradcheck(losses.second_moment, [z])
+def test_ticos_covariance_moves_on_without_its_gradient() -> None:
+    z, past = drawn(7, 5).requires_grad_(), drawn(5, 5, seed=1)
+    c = losses.tico(z, drawn(7, 5, seed=2), past, beta=0.9)[1]
+    moment = np.mean([np.outer(v, v) / (v @ v) for v in z.detach().numpy()], axis=0)
+    np.testing.assert_allclose(c.numpy(), 0.9 * past.numpy() + 0.1 * moment, atol=1e-12)
 
 
 def test_whitened_vectors_are_uncorrelated() -> None:
