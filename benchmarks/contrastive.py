@@ -88,7 +88,7 @@ def main() -> None:
         "cifar10",
         "train and test (Imagenette: val)",
         "runs/contrastive",
-        (*VIT, "distill"),
+        (*VIT, "distill", "bigan"),
     )
     parser.add_argument("--images", choices=TEST, default="cifar10")
     options = parser.parse_args()
