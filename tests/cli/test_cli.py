@@ -367,11 +367,12 @@ def test_resume_alone_continues_a_run_to_the_same_encoder(folder: Path) -> None:
     more: list[object] = [*options, "--out", folder / "killed"]
     for signum, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         before = len(list((folder / "killed" / "checkpoints").glob("*.ckpt"))) and newest(folder / "killed")
-        with (folder / "told").open("w") as told:
-            process = forked(["pretrain", *more], told.fileno())
-        wait_for(lambda before=before: newest(folder / "killed") > before, process)
+        told = folder / "told"
+        with told.open("w") as out:
+            process = forked(["pretrain", *more], out.fileno())
+        wait_for(lambda before=before: newest(folder / "killed") > before, process, told)
         os.kill(process, signum)
-        assert exit_code(process) == code, (folder / "told").read_text()
+        assert exit_code(process) == code, told.read_text()
         more = ["--out", folder / "killed", "--resume"]
     succeed("pretrain", "--out", folder / "killed", "--resume")
     ours, theirs = (encoder_metadata(folder / name)["sha256"] for name in ("killed", "whole"))
@@ -404,10 +405,10 @@ def newest(run: Path) -> int:
     return max((int(path.stem.split("-")[1]) for path in (run / "checkpoints").glob("step-*.ckpt")), default=-1)
 
 
-def wait_for(condition, process: int) -> None:  # type: ignore[no-untyped-def]
+def wait_for(condition, process: int, told: Path | None = None) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + 120
     while not condition():
-        assert alive(process)
+        assert alive(process), told and told.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
