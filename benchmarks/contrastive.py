@@ -7,7 +7,8 @@
 ``configs/METHOD_cifar10.yaml``, on Imagenette with the sizes, views and epochs of ``simclr_imagenette``, and scored by
 ``ssl-toolkit evaluate``, on validation images unless ``--choose-on test`` says otherwise; random weights and raw pixels
 are scored once for each kind of encoder. ``--methods byol:epochs=4`` changes a recipe, and
-``distill:method.teacher=runs/simclr`` gives one what it needs. A run that is already there is not repeated, one that
+``distill:method.teacher=runs/simclr`` gives one what it needs. ``supervised`` trains SimCLR's encoder, once that is
+there, from random weights on all labels. A run that is already there is not repeated, one that
 was stopped goes on, so the command can be given again at any time, and with ``--table-only`` it only writes down what
 there is.
 """
@@ -29,6 +30,7 @@ from scored_runs import (
     row_of,
     run_folder,
     scored,
+    supervise,
     table,
     train_and_score,
 )
@@ -88,7 +90,7 @@ def main() -> None:
         "cifar10",
         "train and test (Imagenette: val)",
         "runs/contrastive",
-        (*VIT, "distill", "bigan"),
+        (*VIT, "distill", "bigan", "supervised"),
     )
     parser.add_argument("--images", choices=TEST, default="cifar10")
     options = parser.parse_args()
@@ -98,6 +100,9 @@ def main() -> None:
         for method in options.methods:
             run, baselines = run_folder(out, method, seed), seed == 0 and method in KINDS
             name, changes = name_and_changes(method)
+            if name == "supervised":
+                supervise(run, run_folder(out, "simclr", seed), data, seed)
+                continue
             config, usual = recipe_of(name, options.images)
             train_and_score(config, [*usual, *changes], run, data, seed, baselines)
     rows = collect(options.methods, out)

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 from scored_runs import (
-    SCORES,
     TASK,
     VALIDATION,
     Rows,
@@ -33,6 +32,7 @@ from scored_runs import (
     run_folder,
     score_random,
     scored,
+    supervise,
     table,
     train_and_score,
 )
@@ -60,7 +60,6 @@ KINDS = {
     "simclr": "", "colorization": ", L alone", "split_brain": ", L and ab apart", VIDEO: ", L alone, 128 px",
     "masked_autoencoder": ", ViT",
 }  # fmt: skip
-SUPERVISED_EPOCHS = 6
 COLUMNS = {
     "seeds": "seeds", "steps": "steps x batch", "minutes": "core-minutes", "task": "own task",
     "untrained": "before training", "knn": "kNN", "linear": "linear",
@@ -88,22 +87,6 @@ def ask(images: str, run: RunFolder) -> None:
     prepare(method, loader(trained_on), config["seed"])
     untrained = examine_method(method, loader(held_out))["step"]
     (run.path / TASK).write_text(json.dumps({"trained": trained, "untrained": untrained}))
-
-
-def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
-    """Train the encoder of another run from random weights on all labels, and score its features."""
-    from ssl_toolkit.tasks.evaluation import evaluate
-    from ssl_toolkit.tasks.finetuning import finetune
-    from ssl_toolkit.training import native_bf16
-
-    if (run.path / SCORES).exists():
-        return
-    found = finetune(
-        str(like.path), data[0], str(run.path), test=data[1], init="random", epochs=SUPERVISED_EPOCHS, validation=0.0,
-        layer_decay=1.0, seed=seed, resume=True, precision="bf16-mixed" if native_bf16() else "32-true",
-    )  # fmt: skip
-    (run.path / TASK).write_text(json.dumps({"trained": {"accuracy": found["results"]["random"]["finetune"]["top1"]}}))
-    evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=False)
 
 
 def collect(methods: list[str], out: Path) -> Rows:

@@ -18,6 +18,7 @@ from ssl_toolkit.runs import RunFolder
 PROTOCOLS = ("knn", "linear")
 SCORES, RANDOM, TASK = "scores.json", "random.json", "task.json"
 Rows = dict[str, dict[str, Any]]
+SUPERVISED_EPOCHS = 6
 VALIDATION = {"cifar10": 5000, "imagenette": 1000}  # training images on which recipes are chosen
 
 
@@ -127,6 +128,23 @@ def train_and_score(
     for measure in also:
         measure(run)
     evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=baselines)
+
+
+def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int) -> None:
+    """Train the encoder of another run from random weights on all labels, and score its features."""
+    from ssl_toolkit.tasks.evaluation import evaluate
+    from ssl_toolkit.tasks.finetuning import finetune
+    from ssl_toolkit.training import native_bf16, on_cuda
+
+    if (run.path / SCORES).exists():
+        return
+    found = finetune(
+        str(like.path), data[0], str(run.path), test=data[1], init="random", epochs=SUPERVISED_EPOCHS, validation=0.0,
+        layer_decay=1.0, seed=seed, resume=True,
+        precision="bf16-mixed" if on_cuda("auto") and native_bf16() else "32-true",
+    )  # fmt: skip
+    (run.path / TASK).write_text(json.dumps({"trained": {"accuracy": found["results"]["random"]["finetune"]["top1"]}}))
+    evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=False)
 
 
 def score_random(run: RunFolder, data: tuple[str, str]) -> None:
