@@ -129,7 +129,10 @@ def fit(
             ],
         )  # fmt: skip
         checkpoints.listen()
-        trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.fit(method, loader, ckpt_path=str(checkpoint) if checkpoint else None)
+        finally:
+            loader.close()
     save()  # a run that was killed right after its last checkpoint had nothing left to train
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 
 from ssl_toolkit import check, doctor, embed, evaluate, finetune, index, pack, pretrain, search
 from ssl_toolkit.contrastive.simclr import SimCLR
@@ -106,6 +109,19 @@ def test_losses_are_those_of_the_folder(
     assert losses(tmp_path / "run", kind(place)) == expected
     if kind is not as_lance:  # whose readers take seconds to start: test_lance_table.py
         assert losses(tmp_path / "two", kind(place), workers=2) == expected
+
+
+def test_no_reader_outlives_the_training(place: Path, tmp_path: Path) -> None:
+    """Though Python's collector, which would find the readers later, does not come by."""
+    before, readers = {*active_children()}, set()
+    count = LambdaCallback(on_train_batch_end=lambda *_: readers.update({*active_children()} - before))
+    gc.disable()
+    try:
+        losses(tmp_path / "run", as_folder(place), workers=2, callbacks=[count])
+        assert len(readers) == 2
+        assert not readers & {*active_children()}
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *STREAMS])
