@@ -134,14 +134,12 @@ def supervise(run: RunFolder, like: RunFolder, data: tuple[str, str], seed: int)
     """Train the encoder of another run from random weights on all labels, and score its features."""
     from ssl_toolkit.tasks.evaluation import evaluate
     from ssl_toolkit.tasks.finetuning import finetune
-    from ssl_toolkit.training import native_bf16, on_cuda
 
     if (run.path / SCORES).exists():
         return
     found = finetune(
         str(like.path), data[0], str(run.path), test=data[1], init="random", epochs=SUPERVISED_EPOCHS, validation=0.0,
         layer_decay=1.0, seed=seed, resume=True,
-        precision="bf16-mixed" if on_cuda("auto") and native_bf16() else "32-true",
     )  # fmt: skip
     (run.path / TASK).write_text(json.dumps({"trained": {"accuracy": found["results"]["random"]["finetune"]["top1"]}}))
     evaluate(str(run.encoder_file), *data, out=str(run.path / SCORES), baselines=False)

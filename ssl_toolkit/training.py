@@ -53,6 +53,11 @@ def native_bf16(accelerator: str = "auto") -> bool:
     return accelerator in ("auto", "cpu") and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
+def automatic_precision(accelerator: str = "auto") -> str:
+    """What ``precision: auto`` means: bf16-mixed on a GPU that computes in it itself, 32-true elsewhere."""
+    return "bf16-mixed" if on_cuda(accelerator) and native_bf16(accelerator) else "32-true"
+
+
 @readers_watched()
 def fit(
     method: Method,

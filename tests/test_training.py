@@ -24,7 +24,7 @@ from ssl_toolkit.method import Method
 from ssl_toolkit.methods import installed_methods, method_class
 from ssl_toolkit.optim import OptimizerConfig, schedule_factor
 from ssl_toolkit.pretext.rotation import Rotation
-from ssl_toolkit.training import native_bf16
+from ssl_toolkit.training import automatic_precision, native_bf16
 from tests.conftest import frames_of, tiny_heads
 from tests.killing import killed
 
@@ -442,6 +442,24 @@ def test_bfloat16_counts_only_where_the_device_has_it(monkeypatch: pytest.Monkey
     assert native_bf16("auto")
     assert native_bf16("cpu")
     assert not native_bf16("mps")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bf16", "accelerator", "expected"),
+    [
+        (True, True, "auto", "bf16-mixed"),
+        (True, True, "cpu", "32-true"),
+        (True, False, "auto", "32-true"),
+        (False, True, "auto", "32-true"),  # not by a CPU's own
+    ],
+)
+def test_precision_auto_is_bfloat16_on_a_gpu_that_has_it(
+    cuda: bool, bf16: bool, accelerator: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    assert automatic_precision(accelerator) == expected
 
 
 def flip_a_bit(path: Path) -> None:

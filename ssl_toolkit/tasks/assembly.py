@@ -50,7 +50,7 @@ from ssl_toolkit.tasks.start import (
     start_encoder,
     timm_image_size,
 )
-from ssl_toolkit.training import native_bf16, on_cuda
+from ssl_toolkit.training import automatic_precision, native_bf16
 
 
 def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
@@ -66,10 +66,9 @@ def assemble(config: dict[str, Any]) -> tuple[ImageSet, Method]:
     check_logger(config["logger"])
     if config["clip_mode"] == "parameter" and not config["clip_gradient"]:
         raise UsageError("--clip-mode parameter clips to --clip-gradient, which is 0: give that too, or leave it out")
-    native = native_bf16(config["accelerator"])
     if config["precision"] == "auto":
-        config["precision"] = "bf16-mixed" if native and on_cuda(config["accelerator"]) else "32-true"
-    elif config["precision"] == "bf16-mixed" and not native:
+        config["precision"] = automatic_precision(config["accelerator"])
+    elif config["precision"] == "bf16-mixed" and not native_bf16(config["accelerator"]):
         say("this device has no bfloat16 of its own and will be very slow: --precision auto avoids that")
     images = training_images(config)
     start = _given_encoder(config)

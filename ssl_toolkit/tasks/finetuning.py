@@ -78,7 +78,7 @@ def finetune(
     patience: int = 0,
     tta: bool = False,
     seed: int = 0,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "auto",
     clip_gradient: float = 0.0,
     labels: Literal["auto", "folder", "none"] = "auto",
     workers: int = 2,
@@ -126,7 +126,8 @@ def finetune(
         patience: Epochs without a better one after which training stops; 0 never stops it.
         tta: Test-time augmentation: mean probabilities of crops and their mirror images.
         seed: Decides everything that is random; equal seeds draw equal labels.
-        precision: Arithmetic of the training.
+        precision: Arithmetic of the training; auto takes bf16-mixed on a GPU that computes in it natively, 32-true
+            elsewhere.
         clip_gradient: Largest norm of the gradient; 0 leaves it alone.
         labels: Classes of a folder: its subfolders (folder), or these if they look it (auto); none drops all labels.
         workers: Processes that read images.
@@ -217,8 +218,11 @@ def _tuned(config: dict[str, Any]) -> dict[str, Any]:
     """Train and score what `config` says, all of it resolved (see `finetune`)."""
     from ssl_toolkit.tasks.common import Results, pick_device
     from ssl_toolkit.tasks.start import load_run_encoder
+    from ssl_toolkit.training import automatic_precision
 
     pick_device(config["device"])
+    if config["precision"] == "auto":
+        config["precision"] = automatic_precision(config["device"])
     encoder, metadata = load_run_encoder(config["run"], config["train"], config["data_root"])
     results = Results(config["run"], encoder, metadata, config["seed"])
     parts = _parts(config, encoder)

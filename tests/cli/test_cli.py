@@ -258,11 +258,11 @@ def test_propagate(folder: Path, tmp_path: Path) -> None:
 
 
 def test_precision_auto_is_resolved_and_stored(folder: Path) -> None:
-    from ssl_toolkit.training import native_bf16, on_cuda
+    from ssl_toolkit.training import automatic_precision
 
     succeed("pretrain", *TINY, "--out", folder / "auto", "--precision", "auto")
     stored = yaml.safe_load((folder / "auto" / "config.yaml").read_text())["precision"]
-    assert stored == ("bf16-mixed" if on_cuda("auto") and native_bf16("auto") else "32-true")
+    assert stored == automatic_precision()
 
 
 @pytest.mark.parametrize(

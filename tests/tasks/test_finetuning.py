@@ -36,6 +36,7 @@ def test_a_module_learns_from_a_data_set_and_goes_on(tmp_path: Path) -> None:
     assert config["run"] == "<torch.nn.modules.container.Sequential of 2>"
     assert config["train"] == "<torch.utils.data.dataset.TensorDataset of 40>"
     assert (config["out"], config["optimizer"]["lr"], config["architecture"]) == (str(tmp_path / "run"), 0.01, None)
+    assert config["precision"] == "32-true"
     again = finetune(module, DATA, **given, resume=True)
     assert again["results"] == found["results"]
     lines = str(found).splitlines()

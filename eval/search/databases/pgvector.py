@@ -25,9 +25,8 @@ class PgVector(Database):
         super().__init__(address, table, word)
         with self.told():
             self._connection = psycopg.connect(address, connect_timeout=_TIMEOUT)
-            with self._connection.transaction():
-                self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            register_vector(self._connection)
+            if self._one("SELECT to_regtype('vector')") is not None:
+                register_vector(self._connection)
 
     def close(self) -> None:
         """See `Database`."""
@@ -39,6 +38,10 @@ class PgVector(Database):
 
     def write(self, about: About, rows: Iterator[Rows]) -> None:
         """See `Database`."""
+        # Here alone: whoever searches may have no right to it, or a copy of the database that only reads.
+        with self._connection.transaction():
+            self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        register_vector(self._connection)
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute(self._sql("DROP TABLE IF EXISTS {table}"))
             cursor.execute(

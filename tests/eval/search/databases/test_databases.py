@@ -142,6 +142,23 @@ def test_images_are_asked_with_the_encoder_of_the_index_and_no_other(
     assert len(StoredIndex(open_database(word))) == 14
 
 
+def test_a_copy_of_postgres_that_only_reads_is_searched(
+    build_index: BuildIndex, request: pytest.FixtureRequest
+) -> None:
+    for module_name in ("psycopg", "pgvector"):
+        pytest.importorskip(module_name, reason="the extra pgvector is not installed")
+    address = request.getfixturevalue("postgres")
+    store(own := build_index(noise(5)), open_database(f"pgvector:{address}#only_read"), overwrite=True)
+    sign = "&" if "?" in address else "?"
+    found = StoredIndex(
+        open_database(f"pgvector:{address}{sign}options=-c%20default_transaction_read_only%3Don#only_read")
+    )
+    np.testing.assert_array_equal(found.search(noise(2), 3).position, own.search(noise(2), 3).position)
+    with pytest.raises(ToolkitError, match="read-only transaction"):
+        store(own, found.database, overwrite=True)
+    assert len(found) == 5
+
+
 def test_an_empty_database_says_so(word: str) -> None:
     with pytest.raises(UsageError, match="holds no index: write one with `ssl-toolkit index --to`"):
         StoredIndex(open_database(word))
