@@ -106,16 +106,18 @@ def recipes(name: str) -> Iterator[str]:
 
 
 def figures(name: str) -> Iterator[str]:
-    """The rows of the tables of docs/results.md that are about a method, each with the head of its table."""
+    """The rows of the tables of docs/results.md that are about a method, under the table's head and random weights."""
     section, lines = "", (DOCS / "results.md").read_text(encoding="utf-8").splitlines()
     head: list[str] = []
     made: dict[str, list[str]] = {}
     for number, line in enumerate(lines):
-        section = line.lstrip("# ") if line.startswith("## ") else section
+        section = line.lstrip("# ") if line.startswith(("## ", "### ")) else section
         if line.startswith("|") and not lines[number - 1].startswith("|"):
             head = lines[number : number + 2]
         first = line.strip("|").split("|")[0].strip()
         about = re.search(rf"`{name}(_[a-z0-9]+)?[` ]", first) or first == name
+        if line.startswith("|") and first.startswith("random weights"):
+            head.append(line)
         if line.startswith("|") and about and "kNN" in head[0]:
             made.setdefault(section, head.copy()).append(line)
     if made:
