@@ -63,11 +63,11 @@ class LanceDb(Database):
 
     def near(self, vectors: NDArray[np.float32], k: int, metric: str) -> list[list[Row]]:
         """See `Database`."""
-        table, columns = self._table, ["id", "path", "label", "stamp", "_distance"]
-        found = []
-        for vector in vectors:
-            hits = table.search(vector).distance_type("dot" if metric == "cosine" else "l2").select(columns).limit(k)
-            found.append([self._row(hit, metric) for hit in hits.to_list()])
+        kind, columns = "dot" if metric == "cosine" else "l2", ["id", "path", "label", "stamp", "_distance"]
+        hits = self._table.search(list(vectors)).distance_type(kind).select(columns).limit(k)
+        found: list[list[Row]] = [[] for _ in vectors]
+        for hit in hits.to_list():
+            found[hit.pop("query_index", 0)].append(self._row(hit, metric))  # a single vector has no number
         return found
 
     def at(self, path: str) -> Row | None:

@@ -85,8 +85,9 @@ class StoredIndex:
     def neighbours_of(self, items: NDArray[np.int64], k: int = 10) -> Hits:
         """See `EmbeddingIndex.neighbours_of`."""
         k = min(checked_k(k), len(self) - 1)
+        ids = [int(item) for item in items]
         with self.database.told():
-            vectors = self.database.vectors([int(item) for item in items])
+            vectors = self.database.vectors(ids) if ids else np.empty((0, self.dimension), np.float32)
         near = self._near(vectors, k + 1)
         return self._hits([[row for row in rows if row.id != item][:k] for rows, item in zip(near, items, strict=True)])
 
@@ -98,7 +99,7 @@ class StoredIndex:
 
     def _near(self, vectors: NDArray[np.float32], k: int) -> list[list[Row]]:
         with self.database.told():
-            found = self.database.near(vectors, k, self.metric)
+            found = self.database.near(vectors, k, self.metric) if len(vectors) else []  # not every client takes none
         sign = -1 if self.metric == "cosine" else 1
         return [sorted(rows, key=lambda row: (sign * np.float32(row.score), row.id)) for rows in found]
 

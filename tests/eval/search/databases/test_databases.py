@@ -90,6 +90,8 @@ def test_hits_are_those_of_our_own_index(
         assert found.at(name) == (place, "1 2", own.label(place))
     assert found.at("nowhere") is None
     assert found.search(noise(1), 100).position.shape == (1, 60)
+    assert len(found.search(np.zeros((0, 8), np.float32), 3).position) == 0
+    assert len(found.neighbours_of(np.array([], dtype=np.int64), 3).position) == 0
 
 
 def test_a_table_is_replaced_only_if_asked_and_whole(
