@@ -102,6 +102,9 @@ class ImageSet(ABC):
         """
         self.load(index, None)
 
+    def expect(self, indices: Sequence[int]) -> None:  # noqa: B027
+        """Hear which images are loaded next: where each answer takes time, all are fetched at once; else nothing."""
+
     @abstractmethod
     def path(self, index: int) -> str:
         """Where an image lies: a file's path, or a place in a set, ``"shapes:test#17"``; `open_item` reads both."""
@@ -229,6 +232,10 @@ class Subset(ImageSet):
     def check(self, index: int) -> None:
         """As `ImageSet.check`."""
         self.images.check(int(self.rows[index]))
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """As `ImageSet.expect`."""
+        self.images.expect(self.rows[indices].tolist())
 
     def caption(self, index: int) -> str | None:
         """As `ImageSet.caption`."""

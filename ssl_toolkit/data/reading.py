@@ -133,6 +133,7 @@ class Fetch(Reading[Fetched]):
 
     def __getitem__(self, item: tuple[int, list[int]]) -> Fetched:
         epoch, indices = item
+        self.images.expect(indices)
         bad: dict[int, str] = {}
         read: list[int] = []
         pixels: list[Pixels] = []

@@ -58,6 +58,24 @@ def test_workers_and_the_object_itself(tmp_path):
     assert len(open_images(place)) == 10 - packed.labels(10).count(0)
 
 
+@pytest.mark.parametrize(("most", "asked"), [(9, [[7, 1, 4]]), (1, [[7], [1], [1], [4]])])
+def test_a_batch_is_one_question_or_if_that_fails_one_for_each_image(tmp_path, most, asked):
+    images = open_images(written(f"{tmp_path}/a.lance"))
+    table, answered = images._table(), []
+
+    class Table:
+        def take(self, rows, columns):
+            if len(rows) > most:
+                raise OSError("too much at once")
+            answered.append(rows)
+            return table.take(rows, columns=columns)
+
+    images._opened = Table()
+    (batch,) = ImageLoader(Subset(images, np.array([7, 1, 1, 4])), 16)
+    assert answered == asked
+    np.testing.assert_array_equal(batch.image, [decode_image(JPEGS[row], size=16) for row in (7, 1, 1, 4)])
+
+
 def test_its_readers_are_no_forks_which_die_now_and_then(tmp_path):
     images = open_images(written(f"{tmp_path}/a.lance"))
     for each in (images, Subset(images, np.arange(4))):
