@@ -42,6 +42,12 @@ def hinge_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return (real.mean() - fake.mean()) / 2
 
 
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Pearson's, of each row with the other's: (N, K) and (N, K) to (N,) in [-1, 1]."""
+    one, other = (each - each.mean(dim=1, keepdim=True) for each in (one, other))
+    return F.cosine_similarity(one, other)
+
+
 LOSSES = {"cross_entropy": (discriminator_loss, generator_loss), "hinge": (hinge_loss, hinge_generator_loss)}
 
 
@@ -172,14 +178,18 @@ class BiGAN(Adversarial):
         return self.told_apart(self.discriminator(x, code), self.discriminator(made, z))
 
     def task_picture(self, views: list[Tensor]) -> TaskPicture:
-        """Images, what the generator makes of their codes, and what it makes of drawn codes."""
-        x = views[0]
-        again, samples = self.generator(self.code(self.encoder(x))), self.generator(self.draw(len(x)))
+        """Images, what the generator makes of their codes, and what it makes of drawn codes; how well each is found."""
+        x, z = views[0], self.draw(len(views[0]))
+        again, samples = self.generator(self.code(self.encoder(x))), self.generator(z)
+        found = correlation(self.code(self.encoder(samples)), z)
         return TaskPicture(
             "Images, what the generator makes of the encoder's codes of them, which nothing compares with the images, "
-            "and what it makes of drawn codes.",
+            "and what it makes of drawn codes; r is a drawn code's correlation with the encoder's code of its image.",
             {"view": x, "reconstruction": again, "sample": samples},
-            {"reconstruction": [f"{psnr(one, other):.1f} dB" for one, other in zip(again, x, strict=True)]},
+            {
+                "reconstruction": [f"{psnr(one, other):.1f} dB" for one, other in zip(again, x, strict=True)],
+                "sample": [f"r {each:.2f}" for each in found],
+            },
         )
 
     def _of_size(self, view: Tensor) -> Tensor:

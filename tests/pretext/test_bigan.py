@@ -21,7 +21,14 @@ from ssl_toolkit.eval.scores.knn import knn
 from ssl_toolkit.logs import read_metrics
 from ssl_toolkit.optim import OptimizerConfig
 from ssl_toolkit.pretext.adversary import discriminator_loss, hinge_loss
-from ssl_toolkit.pretext.bigan import BiGAN, Generator, JointDiscriminator, generator_loss, hinge_generator_loss
+from ssl_toolkit.pretext.bigan import (
+    BiGAN,
+    Generator,
+    JointDiscriminator,
+    correlation,
+    generator_loss,
+    hinge_generator_loss,
+)
 from tests.conftest import Arrays
 
 TINY = {"code_dim": 8, "generator_dim": 16, "discriminator_dim": 4}
@@ -145,6 +152,14 @@ def test_the_picture_shows_images_reconstructions_and_samples(small_encoder: Enc
     assert {tuple(row.shape) for row in picture.rows.values()} == {(6, 3, 16, 16)}
     assert not torch.equal(picture.rows["reconstruction"], picture.rows["sample"])
     assert picture.captions["reconstruction"][0].endswith(" dB")
+    assert all(-1 <= float(words.removeprefix("r ")) <= 1 for words in picture.captions["sample"])
+
+
+def test_correlation_is_that_of_numpy() -> None:
+    one, other = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(one.numpy(), other.numpy(), strict=True)]
+    np.testing.assert_allclose(correlation(one, other).numpy(), expected, rtol=1e-5)
+    torch.testing.assert_close(correlation(one, -3 * one + 2), torch.full((5,), -1.0))
 
 
 class Quarters(Arrays):
