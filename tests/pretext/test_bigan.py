@@ -216,6 +216,7 @@ def test_learns_more_than_random_weights_know(train_quickly: Callable) -> None:
     # The paper's adversary and a small rate: a hinge at twice the rate learned this on one kind of CPU, not on another.
     recipe = RECIPE | {
         "batch_size": 25,
+        "seed": 2,
         "optimizer": OptimizerConfig(lr=5e-4, betas=(0.5, 0.999)),
         "method": {"code_dim": 16, "generator_dim": 64, "discriminator_dim": 16},
     }
@@ -229,5 +230,5 @@ def test_learns_more_than_random_weights_know(train_quickly: Callable) -> None:
     with torch.no_grad():  # their batch norms have seen the images: these are better
         for batch in ImageLoader(Quarters(1000, 0), 16, batch_size=50):
             random.train()(eval_view(16)(batch.image))
-    assert accuracy(method.encoder) > accuracy(random.eval()) + 0.05
+    assert accuracy(method.encoder) > accuracy(random.eval()) + 0.1
     assert found_again(method) > 0.1
